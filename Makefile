@@ -1,0 +1,28 @@
+# `make demo` and `make test` need only Python 3.11 or newer: each makes .venv and installs what it uses.
+PYTHON ?= python3
+BIN := .venv/bin
+SHARED := $(if $(wildcard ../shared/data/radiographs),--flags shared)
+
+.PHONY: demo test clean
+
+demo: .venv/.installed
+	$(BIN)/xray_xfer demo
+
+test: .venv/.installed-dev
+	$(BIN)/nbdev-test --n-workers 2 $(SHARED)
+	$(BIN)/python -m pytest -q -ra
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'xray_xfer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...'; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: .venv/bin/python settings.ini setup.py pyproject.toml
+	$(BIN)/python -m pip install --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv _proc _docs build dist *.egg-info
