@@ -173,14 +173,16 @@ def splitter(model:Classifier)->list:
     groups = [[params[n] for n in g if params[n].requires_grad] for g in model.groups]
     return [g for g in groups if g] + [list(model.head.parameters())]
 
-# %% ../nbs/06_models.ipynb #bcdcbf26
+# %% ../nbs/06_models.ipynb #b06bbad2
+def _words(e): return next(iter(str(e).splitlines()), type(e).__name__)
+
 def _read_weights(path):
     "The state dict in a file"
     path = Path(path).expanduser()
     if not path.is_file(): raise FileNotFoundError(f'no weights file {path}: give a .safetensors or .pth file, or pretrained=False for random weights')
     try: sd = load_file(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as e:
-        raise ValueError(f'{path} cannot be read as {"safetensors" if path.suffix == ".safetensors" else "a PyTorch state dict"}: {str(e).splitlines()[0]}') from e
+        raise ValueError(f'{path} cannot be read as {"safetensors" if path.suffix == ".safetensors" else "a PyTorch state dict"}: {_words(e)}') from e
     for k in ('state_dict', 'model'):
         if isinstance(sd, dict) and isinstance(sd.get(k), dict): sd = sd[k]
     if not isinstance(sd, dict) or not sd or not all(isinstance(v, torch.Tensor) for v in sd.values()):
@@ -214,7 +216,7 @@ def _classifiers(backbone):
     c = getattr(backbone, 'pretrained_cfg', {}).get('classifier') or ()
     return (c,) if isinstance(c, str) else tuple(c)
 
-# %% ../nbs/06_models.ipynb #f3e7cbe7
+# %% ../nbs/06_models.ipynb #0ea01388
 def _create(arch, pretrained, size):
     "A timm backbone without classifier, with errors that name the repair"
     if not timm.is_model(arch):
@@ -226,7 +228,7 @@ def _create(arch, pretrained, size):
     try: return timm.create_model(arch, pretrained=pretrained, num_classes=0, **kw)
     except OSError as e:   # every network failure of urllib and huggingface_hub is one
         if not pretrained: raise
-        raise ConnectionError(f'the pretrained weights of {arch} could not be downloaded ({str(e).splitlines()[0]}). Two ways out: '
+        raise ConnectionError(f'the pretrained weights of {arch} could not be downloaded ({_words(e)}). Two ways out: '
             'pretrained=PATH with a .safetensors or .pth file that you have, or pretrained=False for random weights') from e
 
 def build(

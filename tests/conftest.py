@@ -1,0 +1,23 @@
+"Tests marked `shared` run where the development images lie beside the repository; every test has a cache of its own."
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2]/'shared'/'data'
+
+def pytest_collection_modifyitems(items):
+    if (SHARED/'radiographs').is_dir(): return
+    for item in items:
+        if 'shared' in item.keywords: item.add_marker(pytest.mark.skip(reason='needs the real X-rays in ../shared/data, which are not in the repository'))
+
+@pytest.fixture(scope='session')
+def shared(): return SHARED
+
+@pytest.fixture(scope='session', autouse=True)
+def own_cache(tmp_path_factory):
+    "Packs and demo images of the tests are made in a temporary folder, never in the user's cache"
+    patch = pytest.MonkeyPatch()
+    cache = tmp_path_factory.mktemp('cache')
+    patch.setenv('XRAY_XFER_CACHE', str(cache))
+    yield cache
+    patch.undo()

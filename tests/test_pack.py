@@ -1,0 +1,414 @@
+"Files that lie, disks that fill up, processes that are killed: a pack is whole or it is not there."
+import errno
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+import types
+import warnings
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import xray_xfer.pack as module
+from xray_xfer.pack import decode, fit, grey, pack
+
+SOUP = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+XRAY = (np.hypot(*np.mgrid[-1:1:48j, -1:1:40j])*180).clip(0, 255).astype(np.uint8)
+
+
+def image(path, value=0, size=(16, 16)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.roll(np.resize(XRAY, size), value)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def table(tmp_path):
+    return pd.DataFrame(dict(path=[image(tmp_path/'set'/f'{i}.png', i) for i in range(40)], label=list('ab')*20))
+
+
+@pytest.fixture
+def packed(table, tmp_path):
+    def run(t=table, **kw): return pack(t, **dict(size=16, cache=tmp_path/'cache', quiet=True) | kw)
+    run.folder = tmp_path/'cache'/'packs'
+    return run
+
+
+def left(folder): return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+def saved(im, fmt='PNG', **kw):
+    b = io.BytesIO()
+    im.save(b, fmt, **kw)
+    return b.getvalue()
+
+
+def png(rows, depth, colour, w, h, **chunks):
+    "A PNG written by hand: Pillow writes no 2-bit and no 16-bit colour files"
+    chunk = lambda k, d: struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k + d))
+    more = b''.join(chunk(k.encode(), v) for k, v in chunks.items())
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, depth, colour, 0, 0, 0)) + more
+            + chunk(b'IDAT', zlib.compress(b''.join(b'\0' + r for r in rows))) + chunk(b'IEND', b''))
+
+
+def level(tmp_path, b, size=8):
+    (tmp_path/'x').write_bytes(b)
+    a = decode(tmp_path/'x', size)
+    assert not isinstance(a, str), a
+    return a
+
+
+# ---- modes and depths
+
+@pytest.mark.parametrize('depth,colour,row,want', [
+    (1, 0, b'\xff', 255), (2, 0, b'\xaa\xaa', 170), (4, 0, b'\x88'*4, 136), (8, 0, b'\x80'*8, 128), (16, 0, b'\x80\x00'*8, 128), (16, 0, b'\x08\x00'*8, 128),
+    (16, 0, b'\xff\xff'*8, 255), (16, 2, b'\x80\x80'*24, 128), (16, 4, b'\x80\x80\xff\xff'*8, 128), (16, 4, b'\x80\x80\x00\x00'*8, 0), (16, 6, (b'\x80\x80'*3 + b'\xff\xff')*8, 128),
+    (8, 2, b'\xff\0\0'*8, 76), (8, 2, b'\0\xff\0'*8, 150), (8, 2, b'\0\0\xff'*8, 29), (8, 6, b'\xc8\xc8\xc8\x80'*8, 100), (8, 4, b'\xc8\x80'*8, 100)])
+def test_png_of_every_depth(tmp_path, depth, colour, row, want):
+    a = level(tmp_path, png([row]*8, depth, colour, 8, 8))
+    assert a.dtype == np.uint8 and a.shape == (8, 8) and abs(a.astype(int) - want).max() <= 1
+
+
+@pytest.mark.parametrize('depth,colour,row,trns', [(8, 0, b'\xc8'*8, b'\0\xc8'), (16, 0, b'\x12\x34'*8, b'\x12\x34'), (8, 2, b'\xc8'*24, b'\0\xc8'*3)])
+def test_a_transparent_colour_is_black(tmp_path, depth, colour, row, trns):
+    assert level(tmp_path, png([row]*8, depth, colour, 8, 8)).min() > 0
+    assert level(tmp_path, png([row]*8, depth, colour, 8, 8, tRNS=trns)).max() == 0
+
+
+@pytest.mark.parametrize('mode,fmt', [('1', 'PNG'), ('L', 'PNG'), ('LA', 'PNG'), ('P', 'PNG'), ('RGB', 'PNG'), ('RGBA', 'PNG'), ('I;16', 'PNG'),
+                                      ('L', 'JPEG'), ('RGB', 'JPEG'), ('CMYK', 'JPEG'), ('YCbCr', 'JPEG')])
+@pytest.mark.parametrize('exif', [None, 1, 3, 6, 8, 0, 9, 4000])
+def test_modes_and_orientations(tmp_path, mode, fmt, exif):
+    im = Image.fromarray(XRAY)
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(exif)
+    if turn is not None: im = im.transpose(turn)
+    im = Image.fromarray(np.asarray(im).astype(np.uint16)*257) if mode == 'I;16' else im.convert(mode)
+    e = Image.Exif()
+    if exif is not None: e[0x0112] = exif
+    (tmp_path/'x').write_bytes(saved(im, fmt, exif=e, **(dict(quality=98) if fmt == 'JPEG' else {})))
+    want = fit(Image.fromarray(XRAY), 32, 'pad').astype(int)
+    got = decode(tmp_path/'x', 32, 'pad')
+    assert abs(got - want).mean() < (40 if mode == '1' else 4)     # a 1-bit image is a dither pattern
+
+
+@pytest.mark.parametrize('resize', ['squish', 'pad'])
+@pytest.mark.parametrize('w,h', [(1, 1), (1, 3000), (3000, 1), (7, 8), (8, 8), (9, 31), (65535, 2)])
+def test_any_aspect(w, h, resize):
+    a = fit(Image.new('L', (w, h), 77), 9, resize)
+    assert a.shape == (9, 9) and set(np.unique(a)) <= {0, 77} and (a == 77).any() and (resize == 'pad' or (a == 77).all())
+
+
+def test_pad_is_centred():
+    a = fit(Image.new('L', (100, 50), 255), 10, 'pad')
+    assert (a[:2] == 0).all() and (a[-3:] == 0).all() and (a[3:7] == 255).all()
+
+
+# ---- hostile files
+
+def test_limits(tmp_path):
+    for w, h in ((9460, 9460), (60000, 60000), (2**31-1, 2**31-1), (70000, 1)):
+        (tmp_path/'x.png').write_bytes(png([b'\0'], 8, 0, w, h))
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            assert decode(tmp_path/'x.png', 8).startswith('too large')
+    with Image.new('1', (8000, 8000)) as im: (tmp_path/'x.png').write_bytes(saved(im))    # large, and allowed
+    assert decode(tmp_path/'x.png', 8).shape == (8, 8)
+
+
+def test_our_limit_holds_where_pillows_was_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', None)
+    (tmp_path/'x.png').write_bytes(png([b'\0'], 8, 0, 60000, 60000))
+    assert decode(tmp_path/'x.png', 8) == 'too large: 60000x60000 pixels'
+
+
+def test_a_bomb_warning_made_an_error_is_a_reject(tmp_path):
+    (tmp_path/'x.png').write_bytes(png([b'\0'], 8, 0, 9500, 9500))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert decode(tmp_path/'x.png', 8).startswith('too large')
+
+
+@pytest.mark.parametrize('error', [MemoryError(), OSError('x'), ValueError('x'), SyntaxError('x'), struct.error('x'), KeyError(3), OverflowError('x'), zlib.error('x')])
+def test_whatever_the_decoder_raises_is_a_reject(tmp_path, monkeypatch, error):
+    def fails(*a): raise error
+    monkeypatch.setattr(module, 'fit', fails)
+    assert isinstance(decode(image(tmp_path/'x.png'), 8), str)
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, SystemExit])
+def test_but_not_a_wish_to_stop(tmp_path, monkeypatch, error):
+    def fails(*a): raise error
+    monkeypatch.setattr(module, 'fit', fails)
+    with pytest.raises(error): decode(image(tmp_path/'x.png'), 8)
+
+
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path/'pipe')
+    (tmp_path/'knot').symlink_to('knot')
+    for name in ('pipe', '.', 'knot', 'gone', 'a\0b', 'x'*5000, 'gone/x'): assert isinstance(decode(str(tmp_path/name), 8), str)
+
+
+@pytest.mark.parametrize('at', [1, 40, 200, -200, -20, -1])
+@pytest.mark.parametrize('fmt', ['PNG', 'JPEG'])
+def test_a_truncated_file_is_a_reject(tmp_path, fmt, at):
+    b = saved(Image.fromarray(XRAY), fmt)
+    (tmp_path/'x').write_bytes(b[:at])
+    r = decode(tmp_path/'x', 8)
+    assert isinstance(r, str) or (fmt == 'PNG' and at >= -20), r    # the last 12 bytes of a PNG hold no pixels
+
+
+def check(tmp_path, b):
+    (tmp_path/'soup').write_bytes(b)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        r = decode(tmp_path/'soup', 12)
+    if isinstance(r, str): assert r.isprintable() and 5 < len(r) < 200
+    else: assert r.shape == (12, 12) and r.dtype == np.uint8
+    return r
+
+
+@SOUP
+@given(st.sampled_from([b'', b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff\xe0', b'\xff\xd8\xff\xe1\x00\x20Exif\0\0', b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR']), st.binary(max_size=300))
+def test_byte_soup(tmp_path, head, soup): check(tmp_path, head + soup)
+
+
+def damaged(b, rng):
+    a, at = bytearray(b), rng.randrange(len(b))
+    kind = rng.randrange(5)
+    if kind == 0:
+        for _ in range(rng.choice((1, 3, 20))): a[rng.randrange(len(a))] ^= 1 << rng.randrange(8)
+    elif kind == 1:
+        for _ in range(3): a[rng.randrange(min(400, len(a)))] = rng.randrange(256)
+    elif kind == 2: del a[at:]
+    elif kind == 3: del a[at:at+rng.randrange(1, 50)]
+    else: a[at:at] = rng.randbytes(20)
+    return bytes(a)
+
+
+def bases():
+    im, exif = Image.fromarray(XRAY), Image.Exif()
+    exif[0x0112], exif[0x010f], exif[0x8769] = 6, 'maker', {36867: '2020:01:01 00:00:00'}
+    for mode in ('1', 'P', 'LA', 'RGBA'): yield saved(im.convert(mode), exif=exif)
+    yield saved(im.convert('P'), transparency=bytes(range(60)))
+    yield saved(Image.fromarray(XRAY.astype(np.uint16)*257), exif=exif)
+    for mode in ('L', 'RGB', 'CMYK'): yield saved(im.convert(mode), 'JPEG', exif=exif, progressive=mode == 'RGB')
+
+
+@pytest.mark.parametrize('base', range(9))
+def test_damaged_images(tmp_path, base):
+    b, rng, rejects = list(bases())[base], random.Random(base), 0
+    for _ in range(150): rejects += isinstance(check(tmp_path, damaged(b, rng)), str)
+    assert rejects > 30
+
+
+@pytest.mark.shared
+def test_damaged_radiographs(tmp_path, shared):
+    files, rng = sorted((shared/'radiographs').rglob('*.*')), random.Random(0)
+    results = [check(tmp_path, damaged(rng.choice(files).read_bytes(), rng)) for _ in range(600)]
+    assert sum(isinstance(r, str) for r in results) > 100
+
+
+# ---- a pack is whole
+
+def test_order_and_rejects(packed, table, tmp_path):
+    bad = [3, 17, 38]
+    for i in bad: open(table.path[i], 'wb').write(b'\x89PNG\r\n\x1a\n')
+    os.unlink(table.path[5])
+    table = table.assign(group=range(40), age=9).set_index(pd.Index(range(100, 140)))
+    for p in (packed(table, workers=1), packed(table), packed(table, workers=5, cache=tmp_path/'other')):
+        keep = [i for i in range(40) if i not in (*bad, 5)]
+        assert len(p) == 36 and p.table.group.tolist() == keep and list(p.table) == list(table) and p.table.index.equals(pd.RangeIndex(36))
+        for row, i in enumerate(keep): assert (p.pixels[row] == np.roll(np.resize(XRAY, (16, 16)), i)).all()
+        assert p.rejects.path.tolist() == [table.path.iloc[i] for i in (3, 5, 17, 38)] and p.rejects.reason[1].startswith('missing')
+        assert list(p.rejects) == ['path', 'label', 'reason'] and isinstance(p.pixels, np.memmap) and not p.pixels.flags.writeable
+
+
+def test_odd_names_survive(packed, tmp_path):
+    raw = [os.fsdecode(os.fsencode(tmp_path) + b'/' + n) for n in (b'\xff.png', 'я "q", \n\r.png'.encode(), b' x.png')]
+    for p in raw: Image.fromarray(XRAY).save(io.FileIO(p, 'w'), 'PNG')
+    gone = str(tmp_path/'gone,"\n.png')
+    t = pd.DataFrame(dict(path=pd.Series([*raw, gone], dtype=object), label=list('abab')))
+    for p in (packed(t), packed(t)): assert p.table.path.tolist() == raw and p.rejects.path.tolist() == [gone]
+    assert p.reused
+
+
+@pytest.mark.parametrize('broken', ['pixels.npy cut', 'pixels.npy longer', 'pixels.npy changed', 'pixels.npy gone', 'pixels.npy header', 'index.csv changed', 'pack.json gone',
+                                    'pack.json cut', 'pack.json list', 'pack.json schema'])
+def test_a_damaged_pack_is_made_again(packed, broken):
+    want = packed()
+    name, how = broken.split()
+    f = want.path/name
+    b = f.read_bytes()
+    if how == 'gone': f.unlink()
+    else:
+        f.write_bytes({'cut': b[:-9], 'longer': b + b'x', 'changed': b[:-5] + bytes([b[-5] ^ 8]) + b[-4:], 'header': b[:20] + b'?' + b[21:], 'list': b'[]',
+                       'schema': json.dumps(json.loads(b) | dict(schema=99)).encode() if name == 'pack.json' else b''}[how])
+    with pytest.warns(UserWarning, match='is damaged .* made again'): again = packed()
+    assert not again.reused and (again.pixels == np.stack([decode(p, 16) for p in want.table.path])).all() and packed().reused
+    assert left(packed.folder) == [want.key]
+
+
+def test_the_key(packed, table, tmp_path):
+    key = packed().key
+    assert packed(table.assign(label='x')).key == key and packed(table.assign(group='g')).reused
+    assert len({key, packed(size=17).key, packed(resize='pad').key, packed(table[:39]).key, packed(table[::-1]).key}) == 5
+    image(tmp_path/'set'/'7.png', 99)
+    os.utime(tmp_path/'set'/'7.png', ns=(0, 5))
+    changed = packed()
+    assert changed.key != key and (changed.pixels[7] == np.roll(np.resize(XRAY, (16, 16)), 99)).all()
+
+
+@pytest.mark.parametrize('kw,why', [(dict(size=7), 'from 8'), (dict(size=4097), 'to 4096'), (dict(size=32.0), 'whole number'), (dict(size=True), 'whole'), (dict(size='224'), 'whole'),
+                                    (dict(resize='crop'), "'squish' or 'pad'"), (dict(workers=0), 'workers=0'), (dict(t=[1]), 'images_of'), (dict(t=pd.DataFrame(dict(path=[]))), 'images_of')])
+def test_arguments(packed, kw, why):
+    with pytest.raises(ValueError, match=why): packed(**kw)
+    assert left(packed.folder) == []
+
+
+def test_nothing_decodes(packed, table):
+    for p in table.path: open(p, 'w').write('text')
+    os.unlink(table.path[0])
+    with pytest.raises(ValueError, match='none of the 40 files could be decoded: 39 not a PNG or JPEG, 1 missing'): packed()
+    assert left(packed.folder) == []
+
+
+def test_a_class_is_lost(packed, table):
+    for p in table.path[table.label == 'b']: open(p, 'w').close()
+    for _ in range(2):
+        with pytest.raises(ValueError, match='no image of the class b could be decoded .20 empty'): packed()
+    assert len(packed(table.assign(label='all'))) == 20
+
+
+def test_no_room(packed, monkeypatch):
+    monkeypatch.setattr(module.shutil, 'disk_usage', lambda p: types.SimpleNamespace(free=5e5))
+    with pytest.raises(OSError, match='need 0.00 GB .* set XRAY_XFER_CACHE') as e: packed()
+    assert e.value.errno == errno.ENOSPC and left(packed.folder) == []
+
+
+class Full:
+    "A file on a disk that is full after `room` bytes"
+    def __init__(self, f, room): self.f, self.room = f, room
+    def __getattr__(self, name): return getattr(self.f, name)
+    def __enter__(self): return self
+    def __exit__(self, *a): self.f.close()
+    def write(self, b):
+        self.room -= len(b) if isinstance(b, str) else memoryview(b).nbytes
+        if self.room < 0: raise OSError(errno.ENOSPC, 'No space left on device')
+        return self.f.write(b)
+
+
+@pytest.mark.parametrize('name,room', [('pixels.npy', 0), ('pixels.npy', 2000), ('index.csv', 30)])
+def test_the_disk_fills_up(packed, monkeypatch, name, room):
+    monkeypatch.setattr(module, 'open', lambda p, *a, **kw: Full(open(p, *a, **kw), room) if str(p).endswith(name) else open(p, *a, **kw), raising=False)
+    with pytest.raises(OSError, match='No space left'): packed()
+    assert left(packed.folder) == []
+    monkeypatch.undo()
+    assert len(packed()) == 40
+
+
+SCRIPT = '''
+import sys, signal, resource, pandas as pd
+from xray_xfer.pack import pack
+folder, cache, how = sys.argv[1:]
+t = pd.DataFrame(dict(path=[f"{folder}/{i}.png" for i in range(40)]*1, label=list("ab")*20))
+if how == "limit":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+else:
+    import time, xray_xfer.pack as m
+    one = m.decode
+    def slow(*a):
+        time.sleep(.02)
+        return one(*a)
+    m.decode = slow
+print("go", flush=True)
+p = pack(t, size=100, cache=cache, quiet=True)
+print(len(p), flush=True)
+'''
+
+
+def start(packed, table, how):
+    folder = os.path.dirname(table.path[0])
+    p = subprocess.Popen([sys.executable, '-c', SCRIPT, folder, str(packed.folder.parent), how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == 'go\n', p.stderr.read()
+    return p
+
+
+def test_a_file_size_limit(packed, table):
+    "A real write that really fails: RLIMIT_FSIZE of 100 kB, a pack of 400 kB"
+    p = start(packed, table, 'limit')
+    err = p.communicate(timeout=60)[1]
+    assert p.returncode == 1 and 'File too large' in err and left(packed.folder) == []
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='signals')
+def test_killed_at_any_moment(packed, table):
+    rng, halves = random.Random(0), 0
+    for _ in range(3):
+        p = start(packed, table, 'slow')
+        time.sleep(rng.uniform(.02, .3))
+        p.kill()
+        p.communicate(timeout=60)
+        found = left(packed.folder)
+        assert all(n.endswith('.part') for n in found)     # nothing under a final name
+        halves += len(found)
+    assert halves
+    assert not packed(size=100).reused and left(packed.folder) == [packed(size=100).key]     # and the halves are swept away
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='signals')
+def test_ctrl_c(packed, table):
+    p = start(packed, table, 'slow')
+    time.sleep(.15)
+    p.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    err = p.communicate(timeout=60)[1]
+    assert p.returncode != 0 and 'KeyboardInterrupt' in err and time.monotonic() - began < 2 and left(packed.folder) == []
+
+
+def _pack_in_process(t, cache, out): out.put(len(pack(t, size=64, cache=cache, quiet=True)))
+
+
+def test_two_processes_make_the_same_pack(packed, table, tmp_path):
+    ctx = multiprocessing.get_context('fork')
+    out = ctx.SimpleQueue()
+    jobs = [ctx.Process(target=_pack_in_process, args=(table, tmp_path/'cache', out)) for _ in range(3)]
+    for j in jobs: j.start()
+    for j in jobs: j.join(60)
+    assert [j.exitcode for j in jobs] == [0]*3 and packed(size=64).reused and left(packed.folder) == [packed(size=64).key]
+
+
+def test_decoding_keeps_only_a_few_images_ahead(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, 'decode', lambda p, size, resize: asked.append(p) or '')
+    results = module._decoded([''] * 100_000, 8, 'squish', 2)
+    next(results)
+    time.sleep(.1)
+    results.close()
+    assert len(asked) <= 16*(2*2 + 1)
+
+
+def test_pillows_leniency_comes_back(packed, monkeypatch):
+    from PIL import ImageFile
+    monkeypatch.setattr(ImageFile, 'LOAD_TRUNCATED_IMAGES', True)
+    seen = []
+    monkeypatch.setattr(module, 'decode', lambda *a: seen.append(ImageFile.LOAD_TRUNCATED_IMAGES) or np.zeros((16, 16), np.uint8))
+    packed()
+    assert seen == [False]*40 and ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_a_bar_only_where_someone_looks(packed, capfd):
+    packed(quiet=False)
+    assert capfd.readouterr().err == ''       # captured: no terminal
