@@ -162,12 +162,12 @@ def phantom(
     img = img + n(.005, .012)*rng.standard_normal((size, size), dtype=np.float32)
     return np.clip(255*img, 0, 255).astype(np.uint8), mask.astype(np.uint8)*255
 
-# %% ../nbs/00_demo.ipynb #a258d00a
+# %% ../nbs/00_demo.ipynb #dff0e7b8
 def _write(path, array, note):
     "One 8-bit grey PNG; `note` goes into its description."
     info = PngInfo()
     info.add_text('Description', note)
-    Image.fromarray(array).save(path, pnginfo=info, compress_level=4)
+    Image.fromarray(array).save(path, pnginfo=info, compress_type=3)  # Z_RLE: noise has no longer repeats to look for
 
 def draw(
     path:str|Path,  # the folder to make: absent or empty; `<path>/<class>/images/` and `/masks/` are made in it
@@ -185,9 +185,8 @@ def draw(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f'.{path.name}-', dir=path.parent))
-        part.chmod(0o755)  # mkdtemp makes it private
         for k, (label, total) in enumerate(todo.items()):
-            images, masks = part/label/'images', part/label/'masks'
+            images, masks = (part/'new'/label/kind for kind in ('images', 'masks'))  # 'new': mkdtemp makes its own folder private
             for folder in (images, masks): folder.mkdir(parents=True)
             for i in range(1, total + 1):
                 image, mask = phantom(label, np.random.default_rng([seed, k, i]), size)
@@ -195,7 +194,7 @@ def draw(
                 mask = Image.fromarray(mask).resize((256, 256), Image.Resampling.NEAREST)
                 _write(masks/f'{label}-{i}.png', np.asarray(mask), 'Lung mask of a phantom drawn by xray_xfer')
         if path.exists(): path.rmdir()  # empty: Windows does not rename over it
-        os.rename(part, path)
+        os.rename(part/'new', path)
     except OSError as e:
         why = e.strerror or e
         raise OSError(e.errno or errno.EIO, f'cannot write the demo images to {path} ({why}): name a folder on a disk with room, where you may write') from e

@@ -229,7 +229,7 @@ class StratifiedSplitter:
 
     def __repr__(self): return f'StratifiedSplitter(valid={self.valid}, test={self.test}, split_seed={self.split_seed})'
 
-# %% ../nbs/04_split.ipynb #da3b67a2
+# %% ../nbs/04_split.ipynb #3858ae17
 def save_split(
     table, # image table with `path`, `label` and, where known, `group`
     parts, # 'train', 'valid' or 'test' for each row, in the order of the table: `split_of(table)` or `splitter.parts`
@@ -241,7 +241,7 @@ def save_split(
     columns = {'path': relative_paths(table), 'label': table['label']}
     if 'group' in table: columns['group'] = table['group'].astype(object).where(table['group'].notna(), '')
     columns['split'] = _given(pd.DataFrame({'split': list(parts)}))
-    # surrogateescape: a Linux file name need not be UTF-8, and must come back byte by byte
+    # surrogateescape: the name of a folder on Linux, and so a label, need not be UTF-8, and must come back byte by byte
     with replacing(path) as tmp, open(tmp, 'w', newline='', encoding='utf-8', errors='surrogateescape') as f:
         out = csv.writer(f, quoting=csv.QUOTE_ALL, lineterminator='\n')
         out.writerow(columns)
