@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import xray_xfer.data as data
-from xray_xfer.data import images_of, relative_paths, replacing, sweep
+import xray_xfer.files as files
+from xray_xfer.data import images_of, relative_paths
+from xray_xfer.files import replacing, sweep
 
 SOUP = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -51,9 +53,9 @@ def names(table): return relative_paths(table)
 def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv('XRAY_XFER_CACHE')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    assert data.cache_dir() == tmp_path/'xray_xfer'
+    assert files.cache_dir() == tmp_path/'xray_xfer'
     monkeypatch.setenv('XDG_CACHE_HOME', 'relative')    # to be ignored, says the standard
-    assert data.cache_dir() == Path.home()/'.cache'/'xray_xfer'
+    assert files.cache_dir() == Path.home()/'.cache'/'xray_xfer'
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, SystemExit, OSError(errno.ENOSPC, 'No space left on device')])
@@ -108,8 +110,8 @@ def test_sweep_takes_the_dead_and_leaves_the_living(tmp_path):
     dead = subprocess.Popen([sys.executable, '-c', ''])
     dead.wait()
     part = lambda pid, host: tmp_path/f'.x.{pid}-{host}01234567.part'
-    gone, mine, old = part(dead.pid, data._HOST), part(os.getpid(), data._HOST), part(os.getpid(), 'ffff')
-    other = part(dead.pid, 'eeee' if data._HOST != 'eeee' else 'dddd')      # a process of another machine is none of ours
+    gone, mine, old = part(dead.pid, files._HOST), part(os.getpid(), files._HOST), part(os.getpid(), 'ffff')
+    other = part(dead.pid, 'eeee' if files._HOST != 'eeee' else 'dddd')      # a process of another machine is none of ours
     for p in (gone, mine, other, old):
         p.mkdir()
         (p/'f').touch()

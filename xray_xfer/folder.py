@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/folder.html.md"""
 __all__ = ['SCHEMA', 'write_csv', 'read_csv', 'write_json', 'read_json', 'environment', 'predictions_table', 'metrics_of', 'Run',
            'save_run', 'load_run', 'load_model', 'finished']
 
-# %% ../nbs/10b_folder.ipynb #96fcd20f
+# %% ../nbs/10b_folder.ipynb #655978e7
 import json, os, platform, sys
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from safetensors.torch import load_file, save_file
 
-from .data import replacing
+from .files import replacing
 from .evaluate import display_name, metrics, softmax
 from .models import build
 

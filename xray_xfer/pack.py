@@ -7,7 +7,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/pack.html.md"""
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_SIDE', 'DECODER', 'SCHEMA', 'grey', 'fit', 'decode', 'Pack', 'pack']
 
-# %% ../nbs/02_pack.ipynb #df2d461a
+# %% ../nbs/02_pack.ipynb #58a5b661
 import csv
 import errno
 import hashlib
@@ -33,7 +33,7 @@ from PIL import Image, ImageChops, ImageFile
 from PIL import __version__ as pillow_version
 from tqdm import tqdm
 
-from .data import cache_dir, replacing, sweep
+from .files import cache_dir, replacing, sweep
 
 # %% ../nbs/02_pack.ipynb #120564c3
 def grey(
@@ -68,7 +68,7 @@ def fit(
     out[top:top+h, left:left+w] = a
     return out
 
-# %% ../nbs/02_pack.ipynb #59663153
+# %% ../nbs/02_pack.ipynb #7a542b2a
 MAX_PIXELS = 89_478_485   # Pillow's own limit, which a program may have switched off
 MAX_SIDE = 65_535         # a JPEG's limit; a PNG may claim two thousand million
 _NAMES = {b'\x89PNG\r\n\x1a\n': 'PNG', b'\xff\xd8\xff': 'JPEG', b'GIF8': 'GIF', b'BM': 'BMP', b'II*\0': 'TIFF', b'MM\0*': 'TIFF', b'RIFF': 'WebP',
@@ -77,8 +77,8 @@ _NAMES = {b'\x89PNG\r\n\x1a\n': 'PNG', b'\xff\xd8\xff': 'JPEG', b'GIF8': 'GIF', 
 # EXIF block anew, which fails on odd but harmless camera tags.
 _UPRIGHT = dict(zip(range(2, 9), (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90)))
-# What Pillow's parsers raise on broken bytes: in 20,000 damaged files OSError (and UnidentifiedImageError), SyntaxError and
-# ValueError, in its issue tracker the rest. KeyboardInterrupt and SystemExit are not among them.
+# What a parser may raise on broken bytes. In 16,000 damaged files Pillow raised OSError (and UnidentifiedImageError), SyntaxError
+# and ValueError; the others cost nothing and save a long run. KeyboardInterrupt and SystemExit are not among them.
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, EOFError, ArithmeticError, AssertionError,
            struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -196,7 +196,7 @@ def _open(path, n_files, size, fresh=False):
     if crc != meta['crc32']['pixels']: raise ValueError('its pixels have changed')
     return pixels, reasons
 
-# %% ../nbs/02_pack.ipynb #d9e019c7
+# %% ../nbs/02_pack.ipynb #91f1c746
 @dataclass(eq=False)
 class Pack:
     "Decoded images: `pixels[i]` belongs to row `i` of `table`; what could not be decoded is in `rejects`"
@@ -209,6 +209,7 @@ class Pack:
     path: Path              # its folder in the cache
     seconds: float          # that this call took
     reused: bool            # found in the cache, and whole
+    source: str = 'a table' # short name of where the table came from, for captions
 
     def __len__(self): return len(self.table)
 

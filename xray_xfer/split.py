@@ -7,7 +7,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/split.html.md"""
 # %% auto #0
 __all__ = ['PARTS', 'check_shares', 'quota', 'split_of', 'folder_label', 'StratifiedSplitter', 'save_split', 'load_split']
 
-# %% ../nbs/04_split.ipynb #2c480a33
+# %% ../nbs/04_split.ipynb #a44fb7eb
 import csv
 import warnings
 from math import floor
@@ -15,7 +15,8 @@ from numbers import Real
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .data import relative_paths, replacing
+from .data import relative_paths
+from .files import replacing
 
 # %% ../nbs/04_split.ipynb #17592eb7
 PARTS = ('train', 'valid', 'test')
