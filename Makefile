@@ -9,7 +9,8 @@ demo: .venv/.installed
 	$(BIN)/xray_xfer demo
 
 test: .venv/.installed-dev
-	$(BIN)/nbdev-test --n-workers 2 $(SHARED)
+	# one thread each: two processes that both spin on two cores slow each other down twentyfold
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED)
 	$(BIN)/python -m pytest -q -ra
 
 .venv/bin/python:

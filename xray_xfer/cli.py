@@ -42,10 +42,10 @@ def weights_for(
 
 depth_arg.__name__, weights_arg.__name__ = 'int|all', 'true|false|file'   # what --help shows
 
-# %% ../nbs/15_cli.ipynb #a2a26a21
+# %% ../nbs/15_cli.ipynb #86e7781e
 def _settings(
     epochs:int=10, # Epochs of one-cycle training
-    lr:float=1e-3, # The head's peak learning rate; the backbone's groups get less
+    lr:float=2e-3, # The head's peak learning rate; the backbone's groups get less
     bs:int=64, # Images in a batch
     wd:float=0.01, # Weight decay
     dropout:float=0.2, # Before each layer of the head
@@ -107,7 +107,7 @@ def demo(
 ):
     "A study of three depths on 400 chest X-ray phantoms, drawn on the spot, from random weights: a few minutes on a laptop, nothing to download"
     from xray_xfer.train import study
-    s = study('demo', 'shufflenetv2_100', (0, 1, 2), seed, pretrained=False, size=128, bs=32, epochs=epochs, lr=3e-3, out=out, overwrite=overwrite, quiet=quiet)
+    s = study('demo', 'resnet10t', (0, 1, 2), seed, pretrained=False, size=96, bs=32, epochs=epochs, lr=3e-3, out=out, overwrite=overwrite, quiet=quiet)
     _show_study(s)
     print('\nThese are drawings and random weights: they show that everything works, and say nothing about X-rays.'
           f'\nTables (csv, md, tex), figure and run folders are in {s.path}. Next: xray_xfer study FOLDER, with a subfolder a class.')
@@ -159,7 +159,7 @@ def check(
     if len(p.rejects) > 20: print(f'and {len(p.rejects) - 20:,} more' + ('' if rejects else '; --rejects FILE files all of them'))
     if rejects: write_csv(p.rejects, rejects)
 
-# %% ../nbs/15_cli.ipynb #2f285971
+# %% ../nbs/15_cli.ipynb #0ecaff66
 VERBS = dict(run=run, study=study, demo=demo, check=check, table=table)
 
 def _overview():
@@ -193,6 +193,7 @@ def main(
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
+            warnings.simplefilter('ignore', FutureWarning)   # libraries talking to their own developers
             verb(**args)
             sys.stdout.flush()
         return 0

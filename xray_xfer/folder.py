@@ -8,8 +8,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/folder.html.md"""
 __all__ = ['SCHEMA', 'write_csv', 'read_csv', 'write_json', 'read_json', 'environment', 'predictions_table', 'metrics_of', 'Run',
            'save_run', 'load_run', 'load_model', 'finished']
 
-# %% ../nbs/10b_folder.ipynb #655978e7
-import json, os, platform, sys
+# %% ../nbs/10b_folder.ipynb #001e35ed
+import json, os, platform, re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from .files import replacing
 from .evaluate import display_name, metrics, softmax
 from .models import build
+from .split import save_split
 
 # %% ../nbs/10b_folder.ipynb #b8edaeec
 SCHEMA = 1   # of the run folder; raised when a reader of the old one would misread the new
@@ -39,11 +40,17 @@ def write_json(o, path):
 
 def read_json(path): return json.loads(Path(path).read_text(encoding='utf-8'))
 
-# %% ../nbs/10b_folder.ipynb #2c64e5f5
+# %% ../nbs/10b_folder.ipynb #32d9f918
+def _cpu():
+    "The processor's name, which Python knows everywhere but on Linux"
+    info = Path('/proc/cpuinfo')
+    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
 def environment(device:str='cpu')->dict:
     "Versions of what computes, and the machine that it ran on"
     packages = 'xray_xfer fastai torch torchvision timm scikit-learn numpy pandas pillow fastcore safetensors'.split()
-    name = torch.cuda.get_device_name(device) if str(device).startswith('cuda') else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if str(device).startswith('cuda') else _cpu()
     return dict(python=platform.python_version(), system=platform.platform(), device=str(device), device_name=name,
                 cores=os.cpu_count(), threads=torch.get_num_threads(), cuda=torch.version.cuda, versions={p: version(p) for p in packages})
 
@@ -71,7 +78,7 @@ def metrics_of(
     logits = p[[f'logit_{c}' for c in classes]].to_numpy(dtype=np.float32)
     return metrics(y, softmax(logits), classes)
 
-# %% ../nbs/10b_folder.ipynb #293b7dba
+# %% ../nbs/10b_folder.ipynb #72169da7
 @dataclass
 class Run:
     "One trained model and its folder"
@@ -98,8 +105,9 @@ class Run:
 
 def save_run(
     run:Run, # `path` is where it goes
-    model, # The whole network, saved on the CPU in float32
-    tables:dict, # File name to DataFrame: split.csv, rejects.csv
+    model, # The whole network, saved from the CPU
+    pack, # The `Pack`: its table and rejects
+    parts, # 'train', 'valid' or 'test' for each row of the pack's table
     env:dict, # From `environment`
     summary:str, # From `xray_xfer.summary.summary`
     figure, # matplotlib figure for curves.png
@@ -107,7 +115,8 @@ def save_run(
     "Write the run folder beside its name, then rename it"
     with replacing(run.path) as tmp:
         tmp.mkdir()
-        for name, df in (tables | {'history.csv': run.history, 'predictions.csv': run.predictions}).items(): write_csv(df, tmp/name)
+        for name, df in {'rejects': pack.rejects, 'history': run.history, 'predictions': run.predictions}.items(): write_csv(df, tmp/f'{name}.csv')
+        save_split(pack.table, parts, tmp/'split.csv')
         for name, o in {'config': run.config, 'environment': env, 'metrics': run.metrics, 'timings': run.timings}.items(): write_json(o, tmp/f'{name}.json')
         save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, tmp/'model.safetensors')
         (tmp/'summary.txt').write_text(summary, encoding='utf-8')
@@ -132,15 +141,17 @@ def load_model(
     model.load_state_dict(load_file(Path(path)/'model.safetensors'))
     return model.eval()
 
-# %% ../nbs/10b_folder.ipynb #4a908f58
+# %% ../nbs/10b_folder.ipynb #fa7d5c56
 def finished(
     path:str|Path, # Where a run is to go
     config:dict, # The config it would have
+    overwrite:bool=False, # A run of another config may be replaced; a folder that is no run may not
 )->Run|None: # The run that is there, if it is this one
     "The finished run with this very config at `path`; None if there is nothing; an error if there is something else"
     path = Path(path)
     if not path.exists(): return None
     if not (path/'config.json').is_file(): raise FileExistsError(f'{path} exists and is no run folder: choose another out= or name= (--out, --name)')
+    if overwrite: return None
     there, ours = read_json(path/'config.json'), json.loads(json.dumps(config))
     if there == ours: return load_run(path)
     differ = [f'{k} {there.get(k)!r}, now {ours.get(k)!r}' for k in {**there, **ours} if there.get(k) != ours.get(k)]

@@ -216,14 +216,19 @@ def _classifiers(backbone):
     c = getattr(backbone, 'pretrained_cfg', {}).get('classifier') or ()
     return (c,) if isinstance(c, str) else tuple(c)
 
-# %% ../nbs/06_models.ipynb #0ea01388
+# %% ../nbs/06_models.ipynb #b7a08e2e
+def _timm_cfg(arch):
+    "timm's pretrained configuration of an arch; an unknown one is an error that offers near names"
+    if not timm.is_model(arch):
+        near = difflib.get_close_matches(str(arch), timm.list_models(), n=4, cutoff=0.5)
+        raise ValueError(f"unknown arch {arch!r}" + (f"; did you mean {', '.join(near)}?" if near else '') + ' timm.list_models() lists all of them')
+    return timm.get_pretrained_cfg(arch)
+
 def _create(arch, pretrained, size):
     "A timm backbone without classifier, with errors that name the repair"
-    if not timm.is_model(arch):
-        near = difflib.get_close_matches(arch, timm.list_models(), n=4, cutoff=0.5)
-        raise ValueError(f"unknown arch {arch!r}" + (f"; did you mean {', '.join(near)}?" if near else '') + ' timm.list_models() lists all of them')
-    kw = dict(img_size=size) if size and size != timm.get_pretrained_cfg(arch).input_size[-1] and timm.get_pretrained_cfg(arch).fixed_input_size else {}
-    if pretrained and not timm.get_pretrained_cfg(arch).has_weights:
+    cfg = _timm_cfg(arch)
+    kw = dict(img_size=size) if size and size != cfg.input_size[-1] and cfg.fixed_input_size else {}
+    if pretrained and not cfg.has_weights:
         raise ValueError(f'timm has no pretrained weights for {arch}: give pretrained=PATH (a .safetensors or .pth file) or pretrained=False (random weights)')
     try: return timm.create_model(arch, pretrained=pretrained, num_classes=0, **kw)
     except OSError as e:   # every network failure of urllib and huggingface_hub is one
@@ -255,7 +260,7 @@ def stats(
     arch:str, # A timm model name
 )->dict: # mean and std (3 floats each, for pixels in 0..1) and size (pixels)
     "What the backbone was pretrained with: normalisation and input size"
-    cfg = timm.get_pretrained_cfg(arch)
+    cfg = _timm_cfg(arch)
     return dict(mean=list(cfg.mean), std=list(cfg.std), size=cfg.input_size[-1])
 
 # %% ../nbs/06_models.ipynb #ac5b1e65

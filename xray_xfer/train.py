@@ -70,7 +70,7 @@ def _results(learn, p, parts, classes):
         tables.append(predictions_table(paths[rows], [part] * len(rows), group[rows], p.table.label[rows], _logits(learn, i), classes))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../nbs/11_train.ipynb #faf808f8
+# %% ../nbs/11_train.ipynb #8451873a
 def run(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
     arch:str='efficientnet_b0', # timm model name
@@ -78,7 +78,7 @@ def run(
     *,
     pretrained:bool|str|Path=True, # The arch's own release, a weights file, or False for random weights
     epochs:int=10, # Of one-cycle training
-    lr:float|tuple=1e-3, # The head's peak learning rate, or (deepest group, head)
+    lr:float|tuple=2e-3, # The head's peak learning rate, or (deepest group, head)
     bs:int=64, # Images in a batch, at most the training part
     wd:float=0.01, # Weight decay (decoupled, not on norms and biases)
     dropout:float=0.2, # Before each layer of the head
@@ -103,9 +103,12 @@ def run(
     precision = resolve_precision(precision, device)
     if device == 'cpu': keep_buffers()
     if epochs < 1: raise ValueError(f'epochs={epochs}: give at least 1')
+    if wd < 0: raise ValueError(f'wd={wd}: give 0 or more')
+    if not 0 <= dropout < 1: raise ValueError(f'dropout={dropout}: give a probability from 0 to below 1')
     if bs < 2: raise ValueError(f'bs={bs}: give at least 2, for BatchNorm needs more than one image')
     if not valid or not test: raise ValueError(f'valid={valid}, test={test}: a run needs both parts, the one to choose the epoch and the other to judge it')
-    with timer('pack'): p = packed(data, size or norm['size'], resize, quiet)
+    p = packed(data, size or norm['size'], resize, quiet)
+    timer.seconds['pack'] = round(p.seconds, 3)   # of making or opening it; a study does so once for all its runs
     with timer('split'): parts = parts_of(p, valid, test, split_seed, split)
     classes, path = sorted(set(p.table.label)), Path(out)/(name or f'{arch}_{depth}' + f'_seed{seed}' * (seed != 0))
     with no_random(seed, reproducible=device.startswith('cuda')):
@@ -115,7 +118,7 @@ def run(
             weights=model.weights, left_out=model.left_out, epochs=epochs, lr=list(lrs), bs=bs, wd=wd, dropout=dropout, augment=augment,
             size=p.size, resize=p.resize, mean=norm['mean'], std=norm['std'], valid=valid, test=test, split=split and Path(split).name,
             seed=seed, split_seed=split_seed, precision=precision, device=device)
-        done = None if overwrite else finished(path, config)
+        done = finished(path, config, overwrite)
         if done:
             _say(f'{done.name}: already in {path}, test accuracy {done.metrics["accuracy"]:.4f}', quiet)
             return done
@@ -131,24 +134,21 @@ def run(
         with timer('evaluate'):
             predictions = _results(learn, p, parts, classes)
             scores = metrics_of(predictions, classes) | dict(valid=metrics_of(predictions, classes, 'valid'), best_epoch=best.epoch_kept)
-    timer.seconds['train_images_per_second'] = round(epochs * len(dls.train) * dls.train.bs / timer.seconds['train'], 1)
-    res = Run(path, config, scores, pd.DataFrame(log.rows), predictions, timer.seconds, learn)
-    _save(res, model, p, parts)
+        timer.seconds['train_images_per_second'] = round(epochs * len(dls.train) * dls.train.bs / timer.seconds['train'], 1)
+        res = Run(path, config, scores, pd.DataFrame(log.rows), predictions, timer.seconds, learn)
+        _save(res, model, p, parts)
     _say(f'{title}: test accuracy {scores["accuracy"]:.4f}, macro F1 {scores["f1"]:.4f} ({timer.seconds["train"]:.0f} s of training)', quiet)
     return res
 
 def _save(r, model, p, parts):
     "File a run that has just ended"
-    c, paths = r.config, relative_paths(p.table)
-    split = p.table.drop(columns=['path', 'split', 'mask', 'source'], errors='ignore').assign(split=np.asarray(parts))
-    split.insert(0, 'path', paths)
+    c = r.config
     title = f"{display_name(c['arch'])}, depth {c['depth']}, {_from(c)}: {c['images']:,} images of {c['data']}"
-    save_run(r, model, {'split.csv': split, 'rejects.csv': p.rejects}, environment(c['device']), summary(model, c['size']),
-             curves(r.history, title, r.metrics['best_epoch']))
+    save_run(r, model, p, parts, environment(c['device']), summary(model, c['size']), curves(r.history, title, r.metrics['best_epoch']))
 
 def _from(config): return 'from random weights' if config['weights'] == 'random' else f"from {Path(config['weights']).name}"
 
-# %% ../nbs/11_train.ipynb #d2420aec
+# %% ../nbs/11_train.ipynb #e0d27c46
 @dataclass
 class Study:
     "Several runs over one split: `.table` is the report's, `.runs` one `Run` each"
@@ -218,9 +218,10 @@ def study(
     for what, values in dict(archs=archs, depths=depths, seeds=seeds).items():
         if not values: raise ValueError(f'no {what} given: a study needs at least one')
     weights = _weights_for(pretrained, archs)
-    for a in archs:
-        probe = build(a, pretrained=weights[a], size=size)
-        for d in depths: probe.freeze(d)
+    with no_random(0, reproducible=False):   # building draws random weights; the caller's random numbers are not ours to use up
+        for a in archs:
+            probe = build(a, pretrained=weights[a], size=size)
+            for d in depths: probe.freeze(d)
     if not isinstance(data, Pack): table, source = images_of(data), source_name(data)
     packs, runs, jobs = {}, [], list(itertools.product(archs, depths, seeds))
     for i, (a, d, s) in enumerate(jobs):
