@@ -1,0 +1,97 @@
+"The command as a user meets it: exit codes, one line an error, results on stdout alone."
+import subprocess, sys
+
+import pytest
+from PIL import Image
+
+from xray_xfer import demo
+from xray_xfer.cli import VERBS, main
+
+ARCH = 'shufflenetv2_050'
+
+@pytest.fixture(scope='session')
+def xrays(tmp_path_factory):
+    root = tmp_path_factory.mktemp('cli')/'xrays'
+    demo.draw(root, n=60, size=64)
+    return root
+
+def xray(capsys, *words):
+    "Exit code, stdout and stderr"
+    code = main([str(w) for w in words])
+    return (code, *capsys.readouterr())
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_help(capsys, verb):
+    code, out, err = xray(capsys, verb, '--help')
+    assert (code, err) == (0, '') and f'usage: xray_xfer {verb}' in out and VERBS[verb].__doc__.split(':')[0][:40] in ' '.join(out.split())
+    assert '<' not in out, 'a type is shown as its repr'
+
+def test_overview_and_version(capsys):
+    assert xray(capsys, '--help')[0] == 0 and xray(capsys)[0] == 2
+    code, out, _ = xray(capsys, '--version')
+    assert code == 0 and out.startswith('xray_xfer ')
+    code, out, err = xray(capsys, 'studdy')
+    assert code == 2 and 'study' in err and not out
+
+def test_study_then_table(capsys, xrays, tmp_path):
+    words = ['study', xrays, '--archs', ARCH, 'resnet10t', '--depths', 0, 1, '--pretrained', f'{ARCH}=false', 'resnet10t=false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path/'s']
+    code, out, err = xray(capsys, *words)
+    assert (code, err) == (0, ''), err
+    head = next(l for l in out.splitlines() if l.startswith('| metric'))
+    assert head.count('ShuffleNetV2x0.5_') == 2 and head.count('resnet10t_') == 2 and 'from random weights' in out
+    assert (tmp_path/'s'/'table.md').read_text().strip() in out
+    code, again, _ = xray(capsys, 'table', tmp_path/'s')
+    assert code == 0 and again.strip() == (tmp_path/'s'/'table.md').read_text().strip()
+    for form, first in (('csv', 'metric,'), ('tex', '\\begin{table}')): assert xray(capsys, 'table', tmp_path/'s', '--format', form)[1].startswith(first)
+    code, out, err = xray(capsys, *words[:-3], '--out', tmp_path/'s')    # again, aloud: everything is there
+    assert code == 0 and err.count('already in') == 4
+
+def test_run_and_report_columns(capsys, xrays, tmp_path):
+    code, out, err = xray(capsys, 'run', xrays, '--arch', 'shufflenetv2_100', '--depth', 2, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path, '--name', 'mine')
+    assert code == 0 and str(tmp_path/'mine') in out
+    assert 'ShuffleNetV2_2 (report)' in xray(capsys, 'table', tmp_path, '--report')[1]
+
+def test_demo_is_a_study_of_three_depths(capsys, tmp_path):
+    code, out, err = xray(capsys, 'demo', '--epochs', 1, '--quiet', '--out', tmp_path/'d')
+    assert code == 0 and 'from random weights' in out and 'say nothing about X-rays' in out
+    assert sum(p.is_dir() for p in (tmp_path/'d').iterdir()) == 3
+
+@pytest.mark.parametrize('words, message', [
+    (['run', 'no_such_folder'], 'no_such_folder'),
+    (['run', 'demo', '--arch', 'eficientnet_b0'], 'efficientnet_b0'),
+    (['run', 'demo', '--arch', ARCH, '--depth', '9', '--pretrained', 'false'], '5 layer groups'),
+    (['run', 'demo', '--arch', ARCH, '--pretrained', 'none.pth'], 'none.pth'),
+    (['study', 'demo', '--archs', ARCH, '--pretrained', 'true', f'{ARCH}=false'], 'ARCH=VALUE'),
+    (['study', 'demo', '--archs', ARCH, '--pretrained', 'resnet18=x.pth'], 'resnet18=x.pth'),
+    (['table', 'no_such_folder'], 'no finished run'),
+    (['check', 'no_such.zip'], 'no_such.zip'),
+])
+def test_an_error_is_one_line(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = xray(capsys, *words)
+    lines = [l for l in err.splitlines() if not l.startswith('packing')]
+    assert code == 1 and not out and len(lines) == 1 and lines[0].startswith('xray_xfer: error:') and message in err
+    code, out, err = xray(capsys, *words, '--debug')
+    assert code == 1 and 'Traceback' in err
+    assert list(tmp_path.iterdir()) == []
+
+@pytest.mark.parametrize('words', [['run'], ['run', 'demo', '--epochs', 'many'], ['run', 'demo', '--depth', 'two'], ['run', 'demo', '--resize', 'crop'], ['study', 'demo', '--nonsense'], ['table', 'x', '--format', 'html']])
+def test_a_wrong_command_line_is_exit_code_2(capsys, words):
+    code, out, err = xray(capsys, *words)
+    assert code == 2 and 'usage: xray_xfer' in err and not out
+
+def test_check_counts_and_files_rejects(capsys, tmp_path):
+    for c, mode in (('A', 'L'), ('B', 'RGB')):
+        (tmp_path/'src'/c).mkdir(parents=True)
+        for i in range(5): Image.new(mode, (50 + i % 2, 40), i).save(tmp_path/'src'/c/f'{i}.png')
+    (tmp_path/'src'/'A'/'zero.png').touch()
+    (tmp_path/'src'/'B'/'scan.dcm').write_bytes(b'\0' * 128 + b'DICM')
+    code, out, err = xray(capsys, 'check', tmp_path/'src', '--rejects', tmp_path/'rejects.csv', '--quiet')
+    assert code == 0 and '12 files in 2 classes: 10 images, 2 rejects' in out
+    for words in ('L (5)', 'RGB (5)', '50x40 (6)', '51x40 (4)', 'PNG (10)', 'zero bytes', 'DICOM'): assert words in out, words
+    assert (tmp_path/'rejects.csv').read_text().count('\n') == 3
+
+def test_a_reader_that_leaves_early(xrays):
+    "`xray_xfer check FOLDER | head -1` ends quietly"
+    p = subprocess.run(f"{sys.executable} -W ignore -c 'import sys; from xray_xfer.cli import main; sys.exit(main())' check {xrays} --quiet | head -1", shell=True, capture_output=True, text=True)
+    assert 'Traceback' not in p.stderr and 'BrokenPipe' not in p.stderr and p.stdout.count('\n') == 1

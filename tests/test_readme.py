@@ -1,0 +1,26 @@
+"README.md is nbs/index.ipynb, what it links to is there, and the commands it names exist."
+import re, sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from readme import readme, root
+
+def test_readme_is_the_index(): assert (root/'README.md').read_text(encoding='utf-8') == readme(), 'run: python tests/readme.py'
+
+def test_links_lead_somewhere():
+    text = readme()
+    anchors = {re.sub(r'[^\w\- ]', '', h.lower()).strip().replace(' ', '-') for h in re.findall(r'^#+ (.*)', text, re.M)}
+    for target in re.findall(r'\]\(([^)\s]+)\)', text):
+        if target.startswith('http'): continue
+        assert target[1:] in anchors if target.startswith('#') else (root/target).exists(), target
+
+def test_commands_it_names_parse():
+    from fastcore.script import anno_parser
+    from xray_xfer.cli import VERBS
+    lines = re.findall(r'^xray_xfer (\w+) (.*?)(?:\s+#.*)?$', readme(), re.M)
+    assert {v for v, _ in lines} >= {'check', 'study', 'run', 'table'}
+    for verb, rest in lines: anno_parser(VERBS[verb], prog=verb).parse_args(rest.split())
+
+def test_make_targets_it_names_exist():
+    makefile = (root/'Makefile').read_text()
+    for t in re.findall(r'^make (\w+)', readme(), re.M): assert re.search(rf'^{t}:', makefile, re.M), t
