@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHARED := $(if $(wildcard ../shared/data/radiographs),--flags shared)
 
-.PHONY: demo test clean
+# libraries talk to their own developers, and timm warns when 06_models registers its networks in a process that has imported them
+export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning,ignore:Overwriting:UserWarning
+
+.PHONY: demo test pages clean
 
 demo: .venv/.installed
 	$(BIN)/xray_xfer demo
@@ -12,6 +15,12 @@ test: .venv/.installed-dev
 	# one thread each: two processes that both spin on two cores slow each other down twentyfold
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED)
 	$(BIN)/python -m pytest -q -ra
+
+pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make README.md from the index
+	$(BIN)/nbdev-export
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED) --save
+	$(BIN)/nbdev-clean
+	$(BIN)/python tests/readme.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'xray_xfer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...'; exit 1; }

@@ -38,7 +38,7 @@ def test_staged_pages():
     if not proc.is_dir(): pytest.skip('no staged pages: python -c "from nbdev.serve import proc_nbs; proc_nbs(force=True)" makes them in _proc')
     staged = {p.name: p for p in proc.glob('*.ipynb')}
     assert set(staged) == {n.name for n in NOTEBOOKS}
-    assert (proc/'_quarto.yml').is_file() and (proc/'nbdev.yml').is_file()
+    assert (proc/'_quarto.yml').is_file()
     for nb in staged.values():
         text = prose(nb)
         for target in re.findall(r'\]\(([^)\s]+)\)', text):

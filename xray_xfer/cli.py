@@ -42,7 +42,7 @@ def weights_for(
 
 depth_arg.__name__, weights_arg.__name__ = 'int|all', 'true|false|file'   # what --help shows
 
-# %% ../nbs/15_cli.ipynb #86e7781e
+# %% ../nbs/15_cli.ipynb #b78edb4a
 def _settings(
     epochs:int=10, # Epochs of one-cycle training
     lr:float=2e-3, # The head's peak learning rate; the backbone's groups get less
@@ -74,7 +74,7 @@ def run(
     pretrained:weights_arg=True, # true: the arch's own release; a .safetensors or .pth file; false: random weights
     seed:int=0, # Seed of everything random in training
     out:Path='runs', # Folder that gets the run's folder
-    name:str=None, # Name of the run's folder (default: <arch>_<depth>)
+    name:str=None, # Name of the run's folder (default: ARCH_DEPTH)
     **kwargs):
     "Train one model and evaluate it on the untouched test part"
     from xray_xfer.train import Study, run
@@ -159,7 +159,7 @@ def check(
     if len(p.rejects) > 20: print(f'and {len(p.rejects) - 20:,} more' + ('' if rejects else '; --rejects FILE files all of them'))
     if rejects: write_csv(p.rejects, rejects)
 
-# %% ../nbs/15_cli.ipynb #0ecaff66
+# %% ../nbs/15_cli.ipynb #67eca1ec
 VERBS = dict(run=run, study=study, demo=demo, check=check, table=table)
 
 def _overview():
@@ -174,7 +174,9 @@ xray_xfer VERB --help lists a verb's options; --debug with any verb shows the tr
 First run: xray_xfer demo. Then: xray_xfer study FOLDER, with a subfolder a class.
 xray_xfer {__version__}'''
 
-def _note(message, category, filename, lineno, file=None, line=None): print(f'xray_xfer: note: {message}', file=sys.stderr)
+def _note(message, category, filename, lineno, file=None, line=None):
+    "Our own warnings as a line; those of libraries speak to programmers, and stay out of the way"
+    if Path(filename).parent.name == 'xray_xfer': print(f'xray_xfer: note: {message}', file=sys.stderr)
 
 def main(
     argv:list=None, # Words after `xray_xfer`; default: those of the process
@@ -193,7 +195,6 @@ def main(
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
-            warnings.simplefilter('ignore', FutureWarning)   # libraries talking to their own developers
             verb(**args)
             sys.stdout.flush()
         return 0

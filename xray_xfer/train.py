@@ -148,7 +148,7 @@ def _save(r, model, p, parts):
 
 def _from(config): return 'from random weights' if config['weights'] == 'random' else f"from {Path(config['weights']).name}"
 
-# %% ../nbs/11_train.ipynb #e0d27c46
+# %% ../nbs/11_train.ipynb #642710b0
 @dataclass
 class Study:
     "Several runs over one split: `.table` is the report's, `.runs` one `Run` each"
@@ -174,6 +174,7 @@ class Study:
         rows = [dict(name=display_name(r.arch), arch=r.arch, depth=r.depth, seed=r.seed, folder=r.path.name, train_seconds=r.timings['train'],
                      **{k: v for k, v in r.metrics.items() if isinstance(v, (int, float))}) for r in self.runs]
         return pd.DataFrame(rows)
+    def __repr__(self): return f"Study({', '.join(dict.fromkeys(r.name for r in self.runs))})"
     def _repr_markdown_(self): return table_markdown(self.table, self.caption)
 
     def save(self):
