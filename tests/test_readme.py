@@ -7,6 +7,8 @@ from readme import readme, root
 
 def test_readme_is_the_index(): assert (root/'README.md').read_text(encoding='utf-8') == readme(), 'run: python tests/readme.py'
 
+def test_nothing_was_left_to_fill_in(): assert not re.search(r'[A-Z]{2,}TIME|TODO|XXX|@@', readme())
+
 def test_links_lead_somewhere():
     text = readme()
     anchors = {re.sub(r'[^\w\- ]', '', h.lower()).strip().replace(' ', '-') for h in re.findall(r'^#+ (.*)', text, re.M)}

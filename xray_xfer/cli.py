@@ -7,8 +7,9 @@ Docs: https://xray-xfer.github.io/xray_xfer/cli.html.md"""
 # %% auto #0
 __all__ = ['VERBS', 'depth_arg', 'weights_arg', 'weights_for', 'run', 'study', 'demo', 'table', 'check', 'main']
 
-# %% ../nbs/15_cli.ipynb #dc28b268
+# %% ../nbs/15_cli.ipynb #a2338bac
 import os, sys, traceback, warnings
+from argparse import ArgumentTypeError
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +19,12 @@ from fastcore.script import anno_parser
 
 from . import __version__
 
-# %% ../nbs/15_cli.ipynb #7881ad36
+# %% ../nbs/15_cli.ipynb #46a2b6c2
 def depth_arg(text:str)->int|str:
     "'2' is 2, 'all' is 'all'"
     if text == 'all': return text
     try: return int(text)
-    except ValueError: raise ValueError(f"depth {text!r}: give a whole number or 'all'") from None
+    except ValueError: raise ArgumentTypeError(f"depth {text!r}: give a whole number or 'all'") from None
 
 def weights_arg(text:str)->bool|str:
     "'true' and 'false' are meant as such; anything else is a file"
@@ -42,7 +43,7 @@ def weights_for(
 
 depth_arg.__name__, weights_arg.__name__ = 'int|all', 'true|false|file'   # what --help shows
 
-# %% ../nbs/15_cli.ipynb #b78edb4a
+# %% ../nbs/15_cli.ipynb #dd0ecef4
 def _settings(
     epochs:int=10, # Epochs of one-cycle training
     lr:float=2e-3, # The head's peak learning rate; the backbone's groups get less
@@ -62,16 +63,18 @@ def _settings(
     quiet:bool=False, # No progress
 ): pass
 
+_REPORT_NOTE = ' Columns marked (report): the lab report, on hold-out images of the COVID-19 Radiography Database (21,165 in all); not comparable with other images.'
+
 def _show_study(s, report=False):
     from xray_xfer.evaluate import table_markdown
-    print(table_markdown(s.table_of(report), s.caption))
+    print(table_markdown(s.table_of(report), s.caption + _REPORT_NOTE * report))
 
 @delegates(_settings)
 def run(
     data:str, # Folder with a subfolder a class, .zip of one, .csv with path,label, 'kaggle' or 'demo'
     arch:str='efficientnet_b0', # timm model name
     depth:depth_arg=0, # 0: head only; d: and the last d layer groups; all: everything
-    pretrained:weights_arg=True, # true: the arch's own release; a .safetensors or .pth file; false: random weights
+    pretrained:weights_arg='true', # true: the arch's own release; a .safetensors or .pth file; false: random weights
     seed:int=0, # Seed of everything random in training
     out:Path='runs', # Folder that gets the run's folder
     name:str=None, # Name of the run's folder (default: ARCH_DEPTH)
@@ -122,7 +125,7 @@ def table(
     from xray_xfer.train import load_study
     s = load_study(folder)
     t = s.table_of(report)
-    print(table_csv(t) if format == 'csv' else {'md': table_markdown, 'tex': table_latex}[format](t, s.caption))
+    print(table_csv(t) if format == 'csv' else {'md': table_markdown, 'tex': table_latex}[format](t, s.caption + _REPORT_NOTE * report))
 
 # %% ../nbs/15_cli.ipynb #00b98fb1
 def _counts(values): return ', '.join(f'{v} ({n:,})' for v, n in Counter(values).most_common(8)) + (' and others' if len(set(values)) > 8 else '')
@@ -159,7 +162,7 @@ def check(
     if len(p.rejects) > 20: print(f'and {len(p.rejects) - 20:,} more' + ('' if rejects else '; --rejects FILE files all of them'))
     if rejects: write_csv(p.rejects, rejects)
 
-# %% ../nbs/15_cli.ipynb #67eca1ec
+# %% ../nbs/15_cli.ipynb #145f64a5
 VERBS = dict(run=run, study=study, demo=demo, check=check, table=table)
 
 def _overview():
@@ -183,11 +186,11 @@ def main(
 )->int: # 0 on success, 1 on an error, 2 on a wrong command line, 130 when stopped by ctrl-C
     "The `xray_xfer` command"
     argv = list(sys.argv[1:] if argv is None else argv)
+    debug = '--debug' in argv
+    argv = [a for a in argv if a != '--debug']
     if not argv or argv[0] in ('-h', '--help', 'help'): return print(_overview()) or 0 if argv else print(_overview(), file=sys.stderr) or 2
     if argv[0] in ('--version', '-V'): return print(f'xray_xfer {__version__}') or 0
     if argv[0] not in VERBS: return print(f"xray_xfer: error: no verb {argv[0]!r}; there are {', '.join(VERBS)}", file=sys.stderr) or 2
-    debug = '--debug' in argv
-    argv = [a for a in argv if a != '--debug']
     verb = VERBS[argv[0]]
     try: args = vars(anno_parser(verb, prog=f'xray_xfer {argv[0]}').parse_args(argv[1:]))
     except SystemExit as e: return e.code or 0

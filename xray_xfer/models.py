@@ -173,13 +173,13 @@ def splitter(model:Classifier)->list:
     groups = [[params[n] for n in g if params[n].requires_grad] for g in model.groups]
     return [g for g in groups if g] + [list(model.head.parameters())]
 
-# %% ../nbs/06_models.ipynb #b06bbad2
+# %% ../nbs/06_models.ipynb #49d21308
 def _words(e): return next(iter(str(e).splitlines()), type(e).__name__)
 
 def _read_weights(path):
     "The state dict in a file"
     path = Path(path).expanduser()
-    if not path.is_file(): raise FileNotFoundError(f'no weights file {path}: give a .safetensors or .pth file, or pretrained=False for random weights')
+    if not path.is_file(): raise FileNotFoundError(f'no weights file {path}: give a .safetensors or .pth file, or pretrained=False (--pretrained false) for random weights')
     try: sd = load_file(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as e:
         raise ValueError(f'{path} cannot be read as {"safetensors" if path.suffix == ".safetensors" else "a PyTorch state dict"}: {_words(e)}') from e
@@ -216,7 +216,7 @@ def _classifiers(backbone):
     c = getattr(backbone, 'pretrained_cfg', {}).get('classifier') or ()
     return (c,) if isinstance(c, str) else tuple(c)
 
-# %% ../nbs/06_models.ipynb #b7a08e2e
+# %% ../nbs/06_models.ipynb #2afe6588
 def _timm_cfg(arch):
     "timm's pretrained configuration of an arch; an unknown one is an error that offers near names"
     if not timm.is_model(arch):
@@ -234,7 +234,7 @@ def _create(arch, pretrained, size):
     except OSError as e:   # every network failure of urllib and huggingface_hub is one
         if not pretrained: raise
         raise ConnectionError(f'the pretrained weights of {arch} could not be downloaded ({_words(e)}). Two ways out: '
-            'pretrained=PATH with a .safetensors or .pth file that you have, or pretrained=False for random weights') from e
+            'pretrained=PATH (--pretrained) with a .safetensors or .pth file that you have, or pretrained=False (--pretrained false) for random weights') from e
 
 def build(
     arch:str, # A timm model name, such as 'efficientnet_b0', or 'shufflenetv2_050/100/150/200'

@@ -7,8 +7,9 @@ Docs: https://xray-xfer.github.io/xray_xfer/split.html.md"""
 # %% auto #0
 __all__ = ['PARTS', 'check_shares', 'quota', 'split_of', 'folder_label', 'StratifiedSplitter', 'save_split', 'load_split']
 
-# %% ../nbs/04_split.ipynb #a44fb7eb
+# %% ../nbs/04_split.ipynb #d7819707
 import csv
+import os
 import warnings
 from math import floor
 from numbers import Real
@@ -230,7 +231,7 @@ class StratifiedSplitter:
 
     def __repr__(self): return f'StratifiedSplitter(valid={self.valid}, test={self.test}, split_seed={self.split_seed})'
 
-# %% ../nbs/04_split.ipynb #3858ae17
+# %% ../nbs/04_split.ipynb #739bee7a
 def save_split(
     table, # image table with `path`, `label` and, where known, `group`
     parts, # 'train', 'valid' or 'test' for each row, in the order of the table: `split_of(table)` or `splitter.parts`
@@ -253,6 +254,7 @@ def load_split(
     table, # image table that the split is wanted for
 ):
     "The split on file, as a Series on the table's index; file and table must hold the same images with the same labels"
+    if not os.path.isfile(path): raise FileNotFoundError(f'no split file {path}: give a split.csv that a run or save_split(table, parts, path) wrote')
     with open(path, newline='', encoding='utf-8-sig', errors='surrogateescape') as f: rows = list(csv.DictReader(f))
     short = {'path', 'label', 'split'} - set(rows[0] if rows else ())
     if short: raise ValueError(f'{path} is no split: it lacks {"rows" if not rows else "the columns " + ", ".join(sorted(short))}; write one with save_split(table, parts, path)')

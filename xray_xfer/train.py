@@ -1,4 +1,4 @@
-"""`run` trains one model, `study` all of them over one split: whoever passes only the data gets a sound result, and the same one twice.
+"""`run` trains one model, `study` all of them over one split: whoever passes only the data gets a sound result, and on the same machine's CPU the same one twice.
 
 Docs: https://xray-xfer.github.io/xray_xfer/train.html.md"""
 
@@ -7,7 +7,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/train.html.md"""
 # %% auto #0
 __all__ = ['run', 'Study', 'load_study', 'study']
 
-# %% ../nbs/11_train.ipynb #5284dec9
+# %% ../nbs/11_train.ipynb #9584926b
 import hashlib, itertools, json, sys, time
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ from .files import replacing
 from .evaluate import display_name, metric_table, table_csv, table_latex, table_markdown
 from .folder import SCHEMA, Run, environment, finished, load_run, metrics_of, predictions_table, read_json, save_run
 from .loop import EpochLog, KeepBest, Progress, keep_buffers, lr_range, resolve_device, resolve_precision
-from .load import dataloaders, packed, parts_of, source_name
+from .load import dataloaders, fitting, packed, parts_of, source_name
 from .models import build, calibrate, splitter, stats
 from .pack import Pack
 from .report import curves, depth_figure
@@ -70,7 +70,7 @@ def _results(learn, p, parts, classes):
         tables.append(predictions_table(paths[rows], [part] * len(rows), group[rows], p.table.label[rows], _logits(learn, i), classes))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../nbs/11_train.ipynb #8451873a
+# %% ../nbs/11_train.ipynb #e81d6a30
 def run(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
     arch:str='efficientnet_b0', # timm model name
@@ -84,7 +84,7 @@ def run(
     dropout:float=0.2, # Before each layer of the head
     augment:bool=False, # Rotation, zoom and contrast in each epoch, see `chest_augmentations`
     size:int=None, # Side of the square images in pixels; default the arch's own
-    resize:str='squish', # 'squish' to the square, or 'pad' with black
+    resize:str=None, # 'squish' to the square (the default), or 'pad' with black
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split:str|Path=None, # A saved `split.csv` to use instead
@@ -107,13 +107,16 @@ def run(
     if not 0 <= dropout < 1: raise ValueError(f'dropout={dropout}: give a probability from 0 to below 1')
     if bs < 2: raise ValueError(f'bs={bs}: give at least 2, for BatchNorm needs more than one image')
     if not valid or not test: raise ValueError(f'valid={valid}, test={test}: a run needs both parts, the one to choose the epoch and the other to judge it')
-    p = packed(data, size or norm['size'], resize, quiet)
+    size, resize = fitting(data, arch, size, resize)
+    table = data.table if isinstance(data, Pack) else images_of(data)
+    # built before the images are decoded, which may take a minute: a wrong depth or file is known at once
+    with timer('build'), no_random(seed, reproducible=False): model = build(arch, depth, table.label.nunique(), pretrained, dropout, size)
+    p = packed(data if isinstance(data, Pack) else table, size, resize, quiet, source_name(data))
     timer.seconds['pack'] = round(p.seconds, 3)   # of making or opening it; a study does so once for all its runs
     with timer('split'): parts = parts_of(p, valid, test, split_seed, split)
     classes, path = sorted(set(p.table.label)), Path(out)/(name or f'{arch}_{depth}' + f'_seed{seed}' * (seed != 0))
     with no_random(seed, reproducible=device.startswith('cuda')):
-        with timer('build'): model = build(arch, depth, len(classes), pretrained, dropout, p.size)
-        config = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), classes=classes,
+        config = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), rejects=len(p.rejects), classes=classes,
             data_digest=_digest(p.key, *p.table.label, *parts), arch=arch, depth=depth, pretrained=_pretrained_name(pretrained),
             weights=model.weights, left_out=model.left_out, epochs=epochs, lr=list(lrs), bs=bs, wd=wd, dropout=dropout, augment=augment,
             size=p.size, resize=p.resize, mean=norm['mean'], std=norm['std'], valid=valid, test=test, split=split and Path(split).name,
@@ -148,7 +151,7 @@ def _save(r, model, p, parts):
 
 def _from(config): return 'from random weights' if config['weights'] == 'random' else f"from {Path(config['weights']).name}"
 
-# %% ../nbs/11_train.ipynb #642710b0
+# %% ../nbs/11_train.ipynb #8e006606
 @dataclass
 class Study:
     "Several runs over one split: `.table` is the report's, `.runs` one `Run` each"
@@ -164,9 +167,14 @@ class Study:
     def caption(self)->str:
         "What was trained, on what, from which weights"
         c, seeds = self.runs[0].config, sorted({r.seed for r in self.runs})
+        own = ('arch', 'depth', 'seed', 'pretrained', 'weights', 'left_out', 'mean', 'std', 'size', 'data_digest')
+        shared = lambda r: [v for k, v in r.config.items() if k not in own] + [hashlib.sha256((r.path/'split.csv').read_bytes()).digest()]
+        if any(shared(r) != shared(self.runs[0]) for r in self.runs): return "These runs differ in data, split or settings, so their columns must not be compared: see each run's config.json."
         origins = {display_name(r.arch): _from(r.config) for r in self.runs}
         origin = '; '.join(f'{name} {o}' for name, o in origins.items())
-        return (f"{c['images']:,} images of {c['data']} ({self.runs[0].metrics['n']:,} in the test part), {c['epochs']} epochs, {c['size']} px, "
+        sizes = ' and '.join(map(str, dict.fromkeys(r.config['size'] for r in self.runs)))
+        rejects = f"; {c['rejects']:,} files could not be decoded" if c['rejects'] else ''
+        return (f"{c['images']:,} images of {c['data']} ({self.runs[0].metrics['n']:,} in the test part{rejects}), {c['epochs']} epoch{'s' * (c['epochs'] > 1)}, {sizes} px, "
                 f"split seed {c['split_seed']}, training seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. {origin}.")
     @property
     def results(self)->pd.DataFrame:
@@ -209,7 +217,7 @@ def study(
     *,
     pretrained=True, # As in `run`, one value for all or a mapping {arch: value}
     size:int=None, # Side of the square images in pixels; default each arch's own
-    resize:str='squish', # 'squish' to the square, or 'pad' with black
+    resize:str=None, # 'squish' to the square (the default), or 'pad' with black
     out:str|Path='study', # Folder of the tables and of the runs' folders
     quiet:bool=False, # No progress, no lines
     **settings, # Any other argument of `run`
@@ -223,14 +231,13 @@ def study(
         for a in archs:
             probe = build(a, pretrained=weights[a], size=size)
             for d in depths: probe.freeze(d)
-    if not isinstance(data, Pack): table, source = images_of(data), source_name(data)
+    table, source = data if isinstance(data, Pack) else images_of(data), source_name(data)
     packs, runs, jobs = {}, [], list(itertools.product(archs, depths, seeds))
     for i, (a, d, s) in enumerate(jobs):
-        px = size or stats(a)['size']
-        if isinstance(data, Pack): p = data
-        else: p = packs[px] = packs.get(px) or packed(table, px, resize, quiet, source)
+        fit = fitting(data, a, size, resize)
+        if fit not in packs: packs[fit] = packed(table, *fit, quiet, source)
         _say(f'[{i + 1}/{len(jobs)}] {display_name(a)} depth {d}' + f' seed {s}' * (len(seeds) > 1), quiet)
-        runs.append(run(p, a, d, pretrained=weights[a], seed=s, size=size, resize=resize, out=out, quiet=quiet, **settings))
+        runs.append(run(packs[fit], a, d, pretrained=weights[a], seed=s, size=size, resize=resize, out=out, quiet=quiet, **settings))
     res = Study(Path(out), runs)
     res.save()
     return res
