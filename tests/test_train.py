@@ -272,3 +272,97 @@ def test_real_xrays_teach_more_at_greater_depth(shared, tmp_path):
     s = study(some, 'shufflenetv2_100', (0, 2), pretrained=shared/'weights'/'shufflenetv2_100.safetensors', size=112, epochs=4, quiet=True, out=tmp_path)
     a, b = s.table.loc['Accuracy']
     assert a > .6 and b > .8 and b > a
+
+# ---- found by review
+
+@pytest.mark.parametrize('lacks', ['valid', 'test'])
+def test_a_saved_split_without_a_part_never_leaks(xrays, packed, tmp_path, lacks):
+    "The missing part is carved out of train; the other given part stays what it is"
+    r = run(packed, ARCH, **FAST, out=tmp_path/'a')
+    split = read_csv(r.path/'split.csv')
+    split['split'] = split.split.replace(lacks, 'train')
+    split.to_csv(tmp_path/'s.csv', index=False)
+    with pytest.warns(UserWarning, match=f"no '{lacks}' rows"): again = run(packed, ARCH, **FAST, split=tmp_path/'s.csv', out=tmp_path/'b')
+    new = read_csv(again.path/'split.csv')
+    kept = 'test' if lacks == 'valid' else 'valid'
+    assert set(new.path[new.split == kept]) == set(split.path[split.split == kept]) and set(new.split) == {'train', 'valid', 'test'}
+    dls = dataloaders(packed, ARCH, split=tmp_path/'s.csv')
+    assert [len(dls[i].dataset) for i in range(3)] == [(new.split == p).sum() for p in ('train', 'valid', 'test')]
+
+def test_a_split_of_the_wrong_length_or_words(packed):
+    with pytest.raises(ValueError, match='60 images'): dataloaders(packed, ARCH, split=['train'] * 10 + ['valid'] * 5)
+    with pytest.raises(ValueError, match='val'): dataloaders(packed, ARCH, split=['train'] * 40 + ['val'] * 20)
+
+def test_a_split_drawn_before_a_file_broke(xrays, tmp_path):
+    import shutil
+    shutil.copytree(xrays, tmp_path/'x')
+    first = run(tmp_path/'x', ARCH, **FAST, out=tmp_path/'a')
+    next((tmp_path/'x'/'COVID'/'images').iterdir()).write_bytes(b'')
+    with pytest.warns(UserWarning, match='1 of 60 files could not be decoded'): r = run(tmp_path/'x', ARCH, **FAST, split=first.path/'split.csv', out=tmp_path/'b')
+    assert r.config['images'] == 59 and r.config['rejects'] == 1
+
+def test_overwrite_spares_what_is_no_run(packed, tmp_path):
+    "A Hugging Face folder has a config.json too, and a run folder may hold somebody's notes"
+    hf = tmp_path/f'{ARCH}_0'
+    hf.mkdir()
+    for f in ('config.json', 'metrics.json', 'weights.bin'): (hf/f).write_text('{}')
+    with pytest.raises(FileExistsError, match='no run folder'): run(packed, ARCH, **FAST, out=tmp_path, overwrite=True)
+    assert len(list(hf.iterdir())) == 3
+
+@pytest.mark.parametrize('name', ['odd $x^$ name', 'two\nlines', '%s {x} \\frac'])
+def test_folder_and_weights_names_that_are_no_mathematics(xrays, tmp_path, name):
+    import shutil
+    shutil.copytree(xrays, tmp_path/name)
+    save_file(build(ARCH, pretrained=False).backbone.state_dict(), tmp_path/f'{name}.safetensors')
+    s = study(tmp_path/name, ARCH, 0, **FAST | dict(pretrained=tmp_path/f'{name}.safetensors'), out=tmp_path/'out')
+    assert (s.path/'depths.png').is_file()
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux file systems take names that are no text')
+def test_a_folder_name_that_is_no_text(xrays, tmp_path):
+    import shutil
+    src = os.fsdecode(os.fsencode(tmp_path) + b'/non\xffutf')
+    shutil.copytree(xrays, src)
+    assert study(src, ARCH, 0, **FAST, out=tmp_path/'out').runs[0].metrics['n'] > 0
+
+def test_data_moved_or_cache_emptied_is_the_same_run(xrays, tmp_path, monkeypatch):
+    import shutil
+    r = run(xrays, ARCH, **FAST, out=tmp_path/'out')
+    shutil.copytree(xrays, tmp_path/'elsewhere'/'xrays')
+    monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/'cache'))
+    again = run(tmp_path/'elsewhere'/'xrays', ARCH, **FAST, out=tmp_path/'out')
+    assert again.learn is None and again.config == r.config
+
+@pytest.mark.parametrize('bad, error', [(dict(name='..'), ValueError), (dict(name='a/b'), ValueError), (dict(name=''), ValueError), (dict(name='x' * 300), ValueError), (dict(out='FILE'), NotADirectoryError)])
+def test_places_that_cannot_be_are_refused_before_training(packed, tmp_path, monkeypatch, bad, error):
+    (tmp_path/'FILE').write_text('a file')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Learner, 'fit', lambda *a, **k: pytest.fail('it trained'))
+    with pytest.raises(error): run(packed, ARCH, **FAST, **dict(out='o') | bad)
+
+def test_what_a_kill_left_is_swept_and_never_read(packed, tmp_path):
+    s = study(packed, ARCH, 0, **FAST, out=tmp_path)
+    from xray_xfer.files import _HOST
+    left = tmp_path/f'.{ARCH}_1.99999999-{_HOST}00000000.part'
+    left.mkdir()
+    (left/'config.json').write_text('{}')
+    (tmp_path/'study.json').unlink()
+    assert len(load_study(tmp_path).runs) == 1
+    study(packed, ARCH, 0, **FAST, out=tmp_path)
+    assert not left.exists()
+
+def test_a_second_study_does_not_hide_the_first(packed, tmp_path):
+    study(packed, ARCH, (0, 1), **FAST, out=tmp_path)
+    with pytest.raises(FileExistsError, match='study of other runs'): study(packed, ARCH, 2, **FAST, out=tmp_path)
+    assert len(load_study(tmp_path).runs) == 2
+
+def test_numpy_integers_and_foreign_arguments(packed, tmp_path):
+    s = study(packed, ARCH, np.arange(2), seeds=np.arange(1), **FAST, out=tmp_path/'a')
+    assert [r.depth for r in s.runs] == [0, 1] and load_study(s.path).table.equals(s.table)
+    with pytest.raises(TypeError, match='name'): study(packed, ARCH, 0, **FAST, name='x', out=tmp_path/'b')
+    with pytest.raises(ValueError, match='augment'): run(packed, ARCH, **FAST, augment=[1], out=tmp_path/'b')
+    with pytest.raises(ValueError, match='pack of size 64'): run(packed, ARCH, **FAST | dict(size=96), out=tmp_path/'b')
+
+def test_runs_over_different_data_are_not_captioned_as_one_study(packed, xrays, tmp_path):
+    run(packed, ARCH, 0, **FAST, out=tmp_path)
+    run(packed, ARCH, 1, **FAST | dict(epochs=2), split_seed=4, out=tmp_path)
+    assert 'differ' in load_study(tmp_path).caption

@@ -7,8 +7,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/cli.html.md"""
 # %% auto #0
 __all__ = ['VERBS', 'depth_arg', 'weights_arg', 'weights_for', 'run', 'study', 'demo', 'table', 'check', 'main']
 
-# %% ../nbs/15_cli.ipynb #a2338bac
-import os, sys, traceback, warnings
+# %% ../nbs/15_cli.ipynb #c3ad6e73
+import os, signal, sys, traceback, warnings
 from argparse import ArgumentTypeError
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ from fastcore.script import anno_parser
 
 from . import __version__
 
-# %% ../nbs/15_cli.ipynb #46a2b6c2
+# %% ../nbs/15_cli.ipynb #5b12183b
 def depth_arg(text:str)->int|str:
     "'2' is 2, 'all' is 'all'"
     if text == 'all': return text
@@ -36,6 +36,7 @@ def weights_for(
 ):
     "What `study` takes as `pretrained`"
     named = dict(v.split('=', 1) for v in values if v.split('=', 1)[0] in archs and '=' in v)
+    if twice := [a for a in archs if sum(v.startswith(f'{a}=') for v in values) > 1]: raise ValueError(f"--pretrained names {', '.join(twice)} more than once")
     plain = [v for v in values if not ('=' in v and v.split('=', 1)[0] in archs)]
     if named and not plain: return {a: weights_arg(v) for a, v in named.items()}
     if len(plain) == 1 and not named: return weights_arg(plain[0])
@@ -162,7 +163,7 @@ def check(
     if len(p.rejects) > 20: print(f'and {len(p.rejects) - 20:,} more' + ('' if rejects else '; --rejects FILE files all of them'))
     if rejects: write_csv(p.rejects, rejects)
 
-# %% ../nbs/15_cli.ipynb #145f64a5
+# %% ../nbs/15_cli.ipynb #4c0d6fce
 VERBS = dict(run=run, study=study, demo=demo, check=check, table=table)
 
 def _overview():
@@ -185,6 +186,9 @@ def main(
     argv:list=None, # Words after `xray_xfer`; default: those of the process
 )->int: # 0 on success, 1 on an error, 2 on a wrong command line, 130 when stopped by ctrl-C
     "The `xray_xfer` command"
+    if argv is None: signal.signal(signal.SIGTERM, signal.default_int_handler)   # a polite kill tidies up as ctrl-C does
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')   # a terminal that has no ± or 日
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = '--debug' in argv
     argv = [a for a in argv if a != '--debug']

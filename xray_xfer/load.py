@@ -8,14 +8,14 @@ Docs: https://xray-xfer.github.io/xray_xfer/load.html.md"""
 __all__ = ['PackedImage', 'PackedDL', 'chest_augmentations', 'datablock', 'source_name', 'packed', 'fitting', 'parts_of',
            'dataloaders']
 
-# %% ../nbs/06c_load.ipynb #3ad9cf68
+# %% ../nbs/06c_load.ipynb #1698e358
 import warnings
 from pathlib import Path
 
-import numpy as np, torch
+import numpy as np, pandas as pd, torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.transforms import IntToFloatTensor, Normalize
+from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.torch_core import TensorCategory, TensorImage
 from fastai.vision.augment import aug_transforms
 from fastcore.basics import chunked
@@ -26,7 +26,7 @@ from .models import stats
 from .pack import Pack, decode, pack
 from .split import PARTS, load_split, split_of
 
-# %% ../nbs/06c_load.ipynb #e3c6a4b3
+# %% ../nbs/06c_load.ipynb #0ae3245e
 class PackedImage(DisplayedTransform):
     "Item (a row number of the pack, or an image file) to uint8 grey `TensorImage` (1, size, size)"
     input_types = (int, str, Path)   # fastai asks where in its pipeline an item of a type may enter
@@ -51,16 +51,18 @@ class _Column:
 class _Parts:
     "A fastai splitter that gives the parts of a split already made"
     def __init__(self, parts): self.parts = np.asarray(parts)
-    def __call__(self, items): return [np.flatnonzero(self.parts == p).tolist() for p in PARTS if (self.parts == p).any()]
+    def __call__(self, items): return [np.flatnonzero(self.parts == p).tolist() for p in PARTS if p != 'test' or (self.parts == p).any()]
 
 def _rows(pack): return list(range(len(pack.table)))
 
-# %% ../nbs/06c_load.ipynb #46a8f0bc
+# %% ../nbs/06c_load.ipynb #852369b7
 class PackedDL(TfmdDL):
     "fastai's loader, but a batch is one indexing of the pack's array"
     def create_batches(self, samps):
         tls = getattr(self.dataset, 'tls', ())
         fast = len(tls) == 2 and len(tls[0]) and isinstance(tls[0].items[0], int)
+        # what a user adds an image at a time is not skipped
+        fast = fast and all(isinstance(f, ToTensor) for f in self.after_item.fs) and not len(self.before_batch.fs)
         if not fast: yield from super().create_batches(samps); return
         image = next(f for f in tls[0].tfms.fs if isinstance(f, PackedImage))
         items = np.asarray(tls[0].items)
@@ -72,7 +74,7 @@ def chest_augmentations()->list: # fastai batch transforms
     "Rotation up to 7°, zoom up to 1.1, brightness and contrast up to 0.2: a chest film under slightly other conditions"
     return aug_transforms(do_flip=False, max_rotate=7., min_zoom=1., max_zoom=1.1, max_lighting=0.2, max_warp=0., pad_mode='zeros')
 
-# %% ../nbs/06c_load.ipynb #c8b8a938
+# %% ../nbs/06c_load.ipynb #36175ddd
 def datablock(
     pack:Pack, # Decoded images and their table
     parts, # 'train', 'valid' or 'test' for each row of `pack.table` (see `split_of`)
@@ -91,7 +93,8 @@ def datablock(
 def source_name(data)->str:
     "A short name for a source, for captions"
     if isinstance(data, Pack): return data.source
-    return Path(data).name or str(data) if isinstance(data, (str, Path)) else 'a table'
+    if not isinstance(data, (str, Path)): return 'a table'
+    return (Path(data).name or str(data)).encode('utf-8', 'backslashreplace').decode()   # a name of odd bytes, as text that can be printed
 
 def packed(data, size:int=224, resize:str='squish', quiet:bool=False, source:str=None)->Pack:
     "Any source, image table or pack, as a pack"
@@ -113,8 +116,8 @@ def fitting(
     resize:str=None, # As asked for, if it was
 )->tuple: # (size, resize)
     "Size and way to resize where they were not asked for: the pack's, else the arch's own and 'squish'"
-    if isinstance(data, Pack): return size or data.size, resize or data.resize
-    return size or stats(arch)['size'], resize or 'squish'
+    own = (data.size, data.resize) if isinstance(data, Pack) else (stats(arch)['size'], 'squish')
+    return own[0] if size is None else size, resize or own[1]
 
 def parts_of(
     pack:Pack, # Its table may have a `split` column, which is honoured
@@ -123,9 +126,18 @@ def parts_of(
     split_seed:int=0, # Chooses which images, apart from any training seed
     split=None, # Instead: a saved `split.csv`, or the part of each row
 ):
-    "The part of each row of the pack: 'train', 'valid' or 'test'"
+    "The part of each row of the pack: 'train', 'valid' or 'test'; a part that a given split lacks is carved out of its training part"
     if split is None: return split_of(pack.table, valid, test, split_seed)
-    return load_split(split, pack.table) if isinstance(split, (str, Path)) else np.asarray(split)
+    given = _filed(split, pack) if isinstance(split, (str, Path)) else list(split)
+    if len(given) != len(pack): raise ValueError(f'the split has {len(given)} entries for {len(pack)} images: give one of {", ".join(PARTS)} for each row of the table')
+    return split_of(pack.table.assign(split=list(given)), valid, test, split_seed)
+
+def _filed(path, pack):
+    "A split on file, drawn for the decoded images or for these and the rejects"
+    try: return load_split(path, pack.table)
+    except ValueError:
+        if not len(pack.rejects): raise
+        return load_split(path, pd.concat([pack.table, pack.rejects[['path', 'label']]], ignore_index=True))[:len(pack)]
 
 def dataloaders(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`

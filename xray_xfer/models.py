@@ -9,8 +9,9 @@ __all__ = ['TORCHVISION_NAMES', 'default_cfgs', 'ShuffleNetV2', 'shufflenetv2_05
            'shufflenetv2_200', 'layer_groups', 'make_head', 'Classifier', 'splitter', 'load_weights', 'build', 'stats',
            'calibrate']
 
-# %% ../nbs/06_models.ipynb #7fd71be8
+# %% ../nbs/06_models.ipynb #ca24793a
 import difflib, re
+from numbers import Integral
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -132,7 +133,7 @@ def make_head(
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 1024), nn.ReLU(), nn.Dropout(dropout), nn.Linear(1024, 512), nn.ReLU(),
                          nn.Dropout(dropout), nn.Linear(512, n_classes))
 
-# %% ../nbs/06_models.ipynb #8fb49da3
+# %% ../nbs/06_models.ipynb #eee7bac1
 class Classifier(nn.Module):
     "A timm `backbone` (n, 3, h, w) → (n, width) and a `head` → logits (n, classes), of which the last `depth` layer groups and the head learn"
     def __init__(self, backbone:nn.Module, head:nn.Module, arch:str=''):
@@ -147,13 +148,13 @@ class Classifier(nn.Module):
         depth:int|str, # 0: head only; d: and the last d layer groups; 'all': everything
     ):
         "Set `requires_grad` so that the head and the last `depth` layer groups learn"
-        n, whole = len(self.groups), isinstance(depth, int) and not isinstance(depth, bool)
+        n, whole = len(self.groups), isinstance(depth, Integral) and not isinstance(depth, bool)
         if depth != 'all' and not (whole and 0 <= depth <= n):
             raise ValueError(f"depth={depth!r}: {self.arch or 'this backbone'} has {n} layer groups; give 0 (head only) to {n}, or 'all'")
         hot = {p for g in (self.groups if depth == 'all' else self.groups[n - depth:]) for p in g}
         for name, p in self.backbone.named_parameters(): p.requires_grad_(name in hot)
         self.head.requires_grad_(True)
-        self.depth = depth
+        self.depth = depth if depth == 'all' else int(depth)
         return self.train(self.training)
 
     def train(self, mode:bool=True):
@@ -216,10 +217,10 @@ def _classifiers(backbone):
     c = getattr(backbone, 'pretrained_cfg', {}).get('classifier') or ()
     return (c,) if isinstance(c, str) else tuple(c)
 
-# %% ../nbs/06_models.ipynb #2afe6588
+# %% ../nbs/06_models.ipynb #74e9ebe1
 def _timm_cfg(arch):
     "timm's pretrained configuration of an arch; an unknown one is an error that offers near names"
-    if not timm.is_model(arch):
+    if not isinstance(arch, str) or not timm.is_model(arch):
         near = difflib.get_close_matches(str(arch), timm.list_models(), n=4, cutoff=0.5)
         raise ValueError(f"unknown arch {arch!r}" + (f"; did you mean {', '.join(near)}?" if near else '') + ' timm.list_models() lists all of them')
     return timm.get_pretrained_cfg(arch)

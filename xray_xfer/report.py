@@ -11,7 +11,7 @@ __all__ = ['BLUE', 'VERMILION', 'curves', 'depth_figure']
 import pandas as pd
 from matplotlib.figure import Figure
 
-# %% ../nbs/10_report.ipynb #381087fe
+# %% ../nbs/10_report.ipynb #ae270ea5
 BLUE, VERMILION = '#0072B2', '#D55E00'
 
 def curves(
@@ -29,10 +29,10 @@ def curves(
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=.25)
         ax.legend(loc=legend, framealpha=.9)
-    if title: fig.suptitle(title)
+    if title: fig.suptitle(title, parse_math=False)   # a folder may be called $x$
     return fig
 
-# %% ../nbs/10_report.ipynb #72d9cbe2
+# %% ../nbs/10_report.ipynb #027e5c64
 _LOOKS = list(zip((BLUE, VERMILION, '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'), 'osD^vPX'))
 
 def depth_figure(
@@ -52,5 +52,5 @@ def depth_figure(
     ax.set_xticks(range(len(depths)), [str(d) for d in depths])
     ax.set(xlabel='fine-tuning depth (0: head only)', ylabel=f'test {metric}')
     ax.grid(alpha=.25); ax.legend(frameon=False)
-    if title: fig.suptitle(title)
+    if title: fig.suptitle(title, parse_math=False)
     return fig

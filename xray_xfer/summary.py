@@ -13,10 +13,11 @@ from torch import nn
 
 from .models import TORCHVISION_NAMES, Classifier, build
 
-# %% ../nbs/06b_summary.ipynb #b3d0ac15
+# %% ../nbs/06b_summary.ipynb #cc549aa7
 def _torchvision_twin(model):
     "torchvision's own modules for the same network with our head, or None"
-    name = TORCHVISION_NAMES.get(model.arch, model.arch)
+    arch = model.arch.split('.')[0]   # without the tag of a release, as in efficientnet_b0.ra_in1k
+    name = TORCHVISION_NAMES.get(arch, arch)
     if name not in torchvision.models.list_models(torchvision.models): return None
     net = torchvision.models.get_model(name, weights=None)
     last = 'fc' if hasattr(net, 'fc') else 'classifier'
