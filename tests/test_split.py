@@ -224,7 +224,7 @@ clean = names.filter(lambda s: s.encode('utf-8', 'replace').decode() == s and no
 @example(['a,b', '"', "'", 'x\ny', 'x\r\ny', '\r', ' ', 'NA', 'nan', '=1+1', '胸部X線', 'Ж', '\u00e9', 'e\u0301'], 'NA', 'null')
 def test_round_trip_with_awkward_names(tmp_path_factory, files, label, group):
     file = tmp_path_factory.mktemp('s')/'split.csv'
-    table = pd.DataFrame({'path': pd.Series([f'/root/{c}/{n}.png' for n in files for c in 'ab'], dtype=object),
+    table = pd.DataFrame({'path': pd.Series([f'/data/{c}/{n}.png' for n in files for c in 'ab'], dtype=object),
                           'label': pd.Series([label + c for n in files for c in 'ab'], dtype=object)})
     table['group'] = pd.Series([group + str(i // 4) if i < 8 else np.nan for i in range(len(table))], dtype=object)
     parts = split_of(table.drop(columns='group'))
@@ -233,7 +233,7 @@ def test_round_trip_with_awkward_names(tmp_path_factory, files, label, group):
     with open(file, newline='', encoding='utf-8', errors='surrogateescape') as f: rows = list(csv.DictReader(f))
     assert [r['label'] for r in rows] == table.label.tolist()
     assert [r['group'] for r in rows] == table.group.fillna('').tolist()
-    moved = table.assign(path=[p.replace('/root/', '/else/where/') for p in table.path])
+    moved = table.assign(path=[p.replace('/data/', '/else/where/') for p in table.path])
     assert load_split(file, moved).tolist() == parts.tolist()
 
 
