@@ -14,12 +14,13 @@ from xray_xfer.load import dataloaders
 from xray_xfer.models import build
 from xray_xfer.pack import pack
 from xray_xfer.split import load_split
-from xray_xfer.train import load_study, run, study
+from xray_xfer.study import load_study, study
+from xray_xfer import folder, train
+from xray_xfer.train import run
 
 FAST = dict(pretrained=False, size=64, epochs=1, bs=16, quiet=True)
 ARCH = 'shufflenetv2_050'
-FILES = {'config.json', 'environment.json', 'split.csv', 'rejects.csv', 'history.csv', 'metrics.json', 'timings.json', 'predictions.csv',
-         'model.safetensors', 'summary.txt', 'curves.png'}
+FILES = folder.FILES - {'controls.json', 'controls.png'}
 
 @pytest.fixture(scope='session')
 def xrays(tmp_path_factory):
@@ -48,7 +49,8 @@ def test_run_folder(xrays, tmp_path):
     assert list(p)[:4] == ['path', 'part', 'group', 'label'] and list(p)[4:] == [f'logit_{k}' for k in c['classes']]
     text = (r.path/'metrics.json').read_text()
     assert str(tmp_path) not in text and 'second' not in text
-    assert metrics_of(p, c['classes']) == {k: v for k, v in json.loads(text).items() if k not in ('valid', 'best_epoch')}
+    filed = json.loads(text)
+    assert metrics_of(p, c['classes']).items() <= filed.items() and set(filed) - set(metrics_of(p, c['classes'])) == {'valid', 'best_epoch', 'intervals', 'interval_note', 'class_intervals'}
     assert metrics_of(p, c['classes'], 'valid') == json.loads(text)['valid']
     # the split is a partition of the images, and the predictions are those of its parts
     table = images_of(xrays)
@@ -92,13 +94,13 @@ def test_the_callers_random_state_is_left_alone(packed, tmp_path):
 
 def test_the_test_part_is_looked_at_once(packed, tmp_path, monkeypatch):
     "Test images pass through the network after training, and only once"
-    seen, get_preds = [], Learner.get_preds
-    monkeypatch.setattr(Learner, 'get_preds', lambda self, *a, dl=None, **k: seen.append(len(dl.dataset)) or get_preds(self, *a, dl=dl, **k))
+    seen, logits_of = [], train.logits_of
+    monkeypatch.setattr(train, 'logits_of', lambda net, dl: seen.append(len(dl.dataset) if hasattr(dl, 'dataset') else 'check') or logits_of(net, dl))
     trained, one_batch = [], Learner.one_batch
     monkeypatch.setattr(Learner, 'one_batch', lambda self, i, b: trained.append((len(seen), len(b[0]))) or one_batch(self, i, b))
     r = run(packed, ARCH, **FAST | dict(epochs=2), out=tmp_path)
     parts = load_split(r.path/'split.csv', packed.table).value_counts()
-    assert seen == [parts['valid'], parts['test']]
+    assert seen == [parts['valid'], parts['test'], 'check']
     assert sum(n for when, n in trained if when == 0) <= 2 * (parts['train'] + parts['valid'])   # before the first prediction: training and validation only
 
 def test_depth_all_augmentation_pad_and_saved_split(xrays, tmp_path):
@@ -230,7 +232,7 @@ def test_ctrl_c_on_the_command(xrays, tmp_path):
         out, err = p.communicate(timeout=60)
     finally: p.kill()
     assert p.returncode == 130 and 'stopped' in err and 'Traceback' not in err, err
-    for r in (tmp_path/'s').iterdir(): assert r.is_dir() and {f.name for f in r.iterdir()} == FILES, r
+    for r in (tmp_path/'s').iterdir(): assert r.is_dir() and {f.name for f in r.iterdir()} | {'report.html', 'MODEL_CARD.md'} == FILES, r
 
 def test_divergence_is_named_and_leaves_nothing(packed, tmp_path):
     with pytest.raises(FloatingPointError, match='lower lr'): run(packed, ARCH, **FAST | dict(lr=1e30, epochs=2), out=tmp_path/'o')

@@ -8,8 +8,9 @@ Docs: https://xray-xfer.github.io/xray_xfer/evaluate.html.md"""
 __all__ = ['ROWS', 'REPORT_TABLE', 'softmax', 'per_class', 'metrics', 'display_name', 'metric_table', 'table_markdown',
            'table_latex', 'table_csv']
 
-# %% ../nbs/08_evaluate.ipynb #45e2db30
+# %% ../nbs/08_evaluate.ipynb #8e4f760f
 import io
+import itertools
 import re
 from collections.abc import Mapping
 import numpy as np
@@ -106,12 +107,12 @@ def display_name(
     if m := re.fullmatch(r'efficientnet_b(\d)', arch): return f'EfficientNet-B{m[1]}'
     return arch
 
-# %% ../nbs/08_evaluate.ipynb #a921da7e
+# %% ../nbs/08_evaluate.ipynb #7db375e6
 def metric_table(
     results, # iterable of mappings or objects with arch, depth, metrics (a dict as `metrics` gives it) and, with several seeds, seed
     report=False, # put the report's column beside ours, where it has that model
 ):
-    "Metrics down, models across; `.attrs`: sd (table of the same shape), seeds and missing (lists by column)"
+    "Metrics down, models across; `.attrs`: sd (table of the same shape), intervals (a (low, high) or None for each metric, by column), seeds and missing (lists by column)"
     get = lambda r, key, *default: r.get(key, *default) if isinstance(r, Mapping) else getattr(r, key, *default)
     cells, archs, depths = {}, {}, {}
     for r in results:
@@ -124,29 +125,32 @@ def metric_table(
         runs[seed] = values
         archs[arch] = depths[depth] = True
     if not cells: raise ValueError('no results: give at least one')
-    table, sd, seeds, missing = {}, {}, {}, {}
+    table, sd, seeds, missing, intervals = {}, {}, {}, {}, {}
     for arch, depth in ((a, d) for a in archs for d in depths if (a, d) in cells):
         name, runs = f'{display_name(arch)}_{depth}', cells[arch, depth]
         # np.array(None, float) is NaN: a mean over seeds is not defined where one of them is not
         values = np.array([[v[k] for k in ROWS.values()] for v in runs.values()], dtype=np.float64)
         table[name], seeds[name] = values.mean(0), list(runs)
         sd[name] = values.std(0, ddof=1) if len(runs) > 1 else np.full(len(ROWS), np.nan)
+        one = next(iter(runs.values())).get('intervals') if len(runs) == 1 else None
+        if one: intervals[name] = [tuple(one[k]) if one.get(k) else None for k in ROWS.values()]
         missing[name] = list(dict.fromkeys(c for v in runs.values() for c in v.get('missing', ())))
         if report and name in REPORT_TABLE: table[f'{name} (report)'], sd[f'{name} (report)'] = REPORT_TABLE[name], np.nan
     table, sd = (pd.DataFrame(t, index=REPORT_TABLE.index) for t in (table, sd))
-    table.attrs.update(sd=sd, seeds=seeds, missing=missing)
+    table.attrs.update(sd=sd, seeds=seeds, missing=missing, intervals=intervals)
     return table
 
-# %% ../nbs/08_evaluate.ipynb #c4891b55
+# %% ../nbs/08_evaluate.ipynb #0de407bd
 def _texts(table):
     "The cells as text, a list for each row; numbers with four decimals, counts as they are"
-    sd = table.attrs.get('sd')
+    sd, intervals = table.attrs.get('sd'), table.attrs.get('intervals', {})
     def text(row, col):
         x = table[col].iloc[row]
         if pd.isna(x): return 'not defined'
         if isinstance(x, (str, int, np.integer)): return str(x)
         s = sd[col].iloc[row] if sd is not None and col in sd else np.nan
-        return f'{x:.4f}' + ('' if pd.isna(s) else f' ± {s:.4f}')
+        ends = intervals[col][row] if row < len(intervals.get(col, ())) else None
+        return f'{x:.4f}' + ('' if pd.isna(s) else f' ± {s:.4f}') + (f' ({ends[0]:.3f}–{ends[1]:.3f})' if ends else '')
     return [[str(name)] + [text(i, c) for c in table.columns] for i, name in enumerate(table.index)]
 
 def _caption(table, caption):
@@ -169,7 +173,7 @@ def table_latex(
     caption='', # goes into \caption{}
 ):
     "The table as a LaTeX `table` in the booktabs style, with a last line end"
-    special = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$', '<': r'$<$', '>': r'$>$', '\n': ' ', **{c: '\\' + c for c in '&%$#_{}'}}
+    special = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$', '–': '--', '<': r'$<$', '>': r'$>$', '\n': ' ', **{c: '\\' + c for c in '&%$#_{}'}}
     clean = lambda x: ''.join(special.get(c, c) for c in str(x))
     line = lambda cells: ' & '.join(map(clean, cells)) + r' \\'
     caption = _caption(table, caption)
@@ -180,11 +184,13 @@ def table_latex(
 def table_csv(
     table, # `metric_table(...)`, or any table with a name on its index, such as `per_class(...)`
 ):
-    "The table as CSV, every digit; after each column with several seeds its `(sd)`. `pd.read_csv(..., index_col=0)` reads it back"
+    "The table as CSV, every digit; after each column with several seeds its `(sd)`, with an interval its `(low)` and `(high)`. `pd.read_csv(..., index_col=0)` reads it back"
     sd, out = table.attrs.get('sd'), {}
     for c in table.columns:
         out[c] = table[c].tolist()
         if sd is not None and c in sd and sd[c].notna().any(): out[f'{c} (sd)'] = sd[c].tolist()
+        for i, end in enumerate(('low', 'high')):
+            if c in table.attrs.get('intervals', {}): out[f'{c} ({end})'] = [x[i] if x else None for x in itertools.islice(itertools.chain(table.attrs['intervals'][c], itertools.repeat(None)), len(table))]
     file = io.StringIO()
     pd.DataFrame(out, index=table.index).to_csv(file, index_label=table.index.name or 'metric', lineterminator='\n')
     return file.getvalue()

@@ -22,9 +22,10 @@ from .evaluate import display_name, metrics, softmax
 from .models import build
 from .split import save_split
 
-# %% ../nbs/10b_folder.ipynb #c92bff6c
+# %% ../nbs/10b_folder.ipynb #4b60eb93
 FILES = {'config.json', 'environment.json', 'split.csv', 'rejects.csv', 'history.csv', 'predictions.csv', 'metrics.json', 'timings.json',
-         'model.safetensors', 'summary.txt', 'curves.png'}
+         'calibration.json', 'twins.json', 'model.safetensors', 'summary.txt', 'curves.png', 'confusion.png', 'roc.png', 'calibration.png', 'errors.png', 'gradcam.png',
+         'report.html', 'MODEL_CARD.md', 'controls.json', 'controls.png'}   # the last two are there when `xray_xfer controls` was asked for
 SCHEMA = 1   # of the run folder; raised when a reader of the old one would misread the new
 
 def write_csv(df:pd.DataFrame, path):
@@ -84,7 +85,7 @@ def metrics_of(
     logits = p[[f'logit_{c}' for c in classes]].to_numpy(dtype=np.float32)
     return metrics(y, softmax(logits), classes)
 
-# %% ../nbs/10b_folder.ipynb #d217bf96
+# %% ../nbs/10b_folder.ipynb #ee04c023
 @dataclass
 class Run:
     "One trained model and its folder"
@@ -116,18 +117,19 @@ def save_run(
     parts, # 'train', 'valid' or 'test' for each row of the pack's table
     env:dict, # From `environment`
     summary:str, # From `xray_xfer.summary.summary`
-    figure, # matplotlib figure for curves.png
+    figures:dict, # matplotlib figures by file name
+    extra:dict=None, # Further JSON files: {stem: value}
 ):
     "Write the run folder beside its name, then rename it"
     with replacing(run.path) as tmp:
         tmp.mkdir()
         for name, df in {'rejects': pack.rejects, 'history': run.history, 'predictions': run.predictions}.items(): write_csv(df, tmp/f'{name}.csv')
         save_split(pack.table, parts, tmp/'split.csv')
-        for name, o in {'config': run.config, 'environment': env, 'metrics': run.metrics, 'timings': run.timings}.items(): write_json(o, tmp/f'{name}.json')
+        for name, o in {'config': run.config, 'environment': env, 'metrics': run.metrics, 'timings': run.timings, **(extra or {})}.items(): write_json(o, tmp/f'{name}.json')
         # cloned, for some archs give two names to one tensor, which safetensors refuses
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}, tmp/'model.safetensors')
         (tmp/'summary.txt').write_text(summary, encoding='utf-8')
-        figure.savefig(tmp/'curves.png', dpi=120)
+        for name, figure in figures.items(): figure.savefig(tmp/name, dpi=120)
 
 def load_run(
     path:str|Path, # A run folder

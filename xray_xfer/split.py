@@ -49,7 +49,7 @@ def quota(
     while v + t > n - 1: v, t = (v - 1, t) if v > t else (v, t - 1)
     return n - v - t, v, t
 
-# %% ../nbs/04_split.ipynb #440091fd
+# %% ../nbs/04_split.ipynb #2958b1ab
 def _fill(
     counts, # int array (groups, classes): images of each class in each group
     lack,   # int array (classes, parts): images that each part still lacks
@@ -57,14 +57,29 @@ def _fill(
     rng,    # numpy Generator: draws the order of equal groups, and the ties
 ):
     "Put every group into a part; returns the part of each (groups,) and what is lacking after that (classes, parts)"
+    seed = rng.integers(2**63)
+    even = _fill_by(1 / np.maximum(lack, 1), counts, lack, filled, np.random.default_rng(seed))
+    if not even[1].any(): return even
+    # not exact: a few large groups may come out nearer when the largest lack, not the largest share of it, is filled first
+    large = _fill_by(np.ones(lack.shape), counts, lack, filled, np.random.default_rng(seed))
+    return min(even, large, key=lambda r: (_unfilled(counts, filled, r[0]), (r[1]**2).sum() + (r[1].sum(0)**2).sum()))
+
+def _unfilled(counts, filled, part):
+    "How many parts are without a class"
+    held = filled > 0
+    for p in range(held.shape[1]): held[:, p] |= (counts[part == p] > 0).any(0)
+    return int((~held).sum())
+
+def _fill_by(worth, counts, lack, filled, rng):
+    "`_fill`, where an image of class i in part p is worth `worth[i, p]` of what the part lacks"
     n, parts, size, lack, filled = len(counts), lack.shape[1], counts.sum(1), lack.copy(), (filled > 0).astype(int)
     part, left = np.zeros(n, int), (counts > 0).sum(0)
-    lots = rng.random((n, parts)) / 2            # scores are whole numbers: less than 1 decides ties and nothing else
+    lots = rng.random((n, parts)) * 1e-6         # decides ties and nothing else
     must = 4. * (abs(lack).sum() + size.sum() + 1) ** 2 # outweighs every score and every cost
     for g in np.lexsort((rng.permutation(n), -size)):
         has = counts[g] > 0
         urgent = has & (left <= (filled == 0).sum(1))
-        p = part[g] = (counts[g] @ lack + lots[g] + must * (urgent @ (filled == 0))).argmax()
+        p = part[g] = (counts[g] @ (lack * worth) + lots[g] + must * (urgent @ (filled == 0))).argmax()
         lack[:, p] -= counts[g]; filled[:, p] += has; left -= has
     if not lack.any(): return part, lack
     # Groups of equal content are interchangeable: there are few kinds, and one move is priced for all of them at once.

@@ -1,0 +1,84 @@
+"""What only a GPU shows, in one call: python tests/gpu.py [--device cuda] [--images 21165]
+
+Draws its images, needs no network, prints a table and writes gpu.json into the folder $OUT (or here). With --device cpu and few images it
+runs anywhere, which checks this script and not a GPU."""
+import argparse, json, os, shutil, tempfile, time
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument('--device', default='cuda')
+parser.add_argument('--images', type=int, default=21165)
+parser.add_argument('--epochs', type=int, default=10)
+args = parser.parse_args()
+work = Path(tempfile.mkdtemp())
+os.environ['XRAY_XFER_CACHE'] = str(work/'cache')
+
+import torch
+
+from xray_xfer.cut import cut
+from xray_xfer.data import images_of
+from xray_xfer.demo import draw
+from xray_xfer.feed import feed, logits_of
+from xray_xfer.folder import environment
+from xray_xfer.load import image_batches, parts_of
+from xray_xfer.models import build, calibrate, stats
+from xray_xfer.pack import pack
+from xray_xfer.study import study
+from xray_xfer.train import run
+from xray_xfer.trunk import Engine, FromPixels
+
+device, rows = args.device, []
+def row(what, value): rows.append((what, value)); print(f'{what:<72} {value}', flush=True)
+def sync(): torch.cuda.synchronize() if device.startswith('cuda') else None
+
+draw(work/'phantoms', n=400, seed=0, size=224)
+table = images_of(work/'phantoms')
+p, norm = pack(table, quiet=True), stats('efficientnet_b0')
+parts = parts_of(p)
+
+for arch in ('shufflenetv2_100', 'efficientnet_b0'):
+    for depth in (0, 2):
+        torch.manual_seed(0)
+        model = build(arch, depth, pretrained=False).to(device)
+        calibrate(model, image_batches(p, range(128), norm, device))   # else random features are constants, and agree whatever is wrong
+        f32 = feed(model, p, parts, norm, dtype='float32', backend='torch', device=device, quiet=True)
+        f16 = feed(model, p, parts, norm, device=device, quiet=True)
+        images = feed(model, p, parts, norm, cache=False, device=device)
+        want = torch.from_numpy(logits_of(images.net, images.dls[2])).softmax(1)
+        for name, f in (('float32', f32), ('float16', f16)):
+            got = torch.from_numpy(logits_of(f.net, f.dls[2])).softmax(1)
+            row(f'{arch} depth {depth}: probabilities from {name} features, largest difference', f'{float((got - want).abs().max()):.1e}')
+
+r = [run(p, 'shufflenetv2_100', 1, pretrained=False, epochs=2, device=device, out=work/f'r{i}', quiet=True, **kw) for i, kw in enumerate((dict(), dict(cache=False)))]
+row('accuracy after two epochs in ' + r[0].config['precision'] + ', cached / uncached', f"{r[0].metrics['accuracy']:.3f} / {r[1].metrics['accuracy']:.3f}")
+
+# the trunk, against the same network compiled on data that is on the device already
+for arch in ('shufflenetv2_100', 'efficientnet_b0'):
+    model = build(arch, 2, pretrained=False).to(device)
+    trunk = FromPixels(cut(model, 224).trunk, norm['mean'], norm['std']).to(device).eval()
+    x = torch.randint(0, 256, (256 if device != 'cpu' else 8, 224, 224), dtype=torch.uint8, device=device)
+    engine = Engine(trunk, (x[:2].cpu().numpy(),), 'torch', device, True)
+    compiled = torch.compile(trunk)
+    for name, f in (('engine', lambda: engine.run((x.cpu().numpy(),))), ('compiled, data resident', lambda: compiled(x))):
+        with torch.no_grad(), torch.autocast(device.split(':')[0], torch.float16 if device != 'cpu' else torch.bfloat16, enabled=device != 'cpu'):
+            for _ in range(3): f()
+            sync(); start = time.perf_counter()
+            for _ in range(10): f()
+            sync()
+        row(f'{arch} trunk at depth 2, {name}: images/s', f'{10 * len(x) / (time.perf_counter() - start):,.0f}')
+
+# the study of the report: as many images, by repetition under other names
+for i in range(args.images - len(table)):
+    src = Path(table.path[i % len(table)])
+    os.link(src, src.with_name(f'{src.stem}-{i}{src.suffix}'))
+for name in ('cold', 'warm'):
+    start = time.perf_counter()
+    s = study(work/'phantoms', ('shufflenetv2_100', 'efficientnet_b0'), (0, 1, 2), pretrained=False, epochs=args.epochs, device=device, groups=False, out=work/name, quiet=True)
+    whole = time.perf_counter() - start
+    row(f'six models, {args.images:,} images, {args.epochs} epochs, {name} (without figures {whole - sum(r.timings["figures"] for r in s.runs):.1f} s)', f'{whole:.1f} s')
+    for r in s.runs: row(f'    {r.name}', ', '.join(f'{k} {r.timings[k]:.1f}' for k in ('pack', 'features', 'train', 'evaluate', 'figures') if k in r.timings))
+env = environment(device)
+row('device', f"{env['device_name']}, torch {env['versions']['torch']}, fastai {env['versions']['fastai']}, timm {env['versions']['timm']}")
+out = Path(os.environ.get('OUT', '.'))
+(out/'gpu.json').write_text(json.dumps(dict(rows=rows, environment=env, date=time.strftime('%Y-%m-%d')), indent=1))
+shutil.rmtree(work)

@@ -1,0 +1,228 @@
+"Controls: masks and boxes of all kinds, the rule over made-up scores, and runs whose data is not what it was."
+import json, shutil, warnings
+
+import numpy as np, pandas as pd, pytest
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from xray_xfer import controls as module, demo, verdict as words
+from xray_xfer.controls import CONTROLS, by_source, controls, load_controls, source_alone
+from xray_xfer.data import images_of
+from xray_xfer.lungs import BOX, MASKS, lung_box, lungs_of, read_mask
+from xray_xfer.pack import pack
+from xray_xfer.train import run
+from xray_xfer.verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, controls_figure, controls_lines, kept, verdict
+
+SMALL = dict(arch='shufflenetv2_050', pretrained=False, size=64, epochs=1, bs=16, quiet=True)
+
+@pytest.fixture(scope='module')
+def xrays(tmp_path_factory):
+    "Sixty phantoms in the Kaggle layout, with masks"
+    root = tmp_path_factory.mktemp('xrays')/'xrays'
+    demo.draw(root, n=60, size=64)
+    return root
+
+@pytest.fixture(scope='module')
+def filed(xrays, tmp_path_factory): return run(xrays, **SMALL, out=tmp_path_factory.mktemp('runs')).path
+
+@pytest.fixture
+def folder(filed, tmp_path): return shutil.copytree(filed, tmp_path/'run')
+
+# ---- where the lungs are
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.uint8, st.tuples(st.integers(8, 90), st.integers(8, 90))))
+def test_any_image_has_a_box_that_holds_the_smallest_one(image):
+    left, top, right, bottom = lung_box(image)
+    assert 0 <= left <= .12 and 0 <= top <= .10 and .88 <= right <= 1 and .78 <= bottom <= 1
+
+def test_box_does_not_depend_on_exposure_or_size(xrays):
+    image = np.asarray(Image.open(images_of(xrays).path[0]))
+    # brightness and contrast, within what 8 bits hold
+    assert np.allclose(lung_box((image*.5 + 20).astype(np.uint8)), lung_box(image), atol=1/32)
+    assert np.allclose(lung_box(np.kron(image, np.ones((3, 3), np.uint8))), lung_box(image))
+    mirrored = lung_box(np.ascontiguousarray(image[:, ::-1]))
+    assert np.allclose((1 - mirrored[2], 1 - mirrored[0]), lung_box(image)[::2], atol=1/32)
+
+@pytest.mark.parametrize('resize', ['squish', 'pad'])
+@pytest.mark.parametrize('shape', [(299, 299), (300, 200)])   # of the image; its mask is smaller, as Kaggle's are
+def test_mask_lies_where_the_image_does(tmp_path, resize, shape):
+    h, w = shape
+    image = np.full(shape, 10, np.uint8)
+    image[h//4:h//2, w//5:w//2] = 250
+    Image.fromarray(image).save(tmp_path/'image.png')
+    small = Image.fromarray(((image > 100)*255).astype(np.uint8)).resize((round(w*256/299), round(h*256/299)), Image.Resampling.NEAREST)
+    small.convert('RGB').save(tmp_path/'mask.png')            # Kaggle's are colour files
+    mask = read_mask(tmp_path/'mask.png', tmp_path/'image.png', 224, resize)
+    table = pd.DataFrame(dict(path=[str(tmp_path/'image.png')], label=['a']))
+    seen = pack(table, 224, resize, quiet=True).pixels[0] > 130
+    assert (mask & seen).sum()/(mask | seen).sum() > .94
+
+def test_turned_image_and_mask(tmp_path):
+    "A camera's EXIF turn changes width and height; a mask of the upright picture fits it"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 100)).astype(np.uint8))
+    exif = Image.Exif(); exif[0x0112] = 6
+    image.save(tmp_path/'image.jpg', exif=exif)
+    mask = np.zeros((100, 60), np.uint8); mask[20:50, 10:30] = 1
+    Image.fromarray(mask).save(tmp_path/'mask.png')
+    assert read_mask(tmp_path/'mask.png', tmp_path/'image.jpg', 50).shape == (50, 50)
+    Image.fromarray(mask.T.copy()).save(tmp_path/'mask.png')
+    assert read_mask(tmp_path/'mask.png', tmp_path/'image.jpg', 50).startswith('does not match: 100x60 pixels for an image of 60x100')
+
+def test_masks_that_do_not_match(xrays):
+    p = pack(images_of(xrays), 64, quiet=True)
+    p.table = p.table.copy()
+    p.table.loc[3, 'mask'] = '/nowhere/a.png'
+    with pytest.warns(UserWarning, match='1 of 60 masks cannot be used'): lungs, kind, note = lungs_of(p)
+    assert kind == MASKS and 'a.png: missing' in note and 'nowhere' not in note and 'these images get' in note
+    assert len(np.unique(lungs[3].sum(1))) == 2                    # a box for this one
+    assert len(np.unique(lungs[4].sum(1))) > 5                     # an outline for the others
+    p.table.loc[:5, 'mask'] = [p.table.path[9]]*3 + ['/nowhere/a.png']*3
+    with pytest.warns(UserWarning, match='of 60 masks cannot be used'): lungs, kind, note = lungs_of(p)
+    assert kind == BOX and all(len(np.unique(m.sum(1))) == 2 for m in lungs) and 'every image gets' in note
+    p.table.loc[5, 'mask'] = None                                  # known for some only
+    assert lungs_of(p)[1:] == (BOX, '1 of 60 images have no mask.')
+    assert lungs_of(p, [7, 9])[1] == MASKS                         # but for all of these
+
+# ---- the rule
+
+SCORE = st.floats(0, 1)
+@st.composite
+def results(draw):
+    def row(name):
+        a, u = draw(SCORE), draw(st.none() | SCORE)
+        pair = lambda v: draw(st.none() | st.just([max(0., v - .03), min(1., v + .03)])) if v is not None else None
+        return dict(control=name, n=9, accuracy=a, interval=pair(a), f1=a, f1_interval=None, auc=u, auc_interval=pair(u), true_probability=a, answer='b', answer_share=.5)
+    alone = draw(st.none() | st.builds(lambda a, b: dict(accuracy=a, chance=b, n=9, interval=None, answer='b'), SCORE, SCORE))
+    shuffled = draw(st.none() | st.builds(lambda a, b: dict(true_probability=a, expected=b), SCORE, SCORE))
+    return dict(rows=[row(n) for n in (INTACT, NO_LUNGS, ONLY_LUNGS, BORDER, COARSE)], chance=dict(accuracy=draw(SCORE), answer='b'), mask=draw(st.sampled_from([MASKS, BOX])),
+                shuffled=shuffled, source_alone=alone, sources=None, mask_note='')
+
+@settings(max_examples=300, deadline=None)
+@given(results())
+def test_every_result_has_its_sentence(c):
+    branch, c['sentence'] = verdict(c)
+    assert branch in ('leak', 'untaught', 'elsewhere', 'partly', 'lungs', 'unclear')
+    text = controls_lines(c)
+    assert c['sentence'].endswith('.') and c['sentence'].count('. ') == 0 and 'nan' not in text and 'None' not in text
+
+@settings(max_examples=200, deadline=None)
+@given(results())
+def test_a_control_that_changes_nothing_convicts(c):
+    rows = {r['control']: r for r in c['rows']}
+    c['rows'] = [rows[INTACT] | dict(control=NO_LUNGS) if name == NO_LUNGS else r for name, r in rows.items()]
+    assert verdict(c | dict(shuffled=None))[0] in ('elsewhere', 'untaught')
+    share = kept(rows[INTACT], rows[INTACT], c['chance']['accuracy'])
+    assert set(share.values()) <= {0., 1.}
+
+def test_below_chance_is_chance():
+    row = lambda a, u: dict(accuracy=a, interval=[a, a], auc=u, auc_interval=None if u is None else [u, u])
+    assert kept(row(.1, .2), row(.9, .95), .4) == dict(accuracy=0, auc=0)
+    assert kept(row(.9, .95), row(.3, .4), .4) == dict(accuracy=0, auc=0)      # intact is not above chance: nothing can be left of it
+
+def test_odd_names_in_figure_and_table(tmp_path):
+    images, labels = np.zeros((2, 64, 64), np.uint8), ['$a$|b_^', 'x'*80]
+    row = dict(n=2, accuracy=1., interval=None, f1=1., f1_interval=None, auc=None, auc_interval=None, answer='$a$|b_^', answer_share=1.)
+    c = dict(sentence='S.', mask=BOX, chance=dict(accuracy=.5, answer='$a$|b_^'), rows=[row | dict(control=INTACT)], shuffled=None, sources=None, source_alone=None)
+    controls_figure(c, {INTACT: images}, labels, '$x_{').savefig(tmp_path/'a.png')
+    assert '\\|' in controls_lines(c)
+
+# ---- sources
+
+def test_source_alone_against_a_plain_loop():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        n = 200
+        source = rng.choice(['a', 'b', 'c', None, ''], n, p=[.4, .3, .1, .1, .1]).tolist()
+        label, parts = rng.choice(['x', 'y', 'z'], n, p=[.5, .3, .2]), rng.choice(['train', 'valid', 'test'], n)
+        seen, counts = {}, {}
+        for s, l, p in zip(source, label, parts):
+            if s and p == 'train': seen.setdefault(s, {}).setdefault(l, 0); seen[s][l] += 1; counts[l] = counts.get(l, 0) + 1
+        best = max(sorted(counts), key=counts.get)
+        hits = [max(sorted(seen[s]), key=lambda l: (seen[s][l], counts[l])) == l if s in seen else best == l for s, l, p in zip(source, label, parts) if s and p == 'test']
+        got = source_alone(source, label, parts)
+        assert (got['n'], got['answer']) == (len(hits), best) and got['accuracy'] == pytest.approx(np.mean(hits))
+
+def test_a_source_for_every_image_says_nothing():
+    label, parts = ['x', 'x', 'y']*20, ['train', 'test', 'valid']*10 + ['test', 'valid', 'train']*10
+    got = source_alone([f'url {i}' for i in range(60)], label, parts)
+    assert got['accuracy'] == got['chance']
+    rows = by_source([f'url {i}' for i in range(60)], np.arange(60) % 2, np.random.default_rng(0).normal(size=(60, 2)), ['x', 'y'])
+    assert len(rows) == 12 and rows[-1]['source'] == '49 other sources' and sum(r['n'] for r in rows) == 60
+
+def test_one_class_of_known_source():
+    assert source_alone(['a', 'b', None, None], ['x', 'x', 'y', 'y'], ['train', 'test', 'train', 'test']) is None
+
+# ---- a whole run
+
+def test_what_is_filed(xrays, folder):
+    before = {f.name: f.read_bytes() for f in folder.iterdir()}
+    c = controls(folder, xrays, quiet=True)
+    text = (folder/'controls.json').read_text()
+    assert load_controls(folder) == json.loads(text) == c and 'NaN' not in text and str(xrays) not in text and str(folder) not in text
+    assert {f.name for f in folder.iterdir()} - set(before) == {'controls.json', 'controls.png'}
+    assert all((folder/n).read_bytes() == b for n, b in before.items())
+    assert [r['control'] for r in c['rows']] == [*CONTROLS, words.SHUFFLED] and len({r['n'] for r in c['rows']}) == 1
+    metrics = json.loads((folder/'metrics.json').read_text())
+    assert all(c['rows'][0][k] == pytest.approx(metrics[k]) for k in ('accuracy', 'f1', 'auc')) and c['mask'] == MASKS and c['sources'] is None
+    again = controls(folder, pack(images_of(xrays), 64, quiet=True), quiet=True)           # the same from a pack, and twice the same
+    assert again == c
+    assert controls(folder, xrays, shuffled=False, quiet=True)['rows'] == c['rows'][:-1]
+
+def test_other_data_is_an_error_and_changes_nothing(xrays, folder, tmp_path):
+    (folder/'controls.json').write_text('{"old": 1}\n')
+    fewer = images_of(xrays).iloc[1:]
+    with pytest.raises(ValueError, match='is not what .* was trained on'): controls(folder, fewer, quiet=True)
+    other = tmp_path/'other'
+    shutil.copytree(xrays, other)
+    with open(folder/'split.csv') as f: name = next(line.split(',')[0].strip('"') for line in f if line.rstrip().endswith('"test"'))
+    Image.fromarray(255 - np.asarray(Image.open(other/name))).save(other/name)              # one test image is another one
+    with pytest.raises(ValueError, match='1 of 12 test images get other predictions'): controls(folder, other, quiet=True)
+    with pytest.raises(ValueError, match='for a pack of size 96'): controls(folder, pack(images_of(xrays), 96, quiet=True), quiet=True)
+    with pytest.raises(FileNotFoundError, match='is no run folder'): controls(tmp_path, xrays, quiet=True)
+    assert load_controls(folder) == {'old': 1} and not (folder/'controls.png').exists()
+
+def test_a_copy_elsewhere_is_the_same_data(xrays, folder, tmp_path):
+    shutil.copytree(xrays, tmp_path/'moved')
+    assert controls(folder, tmp_path/'moved', shuffled=False, quiet=True)['rows'][0]['n'] == 12
+
+def test_interrupted_writing_leaves_the_old_file(xrays, folder, monkeypatch):
+    (folder/'controls.json').write_text('{"old": 1}\n')
+    def fail(*args): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(module, 'write_json', fail)
+    with pytest.raises(OSError, match='No space'): controls(folder, xrays, shuffled=False, quiet=True)
+    assert load_controls(folder) == {'old': 1} and not [f for f in folder.iterdir() if f.name.startswith('.')]
+
+def test_groups_reach_the_intervals(xrays, tmp_path, monkeypatch):
+    table = images_of(xrays)
+    table['group'] = [f'g{i // 2}' if i % 5 else '' for i in range(len(table))]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        r = run(table, **SMALL, out=tmp_path)
+        seen = []
+        monkeypatch.setattr(module, 'intervals', lambda y, p, c, groups, **kw: seen.append(list(groups)) or {})
+        c = controls(r, table, shuffled=False, quiet=True)
+    filed = r.predictions[r.predictions.part == 'test']
+    known = dict(zip(table.path.map(lambda p: p.rsplit('/', 1)[-1]), table.group))
+    assert seen[0] == filed.group.tolist() == [known[p.rsplit('/', 1)[-1]] for p in filed.path] and any(seen[0])
+    assert c['rows'][0]['interval'] is None
+
+def test_sheet_that_does_not_match_and_one_image_a_class(xrays, tmp_path):
+    "Kaggle's sheets give the source; rows that name no image, and images without a row, are said and counted"
+    root = shutil.copytree(xrays, tmp_path/'data')
+    shutil.rmtree(root/'Viral Pneumonia'/'masks')
+    for c in demo.CLASSES:
+        names = [f'{c}-{i}' for i in (range(1, 90) if c != 'COVID' else range(900, 905))]
+        pd.DataFrame({'FILE NAME': names, 'FORMAT': 'PNG', 'SIZE': '64*64', 'URL': f'https://{c[0]}.org'}).to_excel(root/f'{c}.metadata.xlsx', index=False)
+    with pytest.warns(UserWarning, match='metadata.xlsx'): table = images_of(root)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        r = run(table, **SMALL, out=tmp_path, test=.07)
+        c = controls(r, table, shuffled=False, quiet=True)
+    text = (r.path/'controls.json').read_text()
+    assert 'NaN' not in text and c['mask'] == BOX and 'have no mask' in c['mask_note']
+    known = {s['source']: s['n'] for s in c['sources']}
+    n_covid = (r.predictions[r.predictions.part == 'test'].label == 'COVID').sum()
+    assert known['not known'] == n_covid > 0 and sum(known.values()) == c['rows'][0]['n']
+    assert c['source_alone']['accuracy'] == 1 and c['source_alone']['n'] == c['rows'][0]['n'] - n_covid and verdict(c)[1] == c['sentence']

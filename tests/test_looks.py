@@ -1,0 +1,143 @@
+"Figures of a run under names, sizes and networks that a page would not show; Grad-CAM against an implementation with hooks."
+import io, warnings
+from types import SimpleNamespace
+
+import numpy as np, pandas as pd, pytest, torch
+from sklearn.metrics import average_precision_score, confusion_matrix
+
+from xray_xfer.data import relative_paths
+from xray_xfer.folder import predictions_table
+from xray_xfer.looks import calibration_figure, confusion_figure, errors_figure, grad_cam, gradcam_figure, judged, picks, roc_figure, run_figures
+from xray_xfer.models import build
+
+HOSTILE = ['<b>', '$x_1$', 'a"b', '日本', '\udcff', 'NA', 'x' * 200, 'line\nbreak', '', '_hidden']
+
+def predictions(classes, n=60, seed=0, skill=2., skip=()):
+    rng = np.random.default_rng(seed)
+    y = np.array([i % len(classes) for i in range(n) if i % len(classes) not in skip])
+    logits = rng.normal(size=(len(y), len(classes))) + skill * np.eye(len(classes))[y]
+    return predictions_table([f'd/{i}.png' for i in range(len(y))], ['test'] * len(y), [''] * len(y), [classes[i] for i in y], logits, classes)
+
+def png(fig):
+    "The figure as bytes, drawn with no warning but that of a glyph that the font lacks"
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        warnings.filterwarnings('ignore', message='Glyph .* missing')
+        fig.savefig(buf := io.BytesIO(), dpi=40, format='png')
+    return buf.getvalue()
+
+def all_figures(p, classes, model=None):
+    ims = np.random.default_rng(0).integers(0, 255, (len(p), 64, 64), dtype=np.uint8)
+    return [confusion_figure(p, classes, 'a $title$'), roc_figure(p, classes), errors_figure(ims, p, classes)], ims
+
+@pytest.mark.parametrize('classes', [HOSTILE, ['a', 'b'], [f'class {i}' for i in range(30)]], ids=['hostile', 'two', 'thirty'])
+def test_any_classes(classes):
+    p = predictions(classes, 90)
+    for fig in all_figures(p, classes)[0]:
+        assert png(fig)[:4] == b'\x89PNG'
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            inked = fig.get_tightbbox()   # nothing that is drawn is cut off
+        assert inked.x0 > -.05 and inked.y0 > -.05 and inked.x1 < fig.get_figwidth() + .05 and inked.y1 < fig.get_figheight() + .05
+
+def test_numbers_are_the_truth():
+    classes = ['a', 'b', 'c']
+    p = predictions(classes, 120)
+    j, probs = judged(p, classes)
+    texts = [t.get_text() for t in confusion_figure(p, classes).axes[0].texts]
+    counts = confusion_matrix(j.true, j.called)
+    assert [int(t.split('\n')[0]) for t in texts] == counts.ravel().tolist()
+    assert texts[1].split('\n')[1] == f'{counts[0, 1] / counts[0].sum():.1%}'
+    fig = roc_figure(p, classes)
+    shown = [t.get_text() for t in fig.axes[3].get_legend().get_texts()]
+    assert shown == [f'{c}: AP {average_precision_score(j.true == i, probs[:, i]):.3f}' for i, c in enumerate(classes)]
+    # the area under the steps as drawn is the average precision
+    for i, line in enumerate(fig.axes[1].lines[:3]):
+        x, y = line.get_data()
+        assert line.get_drawstyle() == 'steps-post'
+        assert -(np.diff(x) * y[:-1]).sum() == pytest.approx(average_precision_score(j.true == i, probs[:, i]))
+
+def test_classes_without_images_are_said():
+    classes = ['a', 'b', 'c']
+    p = predictions(classes, 60, skip=(2,))
+    labels = [t.get_text() for t in roc_figure(p, classes).axes[2].get_legend().get_texts()]
+    assert 'c: no test image' in labels
+    assert 'c\n0 images' in [t.get_text() for t in confusion_figure(p, classes).axes[0].get_yticklabels()]
+    assert set(picks(p, classes).true) == {0, 1}
+    lone = predictions(classes, 60, skip=(1, 2))
+    assert 'a: nothing else in the test part' in [t.get_text() for t in roc_figure(lone, classes).axes[2].get_legend().get_texts()]
+    for fig in all_figures(lone, classes)[0]: png(fig)
+
+def test_one_image_constant_logits_and_huge_logits():
+    classes = ['a', 'b']
+    for logits in ([[0., 0.]], [[3e38, -3e38]], [[-1e30, 1e30]]):
+        p = predictions_table(['x.png'], ['test'], [''], ['a'], logits, classes)
+        j, _ = judged(p, classes)
+        assert np.isfinite(j.loss).all() and len(picks(p, classes)) == 1
+        for fig in all_figures(p, classes)[0]: png(fig)
+
+def test_reliability_with_one_bin_and_without_figures():
+    one = dict(bins=dict(before=[dict(confidence=1., accuracy=1., n=5)], after=[]), temperature=None)
+    png(calibration_figure(one)); png(calibration_figure(dict(bins={})))
+    png(calibration_figure(dict(bins=dict(before=[dict(confidence=.02, accuracy=0., n=3), dict(confidence=.5, accuracy=.5, n=0)]))))
+
+def hooked(model, x, target):
+    "Grad-CAM as it is mostly written: a hook on the layer before the pooling, and a backward pass through the whole network"
+    kept = {}
+    layer = dict(resnet10t='layer4', efficientnet_b0='bn2', shufflenetv2_100='conv5', densenet121='features', convnext_atto='stages')[model.arch]
+    handle = dict(model.backbone.named_modules())[layer].register_forward_hook(lambda m, i, o: kept.update(a=o))
+    with torch.enable_grad():
+        out = model(x.clone().requires_grad_())
+        grad, = torch.autograd.grad(out[range(len(x)), target].sum(), kept['a'])
+    handle.remove()
+    cam = torch.einsum('nk,nkij->nij', grad.mean((2, 3)), kept['a'].detach()).clamp_min(0)
+    return torch.nn.functional.interpolate(cam[:, None], x.shape[2:], mode='bilinear')[:, 0].numpy()
+
+@pytest.mark.parametrize('arch', ['resnet10t', 'efficientnet_b0', 'shufflenetv2_100', 'densenet121', 'convnext_atto'])
+def test_grad_cam_equals_hooks(arch):
+    torch.manual_seed(0)
+    model = build(arch, 0, 4, pretrained=False, size=96).eval()
+    x, target = torch.randn(3, 3, 96, 96), [1, 3, 0]
+    cams, logits = grad_cam(model, x, target)
+    want = hooked(model, x, target)
+    top = want.max((1, 2), keepdims=True)
+    assert cams == pytest.approx(np.divide(want, top, where=top > 0, out=np.zeros_like(want)), abs=2e-3)
+    with torch.no_grad(): assert logits == pytest.approx(model(x).numpy(), abs=1e-4)
+
+def test_grad_cam_leaves_the_model_as_it_was():
+    model = build('resnet10t', 1, 3, pretrained=False, size=64)
+    before, modes = {k: v.clone() for k, v in model.state_dict().items()}, [m.training for m in model.modules()]
+    with torch.no_grad(): grad_cam(model, torch.randn(2, 3, 64, 64), [0, 1])   # whoever calls it under no_grad
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert [m.training for m in model.modules()] == modes and not any(p.grad is not None for p in model.parameters())
+
+def test_channels_last_features():
+    "Swin keeps its channels last: the map has the shape of the image all the same"
+    cams, _ = grad_cam(build('swin_tiny_patch4_window7_224', 0, 2, pretrained=False), torch.randn(1, 3, 224, 224), [1])
+    assert cams.shape == (1, 224, 224) and 0 <= cams.min() and cams.max() <= 1
+
+def test_a_transformer_still_gets_its_figure():
+    classes = ['a', 'b']
+    model = build('vit_tiny_patch16_224', 0, 2, pretrained=False, size=64).eval()
+    p = predictions(classes, 12)
+    ims = np.zeros((12, 64, 64), np.uint8)
+    fig = gradcam_figure(model, ims, p, classes, [.5] * 3, [.5] * 3)
+    assert 'not defined for vit_tiny_patch16_224' in fig.get_suptitle().replace('\n', ' ')
+    png(fig)
+
+def test_run_figures_finds_images_by_path(tmp_path):
+    "The pack may hold the images in any order; the figures show those of the predictions"
+    classes, rng = ['a', 'b'], np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (8, 64, 64), dtype=np.uint8)
+    table = pd.DataFrame(dict(path=[f'/r/{"ab"[i % 2]}/{i}.png' for i in range(8)], label=[classes[i % 2] for i in range(8)]))
+    model = build('resnet10t', 0, 2, pretrained=False, size=64).eval()
+    x = (torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1).float() / 255 - .5) / .5
+    with torch.no_grad(): logits = model(x).numpy()
+    order = [5, 0, 3, 6]
+    p = predictions_table(np.array(relative_paths(table))[order], ['test'] * 4, [''] * 4, table.label[order], logits[order], classes)
+    run = SimpleNamespace(predictions=p, config=dict(arch='resnet10t', depth=0, data='d', classes=classes, mean=[.5] * 3, std=[.5] * 3))
+    figures = run_figures(run, model, SimpleNamespace(pixels=pixels, table=table))   # raises if the probabilities are other images'
+    j, _ = judged(p, classes)
+    worst = order[j.loss.to_numpy().argmax()]
+    assert (figures['errors.png'].axes[0].images[0].get_array() == pixels[worst]).all()
+    assert 'calibration.png' not in figures

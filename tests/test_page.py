@@ -1,0 +1,261 @@
+"report.html and MODEL_CARD.md of hostile, partial and damaged folders; in a real browser, in the widths of a phone and of a desk."
+import json, re, shlex, time
+from html.parser import HTMLParser
+
+import numpy as np, pandas as pd, pytest, yaml
+from fastcore.script import anno_parser
+from huggingface_hub import ModelCard
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+
+from browser import Browser, chromium
+from xray_xfer.card import card_text, escaped, model_card
+from xray_xfer.evaluate import softmax
+from xray_xfer.folder import metrics_of, predictions_table, write_csv, write_json
+from xray_xfer.looks import calibration_figure, confusion_figure, errors_figure, roc_figure
+from xray_xfer.page import report, run_report, study_report
+from xray_xfer.report import curves, depth_figure
+from xray_xfer.sheet import grid, interval, number, picture, text_of
+from xray_xfer.words import best_of, command, difference_words, read_run
+from fastcore.xml import to_xml
+
+HOSTILE = ['<script>document.title = "owned"</script>', '"quoted\' & <b>', 'NA', 'x' * 120]
+PLAIN = ['COVID', 'Normal', 'Viral Pneumonia']
+
+def invent(folder, classes=PLAIN, depth=1, seed=0, skill=2., figures=True, arch='shufflenetv2_100', data='X-rays'):
+    "A run folder of a network that exists nowhere, with every file that a run may have"
+    folder.mkdir(parents=True)
+    k, rng = len(classes), np.random.default_rng(depth if isinstance(depth, int) else 9)
+    y = np.arange(200) % k
+    logits = (rng.normal(size=(200, k)) + skill * np.eye(k)[y]).astype(np.float32)
+    part = ['valid'] * 60 + ['test'] * 140
+    p = predictions_table([f'{classes[c][:9]}/{i}.png' for i, c in enumerate(y)], part, [''] * 200, [classes[c] for c in y], logits, classes)
+    write_json(dict(schema=1, xray_xfer='0.1.0', data=data, images=700, rejects=1, classes=classes, data_digest='0123456789abcdef', arch=arch, depth=depth, pretrained='w.safetensors sha256:0', weights='w.safetensors', left_out=[],
+        epochs=3, lr=[.002 / 3, .002], bs=64, wd=.01, dropout=.2, augment=False, size=96, resize='squish', mean=[.5] * 3, std=[.5] * 3, valid=.1, test=.2, split=None, seed=seed, split_seed=0, precision='fp32', device='cpu'), folder/'config.json')
+    m = metrics_of(p, classes)
+    numbers = {a: v for a, v in m.items() if isinstance(v, float)}
+    write_json(m | dict(valid=metrics_of(p, classes, 'valid'), best_epoch=2, intervals={a: [v - .04, min(1, v + .03)] for a, v in numbers.items()}, interval_note='Invented.'), folder/'metrics.json')
+    bins = [dict(confidence=c, accuracy=c - .05, n=28) for c in (.5, .6, .7, .8, .9)]
+    calibration = dict(temperature=1.3, fitted_on=60, before=dict(ece=.05, brier=.2, nll=.4), after=dict(ece=.04, brier=.19, nll=None), bins=dict(before=bins, after=bins), note='A note.')
+    write_json(calibration, folder/'calibration.json')
+    write_json(dict(grouped=True, exact_pairs=1, near_pairs=2, groups=2, images=5, crossing_labels=[['a.png', classes[0], 'b.png', classes[1], .993]], note='What it is.'), folder/'twins.json')
+    write_json(dict(sentence='With the lungs blacked out it still scores 0.81.', mask='automatic lung box', rows=[dict(control='lungs blacked out', n=140, accuracy=.81, interval=None, f1=.8, auc=None)],
+        sources=[dict(source='<i>clinic</i>', n=3, accuracy=.5, interval=[.1, .9])], source_alone=dict(accuracy=.7, chance=.4, n=140)), folder/'controls.json')
+    write_json(dict(python='3.11', system='Linux', device='cpu', device_name='a processor', cores=2, threads=2, cuda=None, versions=dict(torch='2')), folder/'environment.json')
+    write_json(dict(train=1.5), folder/'timings.json')
+    write_csv(p, folder/'predictions.csv')
+    write_csv(pd.DataFrame(dict(path=[f'{i}.png' for i in range(700)], label=[classes[i % k] for i in range(700)], group='', split=['train'] * 500 + part)), folder/'split.csv')
+    write_csv(pd.DataFrame([dict(path='deep/folder/<x>.png', label=classes[0], reason='damaged')]), folder/'rejects.csv')
+    history = pd.DataFrame(dict(epoch=[1, 2, 3], train_loss=[1, .6, .4], train_accuracy=[.5, .7, .8], valid_loss=[.9, .5, .6], valid_accuracy=[.6, .8, .8]))
+    write_csv(history, folder/'history.csv')
+    if figures:
+        ims = rng.integers(0, 255, (140, 32, 32), dtype=np.uint8)
+        made = dict(curves=curves(history, best=2), confusion=confusion_figure(p, classes), roc=roc_figure(p, classes), errors=errors_figure(ims, p, classes), gradcam=errors_figure(ims, p, classes), calibration=calibration_figure(calibration))
+        for name, fig in made.items(): fig.savefig(folder/f'{name}.png', dpi=45)
+    return folder
+
+def invent_study(folder, seeds=(0,), depths=(0, 1, 2), **kwargs):
+    folder.mkdir(parents=True)
+    runs = [invent(folder/f'shufflenetv2_100_{d}' if not s else folder/f'shufflenetv2_100_{d}_seed{s}', depth=d, seed=s, skill=1 + i, **kwargs) for i, d in enumerate(depths) for s in seeds]
+    write_json(dict(schema=1, runs=[r.name for r in runs]), folder/'study.json')
+    pairs = [(a, b) for i, a in enumerate(runs) for b in runs[:i]]
+    rows = [dict(metric=m, a=a.name, b=b.name, value_a=.9, value_b=.8, difference=.1, low=.05, high=.15, p=.001, p_holm=.002, test='', p_test=None) for m in ('accuracy', 'f1', 'auc') for a, b in pairs]
+    pd.DataFrame(rows).to_csv(folder/'compare.csv', index=False)
+    depth_figure(pd.DataFrame([dict(name='A', depth=d, seed=0, accuracy=.8) for d in depths])).savefig(folder/'depths.png', dpi=120)
+    return folder
+
+class Checked(HTMLParser):
+    "What a page is made of; open and close tags must match"
+    VOID = {'meta', 'link', 'img', 'br', 'input', 'hr'}
+    def __init__(self, text):
+        super().__init__(); self.open, self.tags, self.attrs, self.text = [], [], [], ''
+        self.feed(text); self.close()
+        assert self.open == []
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag); self.attrs += attrs
+        if tag not in self.VOID: self.open.append(tag)
+    def handle_endtag(self, tag): assert self.open.pop() == tag
+    def handle_data(self, data):
+        if not (self.open and self.open[-1] == "style"): self.text += " " + data
+
+@pytest.fixture(scope='module')
+def hostile(tmp_path_factory): return invent_study(tmp_path_factory.mktemp('h')/'a study', classes=HOSTILE)
+
+@pytest.fixture(scope='module')
+def bare(tmp_path_factory):
+    "A run of which only the two required files are left"
+    folder = invent(tmp_path_factory.mktemp('b')/'bare', figures=False)
+    for f in folder.iterdir():
+        if f.name not in ('config.json', 'metrics.json'): f.unlink()
+    m = json.loads((folder/'metrics.json').read_text())
+    write_json({k: m[k] for k in ('accuracy', 'f1', 'precision', 'recall', 'n')} | dict(auc=None), folder/'metrics.json')
+    return folder
+
+def test_self_contained_and_escaped(hostile):
+    for folder in (hostile, hostile/'shufflenetv2_100_2'):
+        page = Checked(text := report(folder).read_text())
+        assert not {'script', 'iframe', 'object', 'form'} & set(page.tags) and page.tags.count('h1') == 1 and page.tags.count('main') == 1
+        for name, value in page.attrs:
+            if name == 'src': assert value.startswith('data:image/')
+            if name == 'href': assert value.startswith(('#', 'data:'))
+            assert not name.startswith('on')
+        assert re.search(r'url\(|@import', text) is None
+        assert HOSTILE[0] in page.text and HOSTILE[1] in page.text
+        ids = [v for n, v in page.attrs if n == 'id']
+        assert len(set(ids)) == len(ids) and {v[1:] for n, v in page.attrs if n == 'href' and v.startswith('#')} <= set(ids)
+        assert all(v for n, v in page.attrs if n == 'alt') and 'nan' not in page.text.lower().split()
+
+def test_same_bytes_again(hostile):
+    first = report(hostile).read_bytes()
+    assert report(hostile).read_bytes() == first
+    assert not list(hostile.glob('.*'))
+
+def test_missing_files_are_said(bare):
+    text = Checked(run_report(bare).read_text()).text
+    for said in ('not defined', 'no interval was computed', 'split.csv is not in the folder', 'Near-duplicates were not looked for', 'curves.png is not in the folder', 'Calibration was not computed', 'predictions.csv is not in the folder',
+                 'xray_xfer controls bare', 'environment.json is not in the folder'): assert said in text, said
+    card = model_card(bare).read_text()
+    for said in ('not defined', 'not looked for', 'Not computed', 'were not run'): assert said in card, said
+
+@pytest.mark.parametrize('name', ['calibration.json', 'twins.json', 'controls.json', 'environment.json', 'timings.json', 'predictions.csv', 'split.csv', 'rejects.csv', 'curves.png', 'gradcam.png'])
+@pytest.mark.parametrize('content', [b'', b'{"a"', b'[1, 2]', b'{"rows": 3, "bins": 4}', b'\xff\xfe\x00', b'path,label\n1,2\n'], ids=['empty', 'cut', 'list', 'other', 'binary', 'table'])
+def test_damage_costs_a_section_at_most(tmp_path, name, content):
+    folder = invent(tmp_path/'r', figures=False)
+    (folder/name).write_bytes(content)
+    text = Checked(run_report(folder).read_text()).text
+    assert 'The answer' in text and 'How to do it again' in text and 'Not for clinical use' in text
+    assert 'Not for clinical use' in model_card(folder).read_text()
+
+def test_required_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match='holds no finished run'): report(tmp_path)
+    with pytest.raises(FileNotFoundError, match='no finished run'): report(tmp_path/'nowhere')
+    folder = invent(tmp_path/'r', figures=False)
+    (folder/'metrics.json').write_text('{')
+    with pytest.raises(ValueError, match='damaged'): report(folder)
+    (folder/'metrics.json').unlink()
+    with pytest.raises(FileNotFoundError, match='metrics.json is missing'): report(folder)
+
+def test_names_that_are_no_text(tmp_path):
+    "Folders and classes on Linux may hold any bytes"
+    folder = invent(tmp_path/'r', classes=['\udcff\udc80', 'a\x1bb', '日本', 'no'], data='\udcfe', figures=False)
+    report(folder).read_text(encoding='utf-8')
+    card = ModelCard(model_card(folder).read_text(encoding='utf-8'))
+    assert card.data.model_name == 'ShuffleNetV2_1 on \\udcfe'
+
+def test_study_without_comparison_and_with_seeds(tmp_path):
+    folder = invent_study(tmp_path/'s', seeds=(0, 1), depths=(0, 1), figures=False)
+    text = Checked(study_report(folder).read_text()).text
+    assert 'Over 2 seeds its accuracy is' in text and 'training noise only' in text and 'ShuffleNetV2_1 seed 1' in text
+    (folder/'compare.csv').write_text('metric,a\naccuracy,x\n')
+    assert 'not as this version writes it' in study_report(folder).read_text()
+    for content in ('', '\0\0'):
+        (folder/'compare.csv').write_text(content)
+        Checked(study_report(folder).read_text())
+    (folder/'compare.csv').unlink(); (folder/'study.json').unlink()
+    assert 'was not tested' in study_report(folder).read_text()   # a folder of single runs
+
+def test_best_is_chosen_by_validation(tmp_path):
+    "The luckiest test score is not the best model"
+    folder = invent_study(tmp_path/'s', depths=(0, 2), figures=False)
+    for name, test, valid in (('0', .99, .80), ('2', .90, .95)):
+        file = folder/f'shufflenetv2_100_{name}'/'metrics.json'
+        m = json.loads(file.read_text())
+        write_json(m | dict(accuracy=test, valid=m['valid'] | dict(accuracy=valid)), file)
+    text = Checked(study_report(folder).read_text()).text
+    assert 'with its last 2 layer groups fine-tuned is the best' in text and 'ShuffleNetV2_0 scores higher on the test part (0.990)' in text
+
+def test_differences_are_turned_the_right_way_round():
+    rows = [dict(metric='accuracy', a='x', b='best', difference=-.08, low=-.1, high=-.05, p=.001, p_holm=.01), dict(metric='accuracy', a='best', b='y', difference=-.01, low=-.03, high=.02, p=.6, p_holm=.6),
+            dict(metric='accuracy', a='best', b='z', difference=float('nan'), low=float('nan'), high=float('nan'), p=float('nan'), p_holm=float('nan')), dict(metric='accuracy', a='x', b='y', difference=.5, low=.4, high=.6, p=0, p_holm=0)]
+    real, unsure = difference_words(pd.DataFrame(rows), {'best'})
+    assert 'x by +0.080 (0.050–0.100; p\u00a0=\u00a00.010)' in real and 'y by −0.010 (−0.030 to 0.020; p\u00a0=\u00a00.600)' in unsure and 'z' not in real + unsure
+
+def test_sizes(tmp_path):
+    "Figures as heavy as X-ray noise makes them: a run stays below 2 MB, a study of six below 4"
+    noise = np.random.default_rng(0).integers(0, 255, (1440, 1080), dtype=np.uint8)
+    folder = invent_study(tmp_path/'s', depths=(0, 1, 2, 3, 4, 5), figures=False)
+    Image.fromarray(noise).save(tmp_path/'noise.png', compress_level=1)
+    for r in folder.glob('shuf*'):
+        for f in ('curves', 'confusion', 'roc', 'errors', 'gradcam', 'calibration'): Image.fromarray(noise[:700]).save(r/f'{f}.png', compress_level=1)
+    start = time.perf_counter()
+    assert report(folder/'shufflenetv2_100_5').stat().st_size < 4e6 and report(folder).stat().st_size < 8e6   # noise is twice as heavy as any X-ray
+    assert time.perf_counter() - start < 20
+
+@pytest.mark.parametrize('changes', [{}, dict(depth='all', pretrained=True, augment=True), dict(pretrained=False, data='a b/$x', split='split.csv', seed=3), dict(data="it's; rm -rf")])
+def test_the_command_says_what_the_config_says(changes):
+    "Read back by the command's own parser"
+    from xray_xfer import cli
+    config = dict(data='d', arch='resnet18', depth=1, pretrained='w s.pth sha256:ab', epochs=3, lr=[.003 / 3, .003], bs=32, wd=.02, dropout=.1, augment=False, size=96, resize='pad', valid=.15, test=.25, split=None, seed=0, split_seed=4, precision='fp32', device='cpu') | changes
+    words = shlex.split(command([config], 'the name').replace('\\\n', ''))   # as a shell joins the lines
+    assert words[:2] == ['xray_xfer', 'run']
+    got = vars(anno_parser(cli.run, prog='x').parse_args(words[2:]))
+    for k in config.keys() - {'lr', 'pretrained', 'split'}: assert got[k] == config[k], k
+    assert got['lr'] == config['lr'][1] and got['name'] == 'the name' and (got['split'] and got['split'].name) == config['split']
+    assert got['pretrained'] == (config['pretrained'] if isinstance(config['pretrained'], bool) else 'w s.pth')
+    words = shlex.split(command([config, config | dict(arch='resnet34', depth=2, pretrained=False)], 'out', study=True).replace('\\\n', ''))
+    got = vars(anno_parser(cli.study, prog='x').parse_args(words[2:]))
+    assert got['archs'] == ['resnet18', 'resnet34'] and str(got['out']) == 'out'
+    assert cli.weights_for(got['pretrained'], got['archs']) == dict(resnet18=config['pretrained'] if isinstance(config['pretrained'], bool) else 'w s.pth', resnet34=False) or not config['pretrained']
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(min_size=1), st.text())
+def test_any_text_survives(a, b):
+    text = to_xml(grid([a, 'n'], [[b, 1.5]], a), indent=False)
+    page = Checked(text)
+    assert ' '.join(text_of(b).split()) in ' '.join(page.text.split())
+    assert set(page.tags) == {'div', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'caption'} - (set() if a else {'caption'})
+    assert '\n' not in escaped(a) and not re.search(r'(?<!\\)[<`]', escaped(a))
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(alphabet=st.characters(exclude_categories=['Cs']), min_size=1, max_size=12), min_size=2, max_size=4, unique=True), st.text(max_size=20))
+def test_the_card_is_yaml_for_any_names(classes, data):
+    run = dict(config=dict(schema=1, xray_xfer='0.1.0', data=data, images=9, rejects=0, classes=classes, arch='resnet18', depth=1, pretrained=True, weights='timm/x', epochs=1, lr=[.001, .003], bs=2, wd=0., dropout=.1, augment=False, size=32, resize='squish',
+        mean=[.5] * 3, std=[.5] * 3, valid=.1, test=.2, split=None, seed=0, split_seed=0, precision='fp32', device='cpu'), metrics=dict(accuracy=.5, f1=.5, precision=.5, recall=.5, auc=None, n=9, missing=[classes[0]]), name='resnet18_1',
+        path=type('P', (), dict(name='p')), predictions=None, twins=None, calibration=None, controls=None, environment=None, timings=None, split=None, rejects=None, history=None, damaged=[])
+    text = card_text(run)
+    front = yaml.safe_load(text.split('---\n')[1])
+    assert front['license'] == 'unknown' and front['model-index'][0]['results'][0]['metrics'][0] == dict(type='accuracy', value=.5, name='Accuracy')
+    assert ModelCard(text).data.eval_results[0].metric_value == .5
+
+needs_browser = pytest.mark.skipif(chromium() is None, reason='no Chromium or Chrome on this machine: apt-get install chromium (or set XRAY_XFER_CHROMIUM)')
+
+@needs_browser
+def test_in_a_browser(hostile, bare):
+    "No complaint, no request, no missing image, nothing wider than the screen; readable in light and dark; printable"
+    pages = [report(hostile), report(hostile/'shufflenetv2_100_2'), report(bare)]
+    with Browser() as b:
+        for page in pages:
+            for width in (390, 1280):
+                b.open(page, width, dark=width == 390)
+                seen = b.look()
+                assert b.complaints == [] and b.requests == []
+                assert seen['window'] == width and seen['page'] <= width and seen['sticking'] == []
+                assert seen['broken'] == 0 and seen['mute'] == 0 and seen['links'] == 0
+                assert seen['images'] == dict(zip(pages, (9, 6, 0)))[page]
+                assert all(b - a <= 1 for a, b in zip(seen['headings'], seen['headings'][1:])), 'headings skip no level'
+                assert 'owned' not in b.js('document.title').split() and b.js('document.scripts.length') == 0
+                assert b.js(CONTRAST) >= 4.5
+            b.open(page, 700, paper=True)
+            assert b.look()['page'] <= 700 and b.js('getComputedStyle(document.querySelector("nav")).display') == 'none'
+        # the test can fail: what it looks for is found where it is
+        broken = hostile.parent/'broken.html'
+        broken.write_text('<!doctype html><img src="data:image/png;base64,AAAA"><a href="#x">x</a><div style="width: 2000px">wide</div><script>console.error(1)</script>')
+        b.open(broken, 390)
+        seen = b.look()
+        assert b.complaints and seen['page'] > 390 and seen['sticking'] and seen['broken'] == seen['mute'] == seen['links'] == 1
+
+# The lowest contrast (WCAG 2) of any text with what is behind it
+CONTRAST = '''(() => { const rgb = s => s.match(/[\\d.]+/g).map(Number), lum = c => { const f = c.slice(0, 3).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * f[0] + .7152 * f[1] + .0722 * f[2] };
+  const behind = e => { while (e) { const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3]) return c; e = e.parentElement } return [255, 255, 255] };
+  return Math.min(...[...document.querySelectorAll('main *, header *, nav *, footer *')].filter(e => [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim())).map(e => { const [a, b] = [lum(rgb(getComputedStyle(e).color)), lum(behind(e))].sort((x, y) => y - x); return (a + .05) / (b + .05) })) })()'''
+
+@needs_browser
+@pytest.mark.parametrize('seeds', [(0, 1)])
+def test_a_wide_study_in_a_browser(tmp_path, seeds):
+    "Many models, long names: the tables scroll, the page does not"
+    folder = invent_study(tmp_path/'s', seeds=seeds, depths=(0, 1, 2, 3, 'all'), figures=False, classes=['a very long class name ' * 4, 'w' * 90, 'c', 'd', 'e', 'f'])
+    with Browser() as b:
+        for width in (390, 1280):
+            b.open(report(folder), width)
+            seen = b.look()
+            assert b.complaints == [] and seen['page'] <= width and seen['sticking'] == []

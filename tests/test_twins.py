@@ -1,0 +1,179 @@
+"What the pages of `alike`, `neighbours` and `twins` cannot say: any groups hypothesis can think of, damaged caches, crowds, frames, and the split that comes after."
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+
+from xray_xfer.alike import compare, inside
+from xray_xfer.data import images_of
+from xray_xfer.demo import phantom
+from xray_xfer.neighbours import components
+from xray_xfer.pack import pack
+from xray_xfer.split import split_of
+from xray_xfer.twins import Twins, describe, find_twins, grouped, twins_json
+
+rng = np.random.default_rng(5)
+people = [phantom(c, rng, 224)[0] for c in ('Normal', 'COVID') for _ in range(4)]
+
+
+def packed(folder, images, size=224, resize='squish', **columns):
+    folder.mkdir(exist_ok=True)
+    for i, a in enumerate(images): Image.fromarray(a).save(folder/f'{i:04}.png', compress_level=1)
+    table = pd.DataFrame({'path': [str(folder/f'{i:04}.png') for i in range(len(images))], 'label': [('a', 'b')[i % 2] for i in range(len(images))], **columns})
+    return pack(images_of(table), size, resize, cache=folder.parent/'cache', quiet=True)
+
+
+def made(n, pairs, **columns):
+    "Twins as they would have been found, without images"
+    table = pd.DataFrame({'path': [f'/x/{i:03}.png' for i in range(n)], 'label': ['a', 'b']*(n//2) + ['a']*(n % 2), **columns})
+    frame = pd.DataFrame([(i, j, 'near', .9) for i, j in pairs], columns=['i', 'j', 'kind', 'correlation']).astype(dict(i=int, j=int, correlation=float))
+    return table, Twins(table, frame.assign(same_label=table.label.to_numpy()[frame.i] == table.label.to_numpy()[frame.j]), frame[:0], .8)
+
+
+tables = st.integers(1, 14).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=10),
+    st.lists(st.sampled_from([None, '', ' ', np.nan, 'P1', 'P2', 3, 'twins of 000.png']), min_size=n, max_size=n), st.randoms()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(tables)
+def test_a_group_is_what_twins_and_patients_connect_whatever_the_order(case):
+    n, pairs, own, random = case
+    pairs = [(min(p), max(p)) for p in pairs if p[0] != p[1]]
+    table, twins = made(n, pairs, group=pd.Series(own, dtype=object))
+    got = grouped(table, twins)
+    # an independent union: repeat until nothing changes
+    mine = [str(g) if isinstance(g, (str, int)) and str(g).strip() else None for g in own]
+    reach = [{i} | {j for j in range(n) if mine[i] is not None and mine[i] == mine[j]} for i in range(n)]
+    for a, b in pairs: reach[a].add(b); reach[b].add(a)
+    for _ in range(n):
+        for i in range(n): reach[i] = set().union(*(reach[j] for j in reach[i]))
+    for i in range(n):
+        assert (got.group[i] is None) == (len(reach[i]) == 1 and mine[i] is None)
+        for j in range(n):
+            if i != j and got.group[i] is not None: assert (got.group[i] == got.group[j]) == (j in reach[i])
+        if mine[i] is not None: assert got.group[i] in mine                      # the user's names win
+    order = list(range(n))
+    random.shuffle(order)
+    new = {old: k for k, old in enumerate(order)}
+    shuffled = table.iloc[order].reset_index(drop=True)
+    again = Twins(shuffled, twins.pairs.assign(i=twins.pairs.i.map(new), j=twins.pairs.j.map(new)), twins.almost, .8)
+    assert dict(zip(shuffled.path, grouped(shuffled, again).group)) == dict(zip(table.path, got.group))
+
+
+def test_the_index_of_the_table_does_not_matter():
+    table, twins = made(4, [(0, 2)])
+    table.index = [9, 9, 3, 1]
+    assert grouped(table, twins).group.tolist() == ['twins of 000.png', None, 'twins of 000.png', None]
+
+
+@pytest.mark.parametrize('crowd', [30, 54])
+def test_a_twin_never_crosses_the_split_even_where_a_group_is_larger_than_the_test_part(crowd):
+    n = 120
+    table, twins = made(n, [(0, 2*i) for i in range(1, crowd)] + [(k, k + 2) for k in range(61, 117, 4)])   # so many of the 60 a's are one group
+    assert any(f'one group holds {crowd} of the 60 images of a' in line for line in describe(twins))
+    table = grouped(table, twins)
+    parts = split_of(table, .2, .2)
+    for _, rows in table.groupby('group'): assert parts[rows.index].nunique() == 1
+    assert set(parts[table.label == 'a']) == {'train', 'valid', 'test'}
+
+
+def test_a_class_that_is_all_twins_is_a_clear_error():
+    table, twins = made(40, [(0, i) for i in range(2, 40, 2)])
+    with pytest.raises(ValueError, match="'a' has 20 images in 1 group"): split_of(grouped(table, twins))
+
+
+def test_labels_patients_and_parts_that_disagree_are_named():
+    table, twins = made(6, [(0, 1), (2, 4)], group=['P1', 'P2', 'P3', None, '', None], split=['train', 'test', 'train', 'train', 'train', 'test'])
+    text = '\n'.join(describe(twins))
+    assert '000.png (a) and 001.png (b)' in text and 'under two labels (correct one of each, or leave both out): 1' in text
+    assert 'in two groups of your own column (they become one): 1' in text and 'across the given split (its parts are not independent): 1' in text
+    out = twins_json(twins, grouped=False)
+    assert json.loads(json.dumps(out, allow_nan=False)) == out and 'not used' in out['note']
+    assert len(describe(made(3, [])[1])) == 1 and twins_json(made(3, [])[1])['groups'] == 0
+
+
+@pytest.mark.parametrize('damage', [lambda t: t[:-9], lambda t: '', lambda t: '[]', lambda t: t.replace('"n": 3', '"n": 4'), lambda t: t.replace('"exact"', '"near"'),
+                                    lambda t: '\0'*50, lambda t: '{"n": null}'])
+def test_a_damaged_result_is_noticed_and_made_again(tmp_path, damage):
+    p = packed(tmp_path/'x', [people[0], people[0], people[1]])
+    first = find_twins(p, quiet=True)
+    file, = (tmp_path/'cache'/'twins').iterdir()
+    file.write_text(damage(file.read_text()))
+    with pytest.warns(UserWarning, match='damaged'): again = find_twins(p, quiet=True)
+    assert again.pairs.equals(first.pairs) and not again.reused and find_twins(p).reused
+    assert [f.name for f in (tmp_path/'cache'/'twins').iterdir()] == [file.name]
+
+
+def test_identical_images_cost_no_comparisons(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr('xray_xfer.neighbours.compare', lambda *a: compared.append(a) or 0.)
+    flat = [np.full((224, 224), g, np.uint8) for g in (0, 0, 9, 255)]
+    with pytest.warns(UserWarning, match='61 of 70 images'): t = find_twins(packed(tmp_path/'x', [people[0]]*61 + flat + [*people[1:5], people[6]]), quiet=True)
+    assert (t.exact, len(t.pairs), t.n_groups) == (61, 61, 2) and not t.pairs.isna().any().any()
+    assert len(compared) <= 15     # six people are fifteen pairs
+
+
+@pytest.mark.parametrize('size', [8, 33, 96, 300])
+def test_the_groups_do_not_depend_on_the_size_that_is_trained_at(tmp_path, size):
+    crop = np.asarray(Image.fromarray(people[0]).resize((224, 224), box=(4, 9, 220, 221)))
+    t = find_twins(packed(tmp_path/'x', people + [crop], size), quiet=True)
+    assert t.pairs[['i', 'j']].values.tolist() == [[0, 8]] and len(t) == 9
+
+
+def test_few_images(tmp_path):
+    t = find_twins(packed(tmp_path/'x', people[:2]), quiet=True)
+    assert (len(t.pairs), t.groups.tolist(), t.note) == (0, [0, 1], 'no two of the 2 images are twins')
+
+
+def test_strangers_in_one_frame_stay_strangers_and_framed_twins_are_found(tmp_path):
+    wide = [np.asarray(Image.fromarray(a).resize((300, 200))) for a in people]
+    crop = np.asarray(Image.fromarray(wide[0]).resize((290, 200), box=(9, 0, 299, 197)))
+    t = find_twins(packed(tmp_path/'x', wide + [crop], resize='pad'), quiet=True)     # all between black bars
+    assert t.pairs[['i', 'j']].values.tolist() == [[0, 8]]
+    white = np.pad(np.asarray(Image.fromarray(people[0]).resize((180, 190))), ((30, 4), (12, 20)), constant_values=255)
+    t = find_twins(packed(tmp_path/'y', people + [white]), quiet=True)
+    assert t.pairs[['i', 'j']].values.tolist() == [[0, 8]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([8, 56, 113, 224]), st.sampled_from(['noise', 'flat', 'one pixel', 'half', 'rim']))
+def test_a_comparison_is_a_number_whatever_the_pixels(seed, size, kind):
+    r = np.random.default_rng(seed)
+    def image():
+        a = np.full((size, size), r.integers(256), np.uint8)
+        if kind == 'noise': return r.integers(0, 256, (size, size), dtype=np.uint8)
+        if kind == 'one pixel': a[tuple(r.integers(size, size=2))] = 255
+        if kind == 'half': a[:, :size//2] = r.integers(256)
+        if kind == 'rim': a[0] = a[:, -1] = r.integers(256)
+        return a
+    a, b = image(), image()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        c = compare(a, b)
+    top, bottom, left, right = inside(a)
+    assert -1 <= c <= 1 and -1 <= top < bottom <= 1 and -1 <= left < right <= 1
+
+
+def test_components_against_a_plain_search():
+    r = np.random.default_rng(0)
+    for _ in range(20):
+        pairs = r.integers(0, 30, (r.integers(0, 25), 2))
+        got, label = components(30, pairs), np.arange(30)
+        for _ in range(30):
+            for a, b in pairs: label[a] = label[b] = min(label[a], label[b])
+        assert ((got[:, None] == got) == (label[:, None] == label)).all()
+
+
+@pytest.mark.shared
+def test_every_pair_of_the_sheet_is_found_and_nothing_else(shared, tmp_path):
+    sheet = pd.read_csv(shared/'near_duplicates'/'groups.csv', dtype=str, keep_default_na=False)
+    table = images_of(pd.DataFrame(dict(path=[str(shared/'near_duplicates'/'COVID'/'images'/f) for f in sheet.file], label=['a', 'b']*(len(sheet)//2) + ['a']*(len(sheet) % 2))))
+    t = find_twins(pack(table, cache=tmp_path, quiet=True), quiet=True)
+    truth = sheet.group.where(sheet.group != '', sheet.file).to_numpy()
+    assert ((t.groups[:, None] == t.groups) == (truth[:, None] == truth)).all()
+    assert t.pairs.correlation.min() > .9
