@@ -60,6 +60,7 @@ def _settings(
     no_groups:bool=False, # Let near-duplicates and the table's groups fall into different parts of the split
     size:int=None, # Side of the square images in pixels (default: the arch's own, mostly 224)
     resize:Annotated[str, "Fit images to the square by 'squish' or by 'pad' with black", {'choices': ['squish', 'pad']}]='squish',
+    colour:bool=False, # Keep red, green and blue (default: grey, which a radiograph is)
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split:Path=None, # Use this saved split.csv instead

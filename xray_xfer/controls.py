@@ -22,7 +22,7 @@ from .folder import Run, load_model, load_run, read_json, write_json
 from .load import packed, parts_of
 from .loop import keep_buffers, resolve_device
 from .lungs import lungs_of
-from .pack import Pack
+from .pack import Pack, planes
 from .stats import intervals
 from .train import run as train_run
 from .verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, SHUFFLED, controls_figure, verdict
@@ -31,25 +31,26 @@ from .verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, SHUFFLED, con
 FILL = 0   # of what is blacked out: as dark as the air beside the patient
 
 def _border(pixels, lungs):
-    edge, n = np.ones(pixels.shape[1:], bool), max(1, round(pixels.shape[1]/16))
+    edge, n = np.ones(pixels.shape[-2:], bool), max(1, round(pixels.shape[-1]/16))
     edge[n:-n, n:-n] = False
     return np.where(edge, pixels, FILL).astype(np.uint8)
 
 def _coarse(pixels, lungs):
-    x = F.adaptive_avg_pool2d(torch.from_numpy(np.array(pixels[:, None], dtype=np.float32)), 8)
-    return F.interpolate(x, size=pixels.shape[1:], mode='bilinear')[:, 0].round().clamp(0, 255).byte().numpy()
+    x = F.adaptive_avg_pool2d(torch.from_numpy(np.array(planes(pixels), dtype=np.float32)), 8)
+    return F.interpolate(x, size=pixels.shape[-2:], mode='bilinear').round().clamp(0, 255).byte().reshape(pixels.shape).numpy()
 
-# each: pixels (n, size, size) uint8 and lungs (n, size, size) bool -> pixels
+def _paint(pixels, where): return np.where(where if pixels.ndim == 3 else where[:, None], FILL, pixels).astype(np.uint8)
+
+# each: pixels uint8 (n, size, size), or in colour (n, 3, size, size), and lungs (n, size, size) bool -> pixels
 CONTROLS = {INTACT: lambda pixels, lungs: np.array(pixels),
-            NO_LUNGS: lambda pixels, lungs: np.where(lungs, FILL, pixels).astype(np.uint8),
-            ONLY_LUNGS: lambda pixels, lungs: np.where(lungs, pixels, FILL).astype(np.uint8),
+            NO_LUNGS: _paint, ONLY_LUNGS: lambda pixels, lungs: _paint(pixels, ~lungs),
             BORDER: _border, COARSE: _coarse}
 
 # %% ../nbs/12_controls.ipynb #8e943604
 def _found(r, data, quiet):
     "The pack of `data`, the part of each row, and the run's test predictions in the order of the rows"
     c = r.config
-    p = packed(data, c['size'], c['resize'], quiet)
+    p = packed(data, c['size'], c['resize'], c['colour'], quiet)
     try: parts = np.asarray(parts_of(p, split=r.path/'split.csv'))
     except (ValueError, FileNotFoundError) as e: raise ValueError(f'{p.source} is not what {r.path} was trained on: {e}. Give the images of that run (it says they were {c["data"]})') from e
     test = r.predictions[r.predictions.part == 'test'].set_index('path')
@@ -63,7 +64,7 @@ def _logits(model, config, pixels, lungs, change, device, bs=64):
     out = []
     with torch.no_grad():
         for i in range(0, len(pixels), bs):
-            x = torch.from_numpy(change(pixels[i:i + bs], lungs[i:i + bs])).to(device)[:, None].float()/255
+            x = planes(torch.from_numpy(change(pixels[i:i + bs], lungs[i:i + bs]))).to(device).float()/255
             out.append(model(((x - mean)/std).contiguous(memory_format=torch.channels_last)).float().cpu())
     return torch.cat(out).numpy()
 

@@ -20,6 +20,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, precision
 
 from .data import relative_paths
 from .evaluate import display_name, softmax
+from .pack import planes
 from .report import BLUE, VERMILION
 
 # %% ../nbs/10d_looks.ipynb #3de00073
@@ -150,7 +151,7 @@ def calibration_figure(
 # %% ../nbs/10d_looks.ipynb #64a59786
 def _cell(ax, pixels, lines, edge):
     "One X-ray with its text above"
-    ax.imshow(pixels, cmap='gray', vmin=0, vmax=255, interpolation='antialiased')
+    ax.imshow(pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0), cmap='gray', vmin=0, vmax=255, interpolation='antialiased')
     ax.set_title('\n'.join(lines), fontsize=9.5, loc='left', pad=3, linespacing=1.15)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set(color=edge, linewidth=2.2)
@@ -163,7 +164,7 @@ def _verdict(r, classes):
 
 @_plain
 def errors_figure(
-    images, # (n, side, side) uint8, one for each test row of the predictions
+    images, # uint8 (n, side, side) or (n, 3, side, side), one for each test row of the predictions
     predictions:pd.DataFrame, # As `judged` takes them
     classes:Sequence, # Class names in the order of the logits
     title:str='', # Which model, on what
@@ -230,7 +231,7 @@ def picks(
 @_plain
 def gradcam_figure(
     model, # As `grad_cam` takes it
-    images, # (n, side, side) uint8, one for each test row of the predictions
+    images, # uint8 (n, side, side) or (n, 3, side, side), one for each test row of the predictions
     predictions:pd.DataFrame, # As `judged` takes them
     classes:Sequence, # Class names in the order of the logits
     mean:Sequence, # Normalisation of the three channels, for pixels in 0..1
@@ -244,7 +245,7 @@ def gradcam_figure(
         j, _ = judged(predictions, classes)
         most = j[j.true != j.called].true.value_counts().reindex(most, fill_value=0).nlargest(8).index.sort_values()
     chosen = chosen[chosen.true.isin(most)]
-    px = torch.from_numpy(np.stack([images[i] for i in chosen.index]))[:, None].expand(-1, 3, -1, -1)
+    px = planes(torch.from_numpy(np.stack([images[i] for i in chosen.index]))).expand(-1, 3, -1, -1)
     x = (px.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     device, note = next(model.parameters()).device, ''
     try:

@@ -108,5 +108,5 @@ def lungs_of(
             i, reason = next(iter(why.items()))
             note = f"{len(why)} of {len(rows)} masks cannot be used (first: {Path(given[i]).name}: {reason})" + (': these images get the automatic lung box.' if kind == MASKS else ': every image gets the automatic lung box.')
             warnings.warn(note, stacklevel=2)
-    for i in range(len(rows)) if kind == BOX else why: lungs[i] = box_mask(lung_box(pack.pixels[rows[i]]), pack.size)
+    for i in range(len(rows)) if kind == BOX else why: lungs[i] = box_mask(lung_box(pack.grey(rows[i:i + 1])[0]), pack.size)
     return lungs, kind, note

@@ -113,6 +113,7 @@ def study(
     pretrained=True, # As in `run`, one value for all or a mapping {arch: value}
     size:int=None, # Side of the square images in pixels; default each arch's own
     resize:str=None, # 'squish' to the square (the default), or 'pad' with black
+    colour:bool=None, # Keep red, green and blue; default grey
     out:str|Path='study', # Folder of the tables and of the runs' folders
     controls:bool=False, # Ask each run the controls for shortcuts, see `xray_xfer.controls`; takes about as long again
     quiet:bool=False, # No progress, no lines
@@ -138,15 +139,15 @@ def study(
     packs, runs = {}, []
     deepest = max((d for d in depths if isinstance(d, int)), default=None)   # its features serve the shallower depths too
     for i, (a, d, s) in enumerate(jobs):
-        fit = fitting(data, a, size, resize)
+        fit = fitting(data, a, size, resize, colour)
         if fit not in packs: packs[fit] = packed(table, *fit, quiet, source)
         _say(f'[{i + 1}/{len(jobs)}] {display_name(a)} depth {d}' + f' seed {s}' * (len(seeds) > 1), quiet)
-        runs.append(run(packs[fit], a, d, pretrained=weights[a], seed=s, size=size, resize=resize, out=out, quiet=quiet, **dict(deepest=deepest) | settings))
+        runs.append(run(packs[fit], a, d, pretrained=weights[a], seed=s, size=size, resize=resize, colour=colour, out=out, quiet=quiet, **dict(deepest=deepest) | settings))
     if controls:
         for r in runs:
             if load_controls(r.path) is None:
                 _say(f'controls of {r.path.name}', quiet)
-                ask_controls(r, packs[fitting(data, r.arch, size, resize)], quiet=quiet)
+                ask_controls(r, packs[fitting(data, r.arch, size, resize, colour)], quiet=quiet)
                 run_report(r.path)
                 model_card(r.path)
     res = Study(out, runs)

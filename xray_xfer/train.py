@@ -60,7 +60,7 @@ def _data_digest(p, parts):
     "What the images are, whatever folder and time they have: pixels, relative paths, labels, groups, parts"
     crc = read_json(p.path/'pack.json')['crc32']['pixels']
     groups = p.table['group'].fillna('') if 'group' in p.table else ()
-    return _digest(crc, p.size, p.resize, *relative_paths(p.table), *p.table.label, *groups, *parts)
+    return _digest(crc, p.size, p.resize, *['colour'] * p.colour, *relative_paths(p.table), *p.table.label, *groups, *parts)
 
 def run_name(arch:str, depth:int|str, seed:int=0)->str:
     "The folder of a run that was given no name"
@@ -130,6 +130,7 @@ def run(
     deepest:int=None, # A depth of the same study whose features are there or will be needed: made first, and this depth's from them
     size:int=None, # Side of the square images in pixels; default the arch's own
     resize:str=None, # 'squish' to the square (the default), or 'pad' with black
+    colour:bool=None, # Keep red, green and blue; default grey, which a radiograph is
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split:str|Path=None, # A saved `split.csv` to use instead
@@ -158,11 +159,11 @@ def run(
     if not valid or not test: raise ValueError(f'valid={valid}, test={test}: a run needs both parts, the one to choose the epoch and the other to judge it')
     path = _place(out, run_name(arch, depth, seed) if name is None else name)
     sweep(path.parent)
-    size, resize = fitting(data, arch, size, resize)
+    size, resize, colour = fitting(data, arch, size, resize, colour)
     table = data.table if isinstance(data, Pack) else images_of(data)
     # built before the images are decoded, which may take a minute: a wrong depth or file is known at once
     with timer('build'), no_random(seed, reproducible=False): model = build(arch, depth, table.label.nunique(), pretrained, dropout, size)
-    p = packed(data if isinstance(data, Pack) else table, size, resize, quiet, source_name(data))
+    p = packed(data if isinstance(data, Pack) else table, size, resize, colour, quiet, source_name(data))
     timer.seconds['pack'] = round(p.seconds, 3)   # of making or opening it; a study does so once for all its runs
     with timer('twins'): p, twins = _grouped(p, groups, quiet)
     with timer('split'): parts = parts_of(p, valid, test, split_seed, split)
@@ -171,7 +172,7 @@ def run(
         config = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), rejects=len(p.rejects), classes=classes,
             data_digest=_data_digest(p, parts), arch=arch, depth=depth, pretrained=_pretrained_name(pretrained),
             weights=model.weights, left_out=model.left_out, epochs=epochs, lr=list(lrs), bs=bs, wd=wd, dropout=dropout, augment=augment, views=views, cache=cache, features=features, backend=backend,
-            size=p.size, resize=p.resize, mean=norm['mean'], std=norm['std'], valid=valid, test=test, split=split and Path(split).name, groups=groups,
+            size=p.size, resize=p.resize, colour=p.colour, mean=norm['mean'], std=norm['std'], valid=valid, test=test, split=split and Path(split).name, groups=groups,
             seed=seed, split_seed=split_seed, precision=precision, device=device)
         done = finished(path, config, overwrite)
         if done:

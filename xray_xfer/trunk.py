@@ -16,9 +16,11 @@ from contextlib import nullcontext
 import numpy as np, torch
 from torch import nn
 
+from .pack import planes
+
 # %% ../nbs/07b_trunk.ipynb #3f39635a
 class FromPixels(nn.Module):
-    "A trunk that takes uint8 grey pixels (n, size, size), and gives its feature maps with the channels last: (n, h, w, c)"
+    "A trunk that takes a pack's pixels, uint8 (n, size, size) or (n, 3, size, size), and gives its feature maps with the channels last: (n, h, w, c)"
     def __init__(self,
         trunk:nn.Module, # Normalised images (n, 3, size, size) → tuple of tensors; of `cut` or `bridge`
         mean:list, # Of each channel, pixels in 0..1
@@ -28,7 +30,7 @@ class FromPixels(nn.Module):
         self.trunk = trunk
         for name, v in dict(mean=mean, std=std).items(): self.register_buffer(name, torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1))
     def forward(self, pixels):
-        x = pixels[:, None].float() / 255
+        x = planes(pixels).float() / 255
         return _channels_last(self.trunk((x - self.mean) / self.std))
 
 class FromFeatures(nn.Module):
@@ -63,10 +65,10 @@ def _onnx(module, example):
     names = [f'in{i}' for i in range(len(example))]
     with torch.no_grad(): outs = [f'out{i}' for i in range(len(module(*example)))]
     file = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():   # of the exporter's age: the newer one takes three times as long
         # where it fails it prints the whole graph; not into what a command prints for its user
         if divert := getattr(torch._C, '_jit_set_onnx_log_output_stream', None): divert('stderr')
-        warnings.simplefilter('ignore')   # this exporter is the older one, and three times as fast as the newer, which follows if it fails
+        warnings.simplefilter('ignore')
         torch.onnx.export(module, example, file, dynamo=False, input_names=names, output_names=outs, opset_version=17,
                           dynamic_axes={n: {0: 'n'} for n in names + outs})
     return file.getvalue()
@@ -137,7 +139,7 @@ class Engine:
         if not self.error <= tolerance: raise ArithmeticError(f'its features differ from those of PyTorch by {self.error:.1e}, and {tolerance:.0e} is allowed')
 
     def __call__(self,
-        *arrays, # uint8 pixels (n, size, size), or features (n, …), one array for each input
+        *arrays, # A pack's pixels, or features (n, …), one array for each input
     ): # Yields tuples of tensors, in the order of the rows
         "Run over all rows, a few batches ahead of the caller"
         n, b = len(arrays[0]), self.run.batch

@@ -90,7 +90,7 @@ def find_twins(
     if not isinstance(near, Real) or isinstance(near, bool) or not STOP < near <= 1:
         raise ValueError(f'near={near!r}: give a correlation above {STOP} and at most 1, such as {NEAR}; strangers reach {STOP}')
     home = pack.path.parent.parent
-    if pack.size < SIZE: pack = packed(pack.table, SIZE, pack.resize, home, quiet=quiet)
+    if pack.size < SIZE or pack.colour: pack = packed(pack.table, max(pack.size, SIZE), pack.resize, cache=home, quiet=quiet)   # in grey
     n, near = len(pack), float(near)
     path = home/'twins'/f'{pack.key}-{MATCHER}-{near:g}.json'
     found = None

@@ -132,7 +132,7 @@ def with_controls(
 # %% ../nbs/11b_verdict.ipynb #f071f7fa
 def controls_figure(
     c:dict, # What `controls` returns, or controls.json holds
-    examples:dict, # Control -> (n, size, size) uint8: the same one or two images under each
+    examples:dict, # Control -> uint8 (n, size, size) or (n, 3, size, size): the same one or two images under each
     labels:list, # The classes of these images
     title:str='', # Which model, on which images
 )->Figure: # 8 inches wide
@@ -143,7 +143,7 @@ def controls_figure(
     for j, (name, images) in enumerate(examples.items()):
         for i, (image, label) in enumerate(zip(images, labels)):
             ax = fig.add_subplot(grid[i, j])
-            ax.imshow(image, cmap='gray', vmin=0, vmax=255, interpolation='nearest')
+            ax.imshow(image if image.ndim == 2 else image.transpose(1, 2, 0), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
             ax.set(xticks=[], yticks=[])
             if not i: ax.set_title(name, fontsize=10)
             if not j: ax.set_ylabel(label if len(label) < 17 else label[:15] + '…', fontsize=9, parse_math=False)

@@ -156,6 +156,7 @@ def command(
     low, high = c['lr']
     options = [['--lr', repr(high)]] + [[f"--{k.replace('_', '-')}", str(c[k])] for k in _OPTIONS if c.get(k) is not None and len(of(k)) == 1]
     if c.get('augment'): options.append(['--augment'])
+    if c.get('colour'): options.append(['--colour'])
     if c.get('groups') is False: options.append(['--no-groups'])
     if c.get('cache') is False: options.append(['--no-cache'])
     options += [[f'--{k}', str(c[k])] for k, usual in dict(views=1, features='float16', backend='auto').items() if c.get(k, usual) != usual]
@@ -171,7 +172,7 @@ def command(
 
 def _call(c, configs, folder):
     "The same as a call in Python, which can say two learning rates"
-    keep = ('epochs', 'bs', 'wd', 'dropout', 'augment', 'size', 'resize', 'valid', 'test', 'split', 'groups', 'cache', 'views', 'features', 'backend', 'seed', 'split_seed', 'precision', 'device')
+    keep = ('epochs', 'bs', 'wd', 'dropout', 'augment', 'size', 'resize', 'colour', 'valid', 'test', 'split', 'groups', 'cache', 'views', 'features', 'backend', 'seed', 'split_seed', 'precision', 'device')
     own = {k: c[k] for k in keep if c.get(k) is not None and not (configs and k == 'seed')} | dict(lr=tuple(c['lr']), pretrained=c['pretrained'] if isinstance(c['pretrained'], bool) else _pretrained(c))
     if configs: first = ', '.join(repr(list(dict.fromkeys(x[k] for x in configs))) for k in ('arch', 'depth', 'seed'))
     else: first = f"{c['arch']!r}, {c['depth']!r}"

@@ -1,0 +1,78 @@
+"Colour, where a data set means something by it: four classes that differ in nothing but their hue."
+import numpy as np, pytest
+from PIL import Image
+
+from xray_xfer.controls import CONTROLS, controls
+from xray_xfer.data import images_of
+from xray_xfer.demo import draw
+from xray_xfer.feed import feed, logits_of
+from xray_xfer.load import packed, parts_of
+from xray_xfer.models import stats
+from xray_xfer.page import report
+from xray_xfer.pack import decode, pack
+from xray_xfer.train import run
+from xray_xfer.twins import find_twins
+
+HUES = {'COVID': (1, .3, .3), 'Normal': (.3, 1, .3), 'Lung_Opacity': (.3, .3, 1), 'Viral Pneumonia': (1, 1, .3)}
+LUMA = np.array([.299, .587, .114])
+
+@pytest.fixture(scope='module')
+def tinted(tmp_path_factory):
+    "Phantoms of one class under four names, each in a hue of the same luma"
+    folder = draw(tmp_path_factory.mktemp('colour')/'tinted', n=120, size=64)
+    normal = sorted((folder/'Normal'/'images').iterdir())
+    for label, hue in HUES.items():
+        for i, f in enumerate(sorted((folder/label/'images').iterdir())):
+            with Image.open(normal[(i + 7*list(HUES).index(label)) % len(normal)]) as im: a = np.asarray(im.convert('L')).astype(float)
+            Image.fromarray((a[..., None]*np.array(hue)/(LUMA @ hue)*.4).clip(0, 255).round().astype(np.uint8)).save(folder/f'{label}-{i}.png')
+    for label in HUES:
+        for i, f in enumerate(sorted((folder/label/'images').iterdir())): (folder/f'{label}-{i}.png').replace(f)
+    return folder
+
+SMALL = dict(arch='resnet10t', depth=1, pretrained=False, size=64, epochs=3, bs=16, groups=False, quiet=True)
+
+def test_colour_is_seen_only_where_it_is_asked_for(tinted, tmp_path):
+    grey = run(tinted, **SMALL, name='grey', out=tmp_path)
+    seen = {name: run(tinted, **SMALL, colour=True, name=name, out=tmp_path, **kw) for name, kw in dict(cached=dict(), images=dict(cache=False), views=dict(views=2)).items()}
+    assert grey.metrics['accuracy'] < .6 and not grey.config['colour']
+    assert all(r.metrics['accuracy'] > .9 and r.config['colour'] for r in seen.values())
+    assert '--colour' in report(seen['cached'].path).read_text() and 'red, green and blue' in (seen['cached'].path/'MODEL_CARD.md').read_text()
+    asked = controls(seen['cached'], tinted, shuffled=False, quiet=True)   # a hue is no finding in the lungs
+    assert asked['verdict'] == 'elsewhere'
+
+def test_cached_colour_is_uncached_colour(tinted):
+    from xray_xfer.models import build
+    p, norm = packed(images_of(tinted), 64, colour=True, quiet=True), stats('resnet10t')
+    model = build('resnet10t', 1, pretrained=False, size=64)
+    a, b = (feed(model, p, parts_of(p), norm, quiet=True, **kw) for kw in (dict(), dict(cache=False)))
+    assert (a.trains_on, b.trains_on) == ('features', 'images')
+    x, y = logits_of(a.net, a.dls[2]), logits_of(b.net, b.dls[2])
+    assert np.allclose(x, y, atol=2e-3*abs(y).max()) and np.ptp(y, axis=0).max() > 0
+
+def test_what_looks_at_structure_sees_grey(tinted):
+    table = images_of(tinted)
+    p, grey = pack(table, 64, colour=True, quiet=True), pack(table, 64, quiet=True)
+    assert abs(p.grey(np.arange(len(p))).astype(int) - grey.pixels).max() <= 1
+    assert find_twins(p, quiet=True).pairs.equals(find_twins(grey, quiet=True).pairs)
+
+def test_controls_paint_every_channel():
+    pixels, lungs = np.random.default_rng(0).integers(1, 255, (2, 3, 32, 32), dtype=np.uint8), np.zeros((2, 32, 32), bool)
+    lungs[:, 8:20, 10:25] = True
+    grey = pixels[:, 0]
+    for change in CONTROLS.values():
+        assert change(pixels, lungs).shape == pixels.shape and change(pixels, lungs).dtype == np.uint8
+        assert (change(pixels, lungs)[:, 0] == change(grey, lungs)).all()
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16'])
+@pytest.mark.parametrize('resize', ['squish', 'pad'])
+def test_any_mode_has_three_planes(tmp_path, mode, resize):
+    a = np.arange(64*48).reshape(48, 64) % 200
+    im = Image.fromarray(a.astype(np.uint16)*257) if mode == 'I;16' else Image.fromarray(a.astype(np.uint8)).convert('L').convert(mode)
+    im.save(tmp_path/'a.png')
+    got, grey = decode(tmp_path/'a.png', 32, resize, True), decode(tmp_path/'a.png', 32, resize)
+    assert got.shape == (3, 32, 32) and got.flags.c_contiguous and abs(got.astype(int) - grey).max() <= 1   # grey in, grey out
+
+def test_a_colour_pack_is_not_taken_for_a_grey_one(tinted):
+    p = pack(images_of(tinted), 64, colour=True, quiet=True)
+    with pytest.raises(ValueError, match='colour=False for a pack of size 64'): packed(p, 64, colour=False)
+    with pytest.raises(ValueError, match='give True or False'): pack(images_of(tinted), 64, colour='yes')
