@@ -73,7 +73,7 @@ def _fastai(s, tuned):
         keep = np.random.default_rng(0).random(len(parts)) < share
         keep |= parts == 'test'
         table, parts = table[keep].reset_index(drop=True), parts[keep]
-    set_seed(0)
+    set_seed(s['seed'])
     dls, test = _loaders(table, parts, s['size'], norm, s['bs'], s['workers'])
     learn = _learner(s, dls, tuned)
     ready = time.perf_counter()
@@ -87,10 +87,10 @@ def _fastai(s, tuned):
 
 def _ours(s):
     "One model, or a study, by this package"
-    kw = dict(pretrained=s['pretrained'], epochs=s['epochs'], bs=s['bs'], lr=s['lr'], size=s['size'], split=s['split_csv'], groups=False, out=s['out'], device=s['device'], quiet=True)
+    kw = dict(pretrained=s['pretrained'], epochs=s['epochs'], bs=s['bs'], lr=s['lr'], size=s['size'], split=s['split_csv'], seed=s['seed'], groups=False, out=s['out'], device=s['device'], quiet=True)
     start = time.perf_counter()
     if s['depth'] is not None: runs = [run(s['data'], s['arch'], s['depth'], **kw)]
-    else: runs = study(s['data'], s['arch'], s['depths'], **kw).runs
+    else: runs = study(s['data'], s['arch'], s['depths'], seeds=kw.pop('seed'), **kw).runs
     whole = time.perf_counter() - start - sum(r.timings.get('figures', 0.) for r in runs)
     phases = {k: sum(r.timings.get(k, 0.) for r in runs) for k in ('features', 'train', 'evaluate')}
     return dict(setup=whole - phases['train'] - phases['evaluate'], train=phases['train'], evaluate=phases['evaluate'], features=phases['features'],
@@ -147,6 +147,7 @@ def bench(
     ways=WAYS, # Which of stock, tuned, cold, warm
     epochs:int=10, # Of one-cycle training
     timed:dict=None, # {arch or 'arch depth': epochs, or a share of one} that the baselines are really trained; their time is scaled, and no accuracy shown
+    seeds=(0,), # Training seeds: the first is timed; the others are for the accuracy of models whose baselines are trained in full
     bs:int=64, # Of all but the tuned baseline
     lr:float=2e-3, # Of the head
     size:int=None, # Pixels; default the arch's own
@@ -176,7 +177,7 @@ def bench(
             spec = common | dict(arch=a, pretrained=_absolute(weights.get(a, True)), size=size or stats(a)['size'], bs=bs)
             jobs = [(w, d) for d in depths for w in ways if w in ('stock', 'tuned')] + [(w, d) for d in depths for w in ways if w in ('cold', 'warm')] + [(w, None) for w in ways if w in ('cold', 'warm')]
             for way, d in jobs:
-                s = spec | dict(way=way, depth=d, depths=list(depths), timed=epochs, workers=None)
+                s = spec | dict(way=way, depth=d, depths=list(depths), timed=epochs, workers=None, seed=seeds[0])
                 if way in ('stock', 'tuned'): s['timed'] = min(epochs, timed.get(f'{a} {d}', timed.get(a, epochs)))
                 if way == 'tuned':
                     if a not in chosen: chosen[a] = _job(s | dict(way='try', tries=tries), tmp, quiet)   # at the first depth, for all
@@ -187,15 +188,17 @@ def bench(
                     if way == 'warm' and 'cold' not in ways: _job(s | dict(way='cold', out=str(tmp/f'first {a} {d}')), tmp, quiet)
                 r = _job(s, tmp, quiet)
                 full = s['timed'] == epochs
-                row = dict(arch=a, depth='study' if d is None else d, way=way, bs=s['bs'], workers=s['workers'], epochs_timed=s['timed'], **r | (dict() if full else dict(accuracy=None)))
+                again = list(seeds[1:]) if d is not None and way != 'warm' and timed.get(f'{a} {d}', timed.get(a, epochs)) >= epochs else []
+                found = [r['accuracy']] + [_job(s | dict(seed=k, out=s.get('out', '') + f' {k}'), tmp, quiet)['accuracy'] for k in again]
+                row = dict(arch=a, depth='study' if d is None else d, way=way, bs=s['bs'], workers=s['workers'], epochs_timed=s['timed'], **r | dict(accuracy=float(np.mean(found)) if full else None, seeds=found if full else []))
                 rows.append(row)
                 say(f"{display_name(a)} {'study' if d is None else 'depth ' + str(d)}, {way}: {r['whole']:.1f} s{'' if full else ' (scaled)'}, {r['images_per_second']:.0f} images/s in training, "
-                    f"peak {r['peak_gb']:.1f} GB" + (f", accuracy {r['accuracy']:.4f}" if full else ''))
+                    f"peak {r['peak_gb']:.1f} GB" + (f", accuracy {', '.join(f'{x:.4f}' for x in found)}" if full else ''))
                 if way == 'warm' or (way == 'cold' and 'warm' not in ways):
                     shutil.rmtree(s['cache'], ignore_errors=True)
     env = environment('cuda' if torch.cuda.is_available() else 'cpu')
     res = dict(date=date.today().isoformat(), images=len(table), parts={k: int((np.asarray(parts) == k).sum()) for k in ('train', 'valid', 'test')}, epochs=epochs, lr=lr,
-               rows=rows, ratios=ratios(rows), chosen=chosen, environment=env)
+               seeds=list(seeds), rows=rows, ratios=ratios(rows), chosen=chosen, environment=env)
     out = Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out/'bench.json') as f: write_json(res, f)
@@ -233,6 +236,8 @@ def _where(res):
     return (f"{e['device_name']}, {e['cores']} cores, {e['device']}; Python {e['python']}, torch {v['torch']}, fastai {v['fastai']}, timm {v['timm']}; {res['images']:,} images "
             f"({res['parts']['test']} in the test part), {res['epochs']} epochs; {res['date']}")
 
+def _range(seeds): return f" ({min(seeds):.4f}–{max(seeds):.4f}, {len(seeds)} seeds)" if len(seeds) > 1 else ''
+
 def bench_text(
     res:dict, # Of a `bench`
 )->str: # Markdown
@@ -243,7 +248,7 @@ def bench_text(
         scaled = '' if r['epochs_timed'] == res['epochs'] else f" ({r['epochs_timed']} of {res['epochs']} epochs timed, scaled)"
         name = f"{display_name(r['arch'])} {'study' if r['depth'] == 'study' else 'depth ' + str(r['depth'])}"
         lines.append(f"| {name} | {r['way']}{scaled} | {r['bs']} | {'default' if r['workers'] is None and r['way'] == 'stock' else '' if r['workers'] is None else r['workers']} | {r['setup']:.1f} | {r['train']:.1f} | {r['evaluate']:.1f} | "
-                     f"{r['whole']:.1f} | {r['images_per_second']:.0f} | {r['peak_gb']:.1f} | {'' if r['depth'] == 'study' else f(r['accuracy'], '.4f')} |")
+                     f"{r['whole']:.1f} | {r['images_per_second']:.0f} | {r['peak_gb']:.1f} | {'' if r['depth'] == 'study' else f(r['accuracy'], '.4f') + _range(r.get('seeds', ()))} |")
     lines += ['', '| case | stock, s | tuned, s | cold, s | warm, s | stock / cold | tuned / cold | stock / warm | tuned / warm |', '|---|' + '---:|' * 8]
     for r in res['ratios']: lines.append(f"| {r['case']} | " + ' | '.join(f(r[w], ',.1f') for w in WAYS) + ' | ' + ' | '.join(f(r[k], '.1f') + '×' * (r[k] is not None) for k in ('stock/cold', 'tuned/cold', 'stock/warm', 'tuned/warm')) + ' |')
     return '\n'.join(lines) + f'\n\n{_where(res)}\n'

@@ -225,6 +225,7 @@ def bench(
     ways:Annotated[str, 'Which of stock, tuned, cold, warm', {'nargs': '+'}]=('stock', 'tuned', 'cold', 'warm'),
     epochs:int=10, # Epochs of each training
     timed:Annotated[str, 'Train the baselines of an arch for fewer epochs, or a share of one, ARCH=EPOCHS or "ARCH DEPTH=EPOCHS", and scale the time; no accuracy is shown then', {'nargs': '+'}]=(),
+    seeds:Annotated[int, 'Training seeds: the first is timed, the others are for the accuracy of models whose baselines are trained in full', {'nargs': '+'}]=(0,),
     device:str='auto', # auto, cuda, cuda:1, mps or cpu
     out:Path='bench', # Folder of bench.json, bench.md and bench.png
     quiet:bool=False, # No lines while it runs
@@ -233,7 +234,7 @@ def bench(
     from xray_xfer.bench import bench, bench_text
     try: epochs_of = {k: float(v) for k, v in (t.split('=', 1) for t in timed)}
     except ValueError: raise ValueError(f"--timed {' '.join(timed)}: give ARCH=EPOCHS, such as efficientnet_b0=1") from None
-    print(bench_text(bench(data, archs, depths, weights_for(pretrained, archs), ways, epochs, epochs_of, device=device, out=out, quiet=quiet)))
+    print(bench_text(bench(data, archs, depths, weights_for(pretrained, archs), ways, epochs, epochs_of, seeds=seeds, device=device, out=out, quiet=quiet)))
     print(f'bench.json, bench.md and bench.png are in {out}')
 
 # %% ../nbs/15_cli.ipynb #71d0b082
