@@ -1,0 +1,193 @@
+"""What the pages claim beside `xray_xfer bench`, measured: python benchmarks/measure.py WHAT FOLDER --pretrained WEIGHTS
+
+  agreement  test accuracy from cached features against training on images, three depths, three seeds
+  views      what k fixed views of each training image buy and cost, three seeds
+  memory     anonymous memory and seconds of each phase for 1, 4, 16, 64 and 100 thousand images (by repetition)
+  parts      packing, trunk, bootstrap and twins against their yardsticks
+
+FOLDER holds a folder a class, WEIGHTS is a file for shufflenetv2_100. Writes benchmarks/WHAT.json and .md, and memory.png. Run it alone:
+two PyTorch processes on two cores slow each other down twentyfold."""
+import argparse, json, os, shutil, subprocess, sys, tempfile, threading, time
+from datetime import date
+from pathlib import Path
+
+HERE, ARCH = Path(__file__).parent, 'shufflenetv2_100'
+
+def table(rows, head):
+    "Rows of texts as Markdown"
+    return '\n'.join(['| ' + ' | '.join(head) + ' |', '|---' + '|---:' * (len(head) - 1) + '|', *('| ' + ' | '.join(map(str, r)) + ' |' for r in rows)])
+
+def write(what, res, text):
+    "The JSON with where and when it was measured, and the Markdown"
+    from xray_xfer.folder import environment
+    e = environment()
+    v = e['versions']
+    where = (f"{e['device_name']}, {e['cores']} cores, {e['threads']} threads; Python {e['python']}, torch {v['torch']}, fastai {v['fastai']}, timm {v['timm']}; {date.today()}; "
+             f"`python benchmarks/measure.py {what}`")
+    (HERE/f'{what}.json').write_text(json.dumps(dict(res, environment=e, date=str(date.today())), indent=1) + '\n')
+    (HERE/f'{what}.md').write_text(f'{text}\n\n{where}\n')
+    print(f'{text}\n\n{where}')
+
+def spread(values): return f'{sum(values) / len(values):.4f} ({min(values):.4f}–{max(values):.4f})'
+
+def agreement(a):
+    from xray_xfer.data import images_of
+    from xray_xfer.pack import pack
+    from xray_xfer.train import run
+    p, rows, acc = pack(images_of(a.folder)), [], {}
+    ways = {'features, by default': {}, 'features, float32 by PyTorch': dict(features='float32', backend='torch'), 'images': dict(cache=False)}
+    with tempfile.TemporaryDirectory() as out:
+        for depth in a.depths:
+            for way, kw in ways.items():
+                found = [run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, seed=s, name=f'{depth}{way}{s}', out=out, quiet=True, **kw) for s in a.seeds]
+                acc[f'{depth} {way}'] = [r.metrics['accuracy'] for r in found]
+                seconds = sum(r.timings['train'] for r in found) / len(found)
+                rows.append([depth, way, spread(acc[f'{depth} {way}']), f"{100 * sum(x - y for x, y in zip(acc[f'{depth} {way}'], acc.get(f'{depth} images', acc[f'{depth} {way}']))) / len(found):+.2f}", f'{seconds:.0f}'])
+                print(rows[-1], acc[f'{depth} {way}'], file=sys.stderr, flush=True)
+    for r in rows: r[3] = f"{100 * (sum(acc[f'{r[0]} {r[1]}']) - sum(acc[f'{r[0]} images'])) / len(a.seeds):+.2f}"
+    write('agreement', dict(accuracy=acc, seeds=a.seeds, epochs=a.epochs, images=len(p), test=found[0].metrics['n']),
+          table(rows, ['depth', 'trained on', 'test accuracy: mean (range)', 'less images, points', 'training, s']) + f"\n\n{len(p):,} images, {found[0].metrics['n']:,} in the test part, {a.epochs} epochs, seeds {a.seeds}.")
+
+def views(a):
+    from xray_xfer.data import images_of
+    from xray_xfer.pack import pack
+    from xray_xfer.train import run
+    p, rows, res = pack(images_of(a.folder)), [], {}
+    with tempfile.TemporaryDirectory() as out:
+        for depth in a.depths:
+            for k in (1, 2, 4, 8):
+                cold = run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, views=k, seed=a.seeds[0], name=f'{depth} {k} {a.seeds[0]}', out=out, quiet=True)
+                found = [cold] + [run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, views=k, seed=s, name=f'{depth} {k} {s}', out=out, quiet=True) for s in a.seeds[1:]]
+                keep = {m: [r.metrics[m] for r in found] for m in ('accuracy', 'auc', 'loss')}
+                res[f'{depth} {k}'] = keep | dict(features=cold.timings['features'], train=[r.timings['train'] for r in found])
+                rows.append([depth, k, *map(spread, keep.values()), f"{cold.timings['features']:.0f}", f"{sum(r.timings['train'] for r in found) / len(found):.0f}"])
+                print(rows[-1], file=sys.stderr, flush=True)
+    write('views', dict(rows=res, seeds=a.seeds, epochs=a.epochs, images=len(p), test=found[0].metrics['n']),
+          table(rows, ['depth', 'views', 'test accuracy: mean (range)', 'AUC', 'cross-entropy', 'features made, s', 'training, s']) + f"\n\n{len(p):,} images, {found[0].metrics['n']:,} in the test part, {a.epochs} epochs, seeds {a.seeds}. The features of view 1 serve all k at the same depth, so each row made only what the rows above had not.")
+
+CHILD = '''
+import json, sys, threading, time
+a = json.loads(sys.argv[1])
+def anon(): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon')) / 1e6
+import torch
+from xray_xfer.study import study
+start, peak, stop = anon(), [0.], threading.Event()
+def watch():
+    while not stop.wait(.05): peak[0] = max(peak[0], anon())
+threading.Thread(target=watch, daemon=True).start()
+began = time.perf_counter()
+s = study(a['folder'], a['arch'], a['depths'], pretrained=a['pretrained'], epochs=1, out=a['out'], quiet=True)
+whole = time.perf_counter() - began
+stop.set()
+phases = {k: sum(r.timings.get(k, 0.) for r in s.runs) for k in ('twins', 'split', 'features', 'train', 'evaluate', 'check', 'figures')} | dict(pack=max(r.timings['pack'] for r in s.runs))
+json.dump(dict(imports_gb=start, peak_gb=peak[0], whole=whole, phases=phases, accuracy=[r.metrics['accuracy'] for r in s.runs]), open(a['result'], 'w'))
+'''
+
+def memory(a):
+    from matplotlib.figure import Figure
+    rows = []
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        files = sorted(f for f in Path(a.folder).rglob('*') if f.suffix.lower() in ('.png', '.jpg', '.jpeg') and 'masks' not in f.parts)
+        for n in a.counts:
+            shutil.rmtree(tmp/'images', ignore_errors=True)
+            for i in range(n):
+                f = files[i % len(files)] if n >= len(files) else files[i * len(files) // n]
+                label = next(p for p in reversed(f.parent.parts) if p != 'images')
+                (tmp/'images'/label).mkdir(parents=True, exist_ok=True)
+                first = tmp/'first'/label/f.name
+                if not first.exists():
+                    first.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(f, first)
+                os.link(first, tmp/'images'/label/f'{i}{f.suffix}')
+            spec = dict(folder=str(tmp/'images'), arch=ARCH, depths=a.depths, pretrained=a.pretrained, out=str(tmp/f'out{n}'), result=str(tmp/'result.json'))
+            subprocess.run([sys.executable, '-W', 'ignore', '-c', CHILD, json.dumps(spec)], check=True, env=os.environ | dict(XRAY_XFER_CACHE=str(tmp/'cache')))
+            rows.append(dict(n=n) | json.loads((tmp/'result.json').read_text()))
+            shutil.rmtree(tmp/'cache')
+            print(rows[-1], file=sys.stderr, flush=True)
+    phases = ['pack', 'twins', 'features', 'train', 'evaluate']
+    fig = Figure(figsize=(8, 3.2), layout='constrained')
+    left, right = fig.subplots(1, 2)
+    for name, marker in zip(phases, 'osD^v'): left.plot([r['n'] / 1e3 for r in rows], [r['phases'][name] for r in rows], f'-{marker}', ms=4, label=name)
+    left.set(xlabel='thousand images', ylabel='seconds', title='Each phase grows with the images', ylim=(0, None)); left.legend(frameon=False); left.grid(alpha=.25)
+    right.plot([r['n'] / 1e3 for r in rows], [r['peak_gb'] - r['imports_gb'] for r in rows], '-o', color='#0072B2')
+    right.axhline(3, color='#D55E00', ls='--', lw=1, label='bound: 3 GB')
+    right.set(xlabel='thousand images', ylabel='GB', title='Anonymous memory beyond the imports', ylim=(0, 3.4)); right.legend(frameon=False); right.grid(alpha=.25)
+    fig.savefig(HERE/'memory.png', dpi=110)
+    write('memory', dict(rows=rows), table([[f"{r['n']:,}", f"{r['imports_gb']:.2f}", f"{r['peak_gb']:.2f}", f"{r['peak_gb'] - r['imports_gb']:.2f}", *(f"{r['phases'][k]:.1f}" for k in phases), f"{r['whole']:.0f}"] for r in rows],
+        ['images', 'after imports, GB', 'peak, GB', 'beyond imports, GB', *(f'{k}, s' for k in phases), 'whole, s']) + f"\n\nA study of {ARCH} at depths {', '.join(map(str, a.depths))}, one epoch, 224 px, near-duplicates sought and grouped; the images are those of the folder by repetition. RssAnon of /proc/self/status, every 50 ms; before training PyTorch has allocated nothing, so its own buffers count as ours.")
+
+def best(f, n, rounds=3):
+    "The best rate of a few rounds, n things each"
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        f()
+        seconds.append(time.perf_counter() - start)
+    return n / min(seconds)
+
+def parts(a):
+    import numpy as np, onnxruntime, torch
+    from PIL import Image
+    from xray_xfer.cut import cut
+    from xray_xfer.data import images_of
+    from xray_xfer.loop import keep_buffers
+    from xray_xfer.models import build, stats
+    from xray_xfer.pack import pack
+    from xray_xfer.stats import intervals
+    from xray_xfer.trunk import Engine, FromPixels, _onnx
+    from xray_xfer.twins import find_twins
+    keep_buffers()
+    rows, res, t = [], {}, images_of(a.folder)
+    def say(what, ours, yardstick, unit):
+        res[what] = dict(ours=ours, yardstick=yardstick, unit=unit)
+        rows.append([what, f'{ours:,.4g} {unit}', '' if yardstick is None else f'{yardstick:,.4g} {unit}', '' if yardstick is None else f'{ours / yardstick:.2f}'])
+        print(rows[-1], file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp, cores = Path(tmp), len(os.sched_getaffinity(0))
+        png = t[::3].reset_index(drop=True)
+        for i, f in enumerate(png.path):
+            with Image.open(f) as im: im.convert('L').resize((299, 299), Image.Resampling.BICUBIC).save(tmp/f'{i}.png')
+        png = png.assign(path=[str(tmp/f'{i}.png') for i in range(len(png))])
+        def loop(paths):
+            for f in paths:
+                with Image.open(f) as im: np.asarray(im.convert('L').resize((224, 224), Image.Resampling.BILINEAR))
+        def packing(table):
+            with tempfile.TemporaryDirectory() as d: pack(table, cache=d, quiet=True)
+        for name, table_ in ((f'packing, {len(png):,} PNG of 299 px as Kaggle has them', png), (f'packing, {len(t):,} small files as they are', t)):
+            for f in table_.path: Path(f).read_bytes()
+            say(f'{name}, against cores × a PIL loop on one', best(lambda: packing(table_), len(table_)), cores * best(lambda: loop(table_.path), len(table_)), 'images/s')
+        p = pack(t, cache=tmp, quiet=True)
+        for arch in (ARCH, 'efficientnet_b0'):
+            trunk = FromPixels(cut(build(arch, 2, pretrained=a.pretrained if arch == ARCH else False), 224).trunk, *(stats(arch)[k] for k in ('mean', 'std'))).eval()
+            x = np.array(p.pixels[:512])
+            start = time.perf_counter()
+            e = Engine(trunk, (x[:2],))
+            ready = time.perf_counter() - start
+            session = onnxruntime.InferenceSession(_onnx(trunk, (torch.from_numpy(x[:2]),)), providers=['CPUExecutionProvider'])
+            whole = best(lambda: [None for _ in e(x)], len(x))
+            yard = max(best(lambda: [session.run(None, {'in0': x[i:i + b]}) for i in range(0, len(x), b)], len(x), 2) for b in (1, 4, 16))
+            say(f'trunk of {arch} at depth 2, against ONNX Runtime as it comes at the best of batch 1, 4, 16 (ready after {ready:.1f} s, relative error {e.error:.0e})', whole, yard, 'images/s')
+        rng = np.random.default_rng(0)
+        y, z = rng.integers(0, 4, 4000), rng.standard_normal((4000, 4))
+        z[np.arange(4000), y] += 2
+        probs = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+        say('intervals of all metrics, 2,000 resamples of 4,000 images', 1 / best(lambda: intervals(y, probs, list('abcd')), 1), None, 's')
+        shutil.rmtree(p.path.parent.parent/'twins', ignore_errors=True)
+        start = time.perf_counter()
+        find_twins(p, quiet=True)
+        say(f'twins among {len(p):,} images, after packing', time.perf_counter() - start, None, 's')
+    write('parts', dict(rows=res), table(rows, ['what', 'here', 'yardstick', 'ratio']))
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('what', choices=['agreement', 'views', 'memory', 'parts'])
+    parser.add_argument('folder')
+    parser.add_argument('--pretrained', required=True)
+    parser.add_argument('--depths', nargs='+', type=int, default=None)
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--epochs', type=int, default=10)
+    parser.add_argument('--counts', nargs='+', type=int, default=[1000, 4000, 16000, 64000, 100000])
+    args = parser.parse_args()
+    args.depths = args.depths or dict(agreement=[0, 1, 2], views=[1, 2], memory=[0, 2], parts=[2])[args.what]
+    dict(agreement=agreement, views=views, memory=memory, parts=parts)[args.what](args)
