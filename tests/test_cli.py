@@ -1,7 +1,7 @@
 "The command as a user meets it: exit codes, one line an error, results on stdout alone."
 import subprocess, sys
 
-import pytest
+import numpy as np, pytest
 from PIL import Image
 
 from xray_xfer import demo
@@ -90,6 +90,15 @@ def test_check_counts_and_files_rejects(capsys, tmp_path):
     assert code == 0 and '12 files in 2 classes: 10 images, 2 rejects' in out
     for words in ('L (5)', 'RGB (5)', '50x40 (6)', '51x40 (4)', 'PNG (10)', 'zero bytes', 'DICOM'): assert words in out, words
     assert (tmp_path/'rejects.csv').read_text().count('\n') == 3
+
+def test_check_tells_of_twins(capsys, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (6, 64, 64), dtype=np.uint8)
+    for c, rows in dict(A=(0, 1, 2), B=(0, 3, 4, 5)).items():
+        (tmp_path/'src'/c).mkdir(parents=True)
+        for i in rows: Image.fromarray(noise[i]).save(tmp_path/'src'/c/f'{i}.png')
+    code, out, err = xray(capsys, 'check', tmp_path/'src', '--quiet')
+    assert code == 0 and '2 of 7 images have a twin: 1 exact' in out and 'pairs under two labels (correct one of each, or leave both out): 1' in out and 'A/0.png (A) and B/0.png (B)' in out
+    assert 'twins' not in xray(capsys, 'check', tmp_path/'src', '--quiet', '--no-twins')[1]
 
 def test_a_reader_that_leaves_early(xrays):
     "`xray_xfer check FOLDER | head -1` ends quietly"

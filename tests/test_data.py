@@ -246,6 +246,12 @@ def test_a_sheet_that_does_not_match_is_said(tmp_path):
     with pytest.warns(UserWarning, match='2 of its 3 rows name no image, and 1 of 2 images have no row'): images_of(kaggle(tmp_path/'k', sheet))
 
 
+def test_two_sources_for_one_name_are_none(tmp_path):
+    sheet = pd.DataFrame({'FILE NAME': ['Normal-1', 'normal-1.png', 'Normal-2', 'NORMAL-2'], 'URL': ['u', 'v', 'w', 'w ']})
+    with pytest.warns(UserWarning, match='1 images have rows with different URLs, so their source is not known'): t = images_of(kaggle(tmp_path/'k', sheet))
+    assert t.source.tolist() == [None, None, 'w']
+
+
 def test_a_broken_sheet_is_named(tmp_path):
     root = kaggle(tmp_path/'k', pd.DataFrame({'FILE NAME': ['NORMAL-1'], 'LINK': 'u'}))
     with pytest.raises(ValueError, match='Normal.metadata.xlsx has no columns FILE NAME and URL: it has FILE NAME, LINK'): images_of(root)

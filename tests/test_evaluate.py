@@ -193,6 +193,16 @@ def test_mean_and_deviation_over_seeds(values):
     assert table.attrs['seeds'] == {'EfficientNet-B0_0': list(range(len(values)))}
 
 
+def test_every_metric_has_its_interval_or_says_that_it_has_none():
+    ends = dict(accuracy=[.8, .9], f1=None, precision=[.7, .9], recall=[.7, .9], auc=[.9, 1.])
+    one = table_markdown(metric_table([result() | dict(metrics=result()['metrics'] | dict(intervals=ends))]))
+    assert '(0.800–0.900)' in one and one.count('(interval not defined)') == 1
+    several = metric_table([result(seed=s, accuracy=a) for s, a in enumerate((.90, .92, .94))])
+    low, high = several.attrs['intervals']['EfficientNet-B0_0'][0]
+    assert (low, high) == pytest.approx((.92 - 4.302653 * .02 / 3 ** .5, .92 + 4.302653 * .02 / 3 ** .5))   # Student's t of 2 degrees of freedom
+    assert f'0.9200 ± 0.0200 ({low:.3f}–{high:.3f})' in table_markdown(several) and f'{low:.3f}--{high:.3f}' in table_latex(several)
+
+
 def test_what_is_not_defined_in_one_seed_is_not_defined():
     table = metric_table([result(seed=0, auc=None, missing=['COVID']), result(seed=1, auc=.9)])
     assert '| AUC | not defined |' in table_markdown(table)
@@ -257,7 +267,7 @@ def test_csv_keeps_every_digit_and_the_deviations():
     values = [.1 + .2, 1 / 3, np.nextafter(.9, 1)]
     table = metric_table([result(seed=s, accuracy=v) for s, v in enumerate(values)])
     back = read_csv(table_csv(table))
-    assert list(back) == ['metric', 'EfficientNet-B0_0', 'EfficientNet-B0_0 (sd)']
+    assert list(back) == ['metric', *(f'EfficientNet-B0_0{end}' for end in ('', ' (sd)', ' (low)', ' (high)'))]
     assert [float(x) for x in back['EfficientNet-B0_0']] == table['EfficientNet-B0_0'].tolist()
     assert [float(x) for x in back['EfficientNet-B0_0 (sd)']] == table.attrs['sd']['EfficientNet-B0_0'].tolist()
     assert pd.read_csv(io.StringIO(table_csv(REPORT_TABLE)), index_col=0).equals(REPORT_TABLE)

@@ -126,6 +126,19 @@ def test_damage_costs_a_section_at_most(tmp_path, name, content):
     assert 'The answer' in text and 'How to do it again' in text and 'Not for clinical use' in text
     assert 'Not for clinical use' in model_card(folder).read_text()
 
+def test_no_groups_is_no_damage(tmp_path):
+    folder = invent(tmp_path/'r', figures=False)
+    write_json(dict(grouped=False, note='Near-duplicates were not looked for, and groups were not kept together (groups=False).'), folder/'twins.json')
+    page, card = run_report(folder).read_text(), model_card(folder).read_text()
+    for text in (page, card): assert 'groups were not kept together' in text and 'not as this version writes it' not in text and 'there is no twins.json' not in text
+
+def test_a_missing_interval_is_said(tmp_path):
+    folder = invent(tmp_path/'r', figures=False)
+    m = json.loads((folder/'metrics.json').read_text())
+    write_json(m | dict(intervals={k: None for k in m['intervals']}), folder/'metrics.json')
+    page, card = run_report(folder).read_text(), model_card(folder).read_text()
+    assert page.count('no interval') >= 5 and card.count('not defined') >= 5
+
 def test_required_files(tmp_path):
     with pytest.raises(FileNotFoundError, match='holds no finished run'): report(tmp_path)
     with pytest.raises(FileNotFoundError, match='no finished run'): report(tmp_path/'nowhere')

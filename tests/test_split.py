@@ -130,10 +130,18 @@ def test_one_group_larger_than_the_test_part():
     table = table_of([100], ['big'] * 60 + [f'g{i // 2}' for i in range(40)])
     parts = split_of(table)
     assert set(parts[:60]) == {'train'} and parts.value_counts().to_dict() == {'train': 70, 'test': 20, 'valid': 10}
-    parts = split_of(table_of([102], ['big'] * 100 + ['a', 'b']))  # three groups for three parts
+    with pytest.warns(UserWarning, match='one group alone holds 100'): parts = split_of(table_of([102], ['big'] * 100 + ['a', 'b']))  # three groups for three parts
     assert parts.nunique() == 3 and set(parts[:100]) == {'train'}
     with pytest.warns(UserWarning, match=r'150 train of 450 \(all images\), 315 were asked for'):
         split_of(table_of([150] * 3, [f'g{i // 50}' for i in range(450)]))
+
+
+def test_a_group_that_starves_a_part_is_said():
+    table = table_of([200, 200], groups=['big' if i % 200 < 180 else f'p{i}' for i in range(400)])
+    with pytest.warns(UserWarning, match='too coarse for the shares: .* one group alone holds'): parts = split_of(table)
+    assert parts[table.group == 'big'].nunique() == 1
+    one_class = table_of([200, 200], groups=[None]*200 + ['big']*190 + [None]*10)
+    with pytest.warns(UserWarning, match="class 'class 1'"): split_of(one_class)
 
 
 def test_a_class_locked_up_in_groups_of_others_is_an_error():

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from xray_xfer.evaluate import metrics, per_class, softmax
 from xray_xfer.paired import _p, compare, compare_all, delong, holm, mcnemar
 from xray_xfer.resample import MEASURES, METRICS, draws, group_ids, influences, resampled, statistic, strata
+from xray_xfer.split import split_of
 from xray_xfer.stats import _interval, _shape, class_intervals, interval_note, intervals, mean_interval, seed_spread, with_interval
 
 fast = settings(max_examples=40, deadline=None)
@@ -50,6 +51,17 @@ def test_gaps_in_groups_are_images_of_their_own():
     assert group_ids(pd.Categorical(['x', None, 'x']), 3).tolist() == [0, 1, 0]
     assert group_ids(range(7, 4, -1), 3).tolist() == [0, 1, 2] and group_ids([0, 0, 0], 3).tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match='3 groups for 2 images: give one an image'): group_ids('abc', 2)
+
+
+def test_rooms_agree_on_what_a_gap_is():
+    "What split keeps together and what the bootstrap draws together are the same groups"
+    group = [f'p{i // 4}' if i % 5 else gap for i, gap in zip(range(400), 80 * ['nan', 'NA', 'None', '', 'unknown'])]
+    table = pd.DataFrame(dict(path=[f'/x/{i}.png' for i in range(400)], label=['a', 'b'] * 200, group=group))
+    part = split_of(table)
+    gaps = pd.Series([i % 5 == 0 for i in range(400)])
+    assert set(part[gaps]) == {'train', 'valid', 'test'} and (part[~gaps].groupby(table.group[~gaps]).nunique() == 1).all()
+    ids = group_ids(group, 400)
+    assert len(np.unique(ids[gaps])) == 80 and len(np.unique(ids)) == 80 + table.group[~gaps].nunique()
 
 
 @fast
@@ -191,6 +203,7 @@ def test_stated_not_defined():
     found = intervals(y[one], np.roll(np.eye(4)[y[one]], 1, 1), NAMES)                        # one image a class, all wrong: 0 of 4
     assert found == {**none, 'accuracy': (0., pytest.approx(1 - .025 ** .25))}
     assert 'a single one of the images' in interval_note(y[one], probs[one], NAMES)
+    assert 'Every image is wrong' in interval_note(y[one], np.roll(np.eye(4)[y[one]], 1, 1), NAMES) and 'too narrow' not in interval_note(y[one], np.roll(np.eye(4)[y[one]], 1, 1), NAMES)
     only = intervals(y[y == 1], probs[y == 1], NAMES)                                          # one class
     assert only['auc'] is None and only['accuracy']
     right = np.eye(4)[y]
@@ -207,6 +220,11 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match=r'softmax\(logits\)'): intervals(y, np.log(probs), NAMES)
     with pytest.raises(ValueError, match='one finite number an image'): mean_interval([1., np.nan])
     with pytest.raises(ValueError, match='no values'): seed_spread([])
+    with pytest.raises(ValueError, match='a metric is a finite number'): seed_spread([.9, np.inf])
+    with pytest.raises(ValueError, match='n=5: give the number of resamples'): mean_interval([1., 2.], n=5)
+    for bad in ([np.nan, 1], [.5, 0], [2, 0], ['yes', 'no']):
+        with pytest.raises(ValueError, match='is no truth value'): mcnemar(bad, [0, 1])
+    with pytest.raises(ValueError, match='exact=True is for independent images'): mcnemar([1, 0, 1], [0, 1, 1], groups=['a', 'a', 'b'], exact=True)
     with pytest.raises(ValueError, match='is empty'): compare([], np.zeros((0, 4)), np.zeros((0, 4)), NAMES)
 
 
@@ -370,3 +388,14 @@ def test_holm_is_the_closed_test_of_bonferroni(p):
     subsets = [s for r in range(1, len(p) + 1) for s in combinations(range(len(p)), r)]
     want = [max(min(1, len(s) * min(p[i] for i in s)) for s in subsets if j in s) for j in range(len(p))]
     assert holm(p) == pytest.approx(want)
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases(networks=2))
+def test_interval_and_p_never_disagree(case):
+    "0 outside the 95 % interval: p below .05; 0 inside it or on its end: p not below"
+    y, a, b, names, groups = case
+    for r in compare(y, a, b, names, groups, n=200).itertuples():
+        if r.test.startswith(('DeLong', 'Obuchowski')) and r.metric.startswith('auc of') or pd.isna(r.p) or pd.isna(r.low): continue
+        if r.low <= 0 <= r.high: assert r.p >= .05 - 1 / 200, r   # an end lies between two of the 200 resamples
+        else: assert r.p <= .05 + 1 / 200, r

@@ -258,6 +258,16 @@ def test_study_table_and_seeds(packed, tmp_path):
     back = load_study(s.path)
     assert back.table.equals(s.table) and back.caption == s.caption
 
+def test_cold_and_warm_are_the_same_study(xrays, tmp_path, monkeypatch):
+    monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/'cache'))
+    made = lambda: {f.parent.name: f.stat().st_ino for f in (tmp_path/'cache'/'features').glob('*/0.npy')}
+    kw = dict(archs=ARCH, depths=(0, 1, 2), pretrained=False, size=64, epochs=1, quiet=True)
+    cold, filled = study(xrays, out=tmp_path/'cold', **kw), made()
+    warm = study(xrays, out=tmp_path/'warm', **kw)
+    assert len(filled) == 3 and made() == filled   # nothing was made again
+    assert cold.table.equals(warm.table) and (cold.path/'compare.csv').read_bytes() == (warm.path/'compare.csv').read_bytes()
+    for a, b in zip(cold.runs, warm.runs, strict=True): assert (a.path/'predictions.csv').read_bytes() == (b.path/'predictions.csv').read_bytes()
+
 def test_everything_wrong_is_found_before_training(packed, tmp_path):
     for bad, message in ((dict(archs=[ARCH, 'nonet']), 'unknown arch'), (dict(depths=(0, 7)), '5 layer groups'), (dict(pretrained={ARCH: tmp_path/'no.pth'}), 'no weights file'),
                          (dict(pretrained={'resnet18': False}), 'does not train'), (dict(archs=[]), 'no archs'), (dict(seeds=[]), 'no seeds')):

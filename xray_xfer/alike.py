@@ -120,7 +120,7 @@ def compare(
     b, # (size, size) uint8
     part=WHOLE, # upper, lower, left, right edge of what `a` seems to show of `b`: where the fit starts
 ) -> float: # -1 to 1; 0 where an image is flat; of strangers, the value at half the resolution
-    "Correlation of the fine structure of two images, laid over each other"
+    "Correlation of the fine structure of two images, laid over each other by Gauss-Newton steps (Lucas & Kanade 1981; Baker & Matthews 2004, doi 10.1023/B:VISI.0000011205.11775.fd)"
     size, boxes, (top, bottom, left, right) = len(a), (inside(a), inside(b)), part
     A = np.array([[(bottom - top)/2, 0, (bottom + top)/2], [0, (right - left)/2, (right + left)/2], [0, 0, 1]])
     # finer than 224 pixels a copy differs from its original by its JPEG; coarser, strangers resemble each other

@@ -18,6 +18,7 @@ from .evaluate import ROWS, per_class, table_markdown
 from .files import replacing
 from .looks import judged
 from .sheet import interval, number, text_of
+from .stats import with_interval
 from .words import NOT_CLINICAL, chance_words, command, limits, model_words, origin_words, read_run, score_words
 
 # %% ../nbs/10h_card.ipynb #283f803a
@@ -45,17 +46,18 @@ def card_data(
 
 # %% ../nbs/10h_card.ipynb #5758bb3f
 def _numbers(run):
-    "The five metrics with their intervals, test beside validation"
+    "The five metrics with their intervals"
     m = run['metrics']
-    rows = {n: [number(m.get(k)), interval((m.get('intervals') or {}).get(k)) or 'not computed', number((m.get('valid') or {}).get(k))] for n, k in ROWS.items()}
-    return table_markdown(pd.DataFrame(rows.values(), index=pd.Index(rows, name='metric'), columns=['test', '95 % interval', 'validation']))
+    rows = {n: [number(m.get(k)), interval((m.get('intervals') or {}).get(k)) or 'not defined'] for n, k in ROWS.items()}
+    return table_markdown(pd.DataFrame(rows.values(), index=pd.Index(rows, name='metric'), columns=['test', '95 % interval']))
 
 def _by_class(run):
     "Class by class, or why not"
     if run['predictions'] is None: return 'Not known: predictions.csv is not in the folder.\n'
     try: j, probs = judged(run['predictions'], run['config']['classes'])
     except (KeyError, ValueError) as e: return f'Not known: predictions.csv is not as this version writes it ({escaped(repr(e))}).\n'
-    t = per_class(j.true.to_numpy(), probs, run['config']['classes'])
+    t, ci = per_class(j.true.to_numpy(), probs, run['config']['classes']), run['metrics'].get('class_intervals') or {}
+    t = pd.DataFrame({'n': t.n, **{m: [with_interval(v, (ci.get(c) or {}).get(m)) for c, v in t[m].items()] for m in t.columns[1:]}}, index=t.index)
     # as character references, for `table_markdown` doubles a backslash
     names = [re.sub(r'[`*_{}\[\]<>#~$&]', lambda x: f'&#{ord(x[0])};', text_of(c)) for c in t.index]
     return table_markdown(t.set_axis(names).rename_axis('class'))
@@ -65,8 +67,8 @@ def card_text(
 )->str: # YAML front matter and Markdown
     "The whole card"
     c, m, t, k, ctl = run['config'], run['metrics'], run['twins'], run['calibration'], run['controls']
-    twins = ('Near-duplicates were not looked for: near-twins of training images may sit in the test part and flatter the score.' if t is None else
-             f"{t.get('exact_pairs', 0):,} pixel-identical and {t.get('near_pairs', 0):,} near-identical pairs were found; " + ('each group lies whole in one part.' if t.get('grouped') else 'they were **not** kept together, which may flatter the score.'))
+    twins = ('Near-duplicates were not looked for: near-twins of training images may sit in the test part and flatter the score.' if t is None else escaped(t.get('note') or 'Twins may lie on both sides of the split.') if not t['grouped'] else
+             f"{t.get('exact_pairs', 0):,} pixel-identical and {t.get('near_pairs', 0):,} near-identical pairs were found; each group lies whole in one part.")
     controls = escaped(ctl['sentence']) if ctl and ctl.get('sentence') else 'The controls for shortcuts were not run, so it is not known whether the model reads the lungs (`xray_xfer controls`).'
     before, after = ((k or {}).get(w) or {} for w in ('before', 'after'))
     calibration = (f"Temperature {number(k.get('temperature'), 3)}: expected calibration error {number(before.get('ece'))} before, {number(after.get('ece'))} after scaling; Brier score {number(before.get('brier'))} and {number(after.get('brier'))}." if k else 'Not computed: do not read the outputs as probabilities.')

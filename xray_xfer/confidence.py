@@ -38,7 +38,7 @@ def brier(
     y, # int array (n,)
     probs, # float array (n, k): predicted probabilities
 ):
-    "Brier score of each image (n,): squared error summed over the classes, 0 to 2"
+    "Brier score of each image (n,): squared error summed over the classes, 0 to 2 (Brier 1950, doi 10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2)"
     return ((np.asarray(probs, dtype=np.float64) - np.eye(np.shape(probs)[1])[np.asarray(y)]) ** 2).sum(1)
 
 # %% ../nbs/09b_confidence.ipynb #9046eb88
@@ -68,7 +68,7 @@ def reliability(
 def ece(
     y, probs, bins=15, called=None, # as in `reliability`
 ):
-    "Expected calibration error of the top label over bins of equal mass, 0 to 1"
+    "Expected calibration error of the top label (Guo et al. 2017, arXiv 1706.04599) over bins of equal mass (Nixon et al. 2019, arXiv 1904.01685), 0 to 1"
     table = reliability(y, probs, bins, called)
     return sum(b['n'] * abs(b['accuracy'] - b['confidence']) for b in table) / sum(b['n'] for b in table)
 
@@ -92,7 +92,7 @@ def fit_temperature(
     logits, # float array (n, k): of the validation part
     y, # int array (n,): its true classes
 ):
-    "The temperature, and why it is not simply the most likely one ('' if it is)"
+    "The temperature that makes the validation part most likely (Guo et al. 2017, arXiv 1706.04599), and why it is another ('' if it is not)"
     logits, y = _given(logits, y)
     n = len(y)
     if n < FEWEST: return 1., f'{n} validation {"image is" if n == 1 else "images are"} too few to fit a temperature ({FEWEST} are needed), so it is 1.'

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from .data import relative_paths
+from .data import relative_paths, stated
 from .evaluate import display_name, metrics, softmax
 from .files import replacing
 from .folder import Run, load_model, load_run, read_json, write_json
@@ -85,8 +85,6 @@ def _row(control, y, logits, classes, groups, seed=0, n=2000):
                 true_probability=float(probs[np.arange(len(y)), y].mean()), answer=classes[int(called.argmax())], answer_share=float(called.max()/len(y)))
 
 # %% ../nbs/12_controls.ipynb #dc42a238
-def _known(values): return [None if s is None or s != s or not str(s).strip() else str(s) for s in values]
-
 def source_alone(
     source, # Source of each image; None, NaN or '': not known
     label, # Class of each image
@@ -94,7 +92,7 @@ def source_alone(
     groups=None, # Of the test images, for the interval
 )->dict|None: # accuracy, interval, chance, answer (the class that chance gives), n; None where no test image or no training image has a source
     "How well the class is predicted without looking: the commonest class of the source in the training part"
-    t = pd.DataFrame(dict(source=_known(source), label=list(label), part=list(parts)), dtype=object)
+    t = pd.DataFrame(dict(source=stated(source), label=list(label), part=list(parts)), dtype=object)
     known = t[t.source.notna()]
     train, test = known[known.part == 'train'], known[known.part == 'test']
     if not len(train) or not len(test): return None
@@ -117,9 +115,9 @@ def by_source(
     classes, # Class names
     groups=None, # For the intervals
     most=12, # Sources with a row of their own, the largest; the rest share one
-)->list|None: # source, n, classes (how many of them it holds), accuracy, interval, f1, auc; None where no source is known
+)->list|None: # source, n, classes (how many of them it holds), accuracy, f1, auc and their intervals; None where no source is known
     "Scores of the intact images, by source"
-    s = np.array([v or 'not known' for v in _known(source)], object)
+    s = np.array([v or 'not known' for v in stated(source)], object)
     if (s == 'not known').all(): return None
     large = pd.Series(s[s != 'not known']).value_counts().index.tolist()
     if len(large) > most: s[np.isin(s, large[most - 1:])] = rest = f'{len(large) - most + 1} other sources'
@@ -129,7 +127,7 @@ def by_source(
     for name in [*order, 'not known']:
         if not (at := s == name).any(): continue
         r = _row(name, y[at], logits[at], classes, groups[at])
-        rows.append(dict(source=name, n=int(at.sum()), classes=len(set(y[at])), **{k: r[k] for k in ('accuracy', 'interval', 'f1', 'auc')}))
+        rows.append(dict(source=name, n=int(at.sum()), classes=len(set(y[at])), **{k: r[k] for k in ('accuracy', 'interval', 'f1', 'f1_interval', 'auc', 'auc_interval')}))
     return rows
 
 # %% ../nbs/12_controls.ipynb #33881bf5

@@ -190,7 +190,7 @@ def grad_cam(
     x:torch.Tensor, # Normalised images (n, 3, h, w), on the model's device
     targets, # Class number of each image: the class whose evidence is shown
 )->tuple: # maps (n, h, w) float32 in 0..1, each scaled to its own maximum (all 0: nothing speaks for the class), and logits (n, k)
-    "Grad-CAM of the last feature map, enlarged to the size of the image"
+    "Grad-CAM (Selvaraju et al. 2017, doi 10.1109/ICCV.2017.74) of the last feature map, enlarged to the size of the image"
     net, was = model.backbone, model.training
     model.eval()
     try:

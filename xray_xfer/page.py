@@ -19,6 +19,7 @@ from .evaluate import REPORT_TABLE, ROWS, per_class, softmax
 from .files import replacing
 from .looks import judged
 from .sheet import grid, interval, number, picture, sheet, text_of, tiles, valued, whisker
+from .stats import seed_spread
 from .words import (NOT_CLINICAL, best_of, chance_words, command, difference_words, limits, metric_words, model_words, origin_words, read_run, run_folders, score_words)
 
 # %% ../nbs/10g_page.ipynb #fbc43785
@@ -33,9 +34,10 @@ def _twins(r):
     torn = int((split.loc[named.index].groupby('group').split.nunique() > 1).sum()) if len(named) else 0
     said = []
     if t is None: said.append(P('Near-duplicates were not looked for (there is no twins.json): near-twins of training images may sit in the test part and flatter the score.', cls='warn'))
+    elif not t['grouped']: said.append(P(text_of(t.get('note') or 'Near-duplicates were not kept together (--no-groups): twins may lie on both sides of the split.'), cls='warn'))
     else:
         found = f"{_s(t['exact_pairs'], 'pixel-identical pair')} and {_s(t['near_pairs'], 'near-identical pair')} were found: {_s(t['images'], 'image')} in {_s(t['groups'], 'group')}."
-        said.append(P(found, ' Each group lies whole in one part.') if t['grouped'] else P(found, ' They were not kept together (--no-groups): near-twins may sit in training and test, and flatter the score.', cls='warn'))
+        said.append(P(found, ' Each group lies whole in one part.'))
         if t.get('note'): said.append(P(text_of(t['note'])))
         if t.get('crossing_labels'): said.append(grid(['image', 'label', 'its twin', 'its label', 'correlation'], [[text_of(c) if isinstance(c, str) else c for c in row] for row in t['crossing_labels'][:20]], f"{_s(len(t['crossing_labels']), 'pair')} under two labels" + (' (the first 20)' if len(t['crossing_labels']) > 20 else '')))
     if torn: said.append(P(f'{_s(torn, "group")} of split.csv {"lies" if torn == 1 else "lie"} in more than one part: the parts are not independent.', cls='warn'))
@@ -157,7 +159,7 @@ def controls_section(
         rows = [[text_of(x['control']), x.get('n'), valued(x.get('accuracy'), x.get('interval')), *(valued(x.get(m), x.get(f'{m}_interval')) for m in ('f1', 'auc'))] for x in k.get('rows') or ()]
         if rows: said.append(grid(['test images', 'n', 'accuracy', 'macro F1', 'AUC'], rows, text_of(f"Lungs: {k.get('mask') or 'an unknown mask'}. {k.get('mask_note') or ''}")))
         if (r['path']/'controls.png').is_file(): said.append(picture(r['path']/'controls.png', 'The same X-rays under each control, with the scores', 'What the model was shown.', limit=150_000))
-        if k.get('sources'): said.append(grid(['source', 'n', 'accuracy'], [[text_of(x['source']), x.get('n'), valued(x.get('accuracy'), x.get('interval'))] for x in k['sources']], 'By source of the image'))
+        if k.get('sources'): said.append(grid(['source', 'n', 'accuracy', 'macro F1', 'AUC'], [[text_of(x['source']), x.get('n'), *(valued(x.get(m), x.get(i)) for m, i in (('accuracy', 'interval'), ('f1', 'f1_interval'), ('auc', 'auc_interval')))] for x in k['sources']], 'By source of the image'))
         if alone := k.get('source_alone'): said.append(P(f"Without looking at the image at all, its source alone gives the class of {100 * alone['accuracy']:.1f} % of {_s(alone['n'], 'image')} (chance: {100 * alone['chance']:.1f} %)."))
     return 'controls', 'Controls: does it read the lungs?', said
 
@@ -252,8 +254,10 @@ def models_section(
             picture(folder/'depths.png', 'Test accuracy against fine-tuning depth, a line a backbone', 'What each further layer group buys.', small=True), H3('All metrics'), results_table(runs, report=False)]
     if len({r['config']['seed'] for r in runs}) > 1:
         by = {}
-        for r in runs: by.setdefault(r['name'], []).append(r['metrics']['accuracy'])
-        said += [H3('Over seeds'), grid(['model', 'seeds', 'mean accuracy', 'standard deviation'], [[text_of(k), len(v), float(np.mean(v)), float(np.std(v, ddof=1)) if len(v) > 1 else None] for k, v in by.items()], 'The spread over seeds is training noise only: the split and the test images are the same')]
+        for r in runs: by.setdefault(r['name'], []).append(r['metrics'])
+        over = {k: [seed_spread([m.get(x) for m in v]) for x in ROWS.values()] for k, v in by.items()}
+        said += [H3('Over seeds'), grid(['model', 'seeds', *ROWS], [[text_of(k), len(by[k]), *((number(s.mean), Span('' if s.sd is None else f'± {s.sd:.4f}', cls='ci')) for s in v)] for k, v in over.items()], 'Mean and standard deviation over seeds'),
+                 Ul(*(Li(text_of(f'{k}, accuracy: {v[0].statement}')) for k, v in over.items()))]
     said.append(H3('Are the differences real?'))
     said.append(P('The models were not compared with one another (there is no compare.csv). Intervals of single models that overlap do not show that there is no difference.', cls='note') if compare is None else _compared(compare, names))
     return 'models', 'The models side by side', said
@@ -283,7 +287,7 @@ def study_report(
         answer.append(P(' '.join(said), ' It was chosen by its accuracy on the validation part, so that its test score is not the luckiest of several.'))
     answer += [_controls_words(r, f"{folder.name}/{r['path'].name}"), P(NOT_CLINICAL), _tiles(m), *_notes([r, *(x for x in runs if x is not r)])]
     about = lambda section: (section[0], f"{section[1]}: {text_of(r['name'])}", section[2]) if len(runs) > 1 else section
-    sections = [('answer', 'The answer', answer), _safely(models_section, runs, folder, compare), _safely(report_section, runs), _safely(data_section, r), _safely(curves_section, runs),
+    sections = [('answer', 'The answer', answer), _safely(models_section, runs, folder, compare), _safely(data_section, r), _safely(report_section, runs), _safely(curves_section, runs),
                 about(_safely(calibration_section, r)), about(_safely(errors_section, r)), _safely(controls_section, [r, *(x for x in runs if x is not r)], f"{folder.name}/{r['path'].name}"), *last_sections(runs, folder.name, True)]
     return _write(folder/'report.html', f"How deep to fine-tune on {c['data']}", f"{_s(len(runs), 'run')} over one split, {m['n']:,} test images, {len(c['classes'])} classes", sections)
 

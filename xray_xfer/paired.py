@@ -24,13 +24,16 @@ def mcnemar(
     groups=None, # one an image, as in `stats.intervals`; with more than one image in a group, Obuchowski's test
     exact=False, # the exact test instead of its mid-p version, for independent images
 ):
-    "{only_a, only_b, p, test}: images that only A, only B gets right, and p; None: not defined"
-    right_a, right_b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    "{only_a, only_b, p, test}: images that only A, only B gets right, and p by McNemar (1947, doi 10.1007/BF02295996), mid-p (Fagerland et al. 2013, doi 10.1186/1471-2288-13-91), or in groups by Obuchowski (1998, doi 10.1002/(SICI)1097-0258(19980715)17:13<1495::AID-SIM863>3.0.CO;2-I); None: not defined"
+    given = [np.asarray(v) for v in (right_a, right_b)]
+    if odd := [v for v in given if not np.isin(v, (0, 1)).all()]: raise ValueError(f'{odd[0][~np.isin(odd[0], (0, 1))][0]!r} is no truth value: give True or False for each image, right or wrong')
+    right_a, right_b = (v.astype(bool) for v in given)
     if right_a.shape != right_b.shape or right_a.ndim != 1 or not len(right_a): raise ValueError(f'right_a of shape {right_a.shape} and right_b of shape {right_b.shape}: give one truth value an image, of the same images')
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     ids = group_ids(groups, len(right_a))
     number = ids.max() + 1
     if number < len(ids):
+        if exact: raise ValueError('exact=True is for independent images, and groups hold several: leave it out for the test of Obuchowski (1998)')
         d = np.bincount(ids, weights=right_a.astype(float) - right_b)
         square = (d ** 2).sum()
         p = None if number < 2 else 1. if not square else float(chi2.sf(d.sum() ** 2 / square * (number - 1) / number, 1))
@@ -67,7 +70,7 @@ def delong(
     groups=None, # one an image, as in `stats.intervals`; with more than one image in a group, Obuchowski's variance
     level=.95, # coverage of the interval
 ):
-    "One-vs-rest AUC of each class and their mean, 'macro': auc_a, auc_b, se_a, se_b, covariance, difference (A less B), se, low, high, z, p, test; `NA`: not defined"
+    "By DeLong et al. (1988, doi 10.2307/2531595), in groups by Obuchowski (1997, doi 10.2307/2533958): one-vs-rest AUC of each class and their mean, 'macro': auc_a, auc_b, se_a, se_b, covariance, difference (A less B), se, low, high, z, p, test; `NA`: not defined"
     _level(level)
     y, probs_a, classes = _checked(y, probs_a, classes)
     _, probs_b, _ = _checked(y, probs_b, classes)
@@ -104,10 +107,14 @@ def _auc_row(auc_a, auc_b, covariances, test, level):
 COLUMNS = ('value_a', 'value_b', 'difference', 'low', 'high', 'p')
 
 def _p(shape):
-    "Two-sided p of the hypothesis 0: the level whose BCa interval ends there"
-    v = ndtri(_below(shape.values, 0.)) - shape.z0
-    z = v / max(1 + shape.a * v, 1e-3) - shape.z0
-    return float(np.clip(2 * ndtr(-abs(z)), 1 / len(shape.values), 1))
+    "Two-sided p of the hypothesis 0: the level whose BCa interval ends there; where resamples tie with 0, the largest such"
+    n, zs = len(shape.values), []
+    for side in ('left', 'right'):   # without the ties and with them
+        share = np.searchsorted(shape.values, -1e-12 if side == 'left' else 1e-12, side) / n
+        v = ndtri(np.clip(share, .5 / n, 1 - .5 / n)) - shape.z0
+        zs.append(v / max(1 + shape.a * v, 1e-3) - shape.z0)
+    z = 0. if min(zs) <= 0 <= max(zs) else min(map(abs, zs))
+    return float(np.clip(2 * ndtr(-z), 1 / n, 1))
 
 def _difference(a, b, j, level):
     "Value of A and of B, difference, low, high, p of metric j; a and b: estimates (m,), values (n, m), influences (G, m)"
@@ -169,7 +176,7 @@ def p_text(
 def holm(
     p, # p-values of one family; None or `NA`: not defined, and left so
 ):
-    "Holm's adjusted p-values, a list in the order given; None: not defined"
+    "Holm's adjusted p-values (1979, Scand. J. Statist. 6, 65-70), a list in the order given; None: not defined"
     defined = sorted((float(v), i) for i, v in enumerate(p) if v is not None and not pd.isna(v))
     out, worst = [None] * len(p), 0.
     for rank, (v, i) in enumerate(defined): out[i] = worst = max(worst, min(1., v * (len(defined) - rank)))

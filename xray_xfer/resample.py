@@ -6,26 +6,25 @@ Docs: https://xray-xfer.github.io/xray_xfer/resample.html.md"""
 
 # %% auto #0
 __all__ = ['METRICS', 'MEASURES', 'group_ids', 'strata', 'draws', 'auc_influence', 'statistic', 'influences', 'by_group',
-           'resampled']
+           'enough', 'resampled']
 
 # %% ../nbs/08b_resample.ipynb #61e9b127
 import numpy as np
 import pandas as pd
 
+from .data import stated
+
 # %% ../nbs/08b_resample.ipynb #33dc9ce4
 def group_ids(
-    groups, # one name or number an image; None, NaN or '': an image of its own. None for the whole: no image has a group
+    groups, # one name or number an image; None, NaN, '' and what else `stated` knows: an image of its own. None for the whole: no image has a group
     n, # images
 ):
     "A number from 0 for each image (n,), shared by the images of one group"
     if groups is None: return np.arange(n)
-    groups = pd.Series(list(groups), dtype=object)
+    groups = pd.Series(stated(groups), dtype=object)   # a gap is the text 'nan' once numpy has made an array of text of the column
     if len(groups) != n: raise ValueError(f'{len(groups)} groups for {n} images: give one an image, or groups=None')
-    text = groups.astype(str)
-    # a gap is the text 'nan' once numpy has made an array of text of the column
-    alone = (groups.isna() | text.str.strip().isin(['', 'nan', 'NaN', 'None', '<NA>', 'NaT'])).to_numpy()
-    ids = np.arange(n) + n
-    ids[~alone] = pd.factorize(text[~alone])[0]
+    named, ids = groups.notna().to_numpy(), np.arange(n) + n
+    ids[named] = pd.factorize(groups[named])[0]
     return np.unique(ids, return_inverse=True)[1]
 
 # %% ../nbs/08b_resample.ipynb #372d4936
@@ -46,7 +45,7 @@ def draws(
     n, # resamples
     rng, # numpy Generator
 ):
-    "Weights (G, n): how much each group counts in each resample; a stratum of one group always counts 1"
+    "Weights (G, n): how much each group counts in each resample, drawn within strata and scaled by Rao & Wu (1988, doi 10.1080/01621459.1988.10478591) where these are small; a stratum of one group always counts 1"
     weights = np.ones((len(stratum), n))
     for h in np.unique(stratum):
         rows = np.flatnonzero(stratum == h)
@@ -145,6 +144,10 @@ def by_group(
     for h in np.unique(stratum): g[stratum == h] -= g[stratum == h].mean(0)
     return g
 
+def enough(n):
+    "An error unless `n` is a number of resamples that can bear an interval"
+    if not (isinstance(n, (int, np.integer)) and n >= 100): raise ValueError(f'n={n!r}: give the number of resamples, 100 or more; 2000 is usual')
+
 def resampled(
     y, # int array (n,): number of the true class of each image
     tables, # list of float arrays (n, k): the probabilities of each model
@@ -153,7 +156,7 @@ def resampled(
     seed=0, # of the draws
 ):
     "Estimates (models, m), resampled values (models, n, m), influences of groups (models, G, m): the same draws for every model"
-    if not (isinstance(n, (int, np.integer)) and n >= 100): raise ValueError(f'n={n!r}: give the number of resamples, 100 or more; 2000 is usual')
+    enough(n)
     stratum, rng, functions = strata(y, ids), np.random.default_rng(seed), [statistic(y, p) for p in tables]
     parts = []
     for start in range(0, n, 100): # a hundred resamples at a time: the weights of thousands of images stay in the processor's cache

@@ -93,19 +93,19 @@ def grid(
 
 def valued(
     value, # The number; None: not defined
-    low_high=None, # Its interval
+    low_high=None, # Its interval; None: not defined, '': none was to be expected
     digits:int=4, # Decimals
 ): # Text, or elements: the interval is small below the number
     "A number with its interval, as a cell"
-    ci = interval(low_high, 3)
-    return (number(None if _missing(value) else float(value), digits), Span(ci, cls='ci')) if ci else (number(None if _missing(value) else float(value), digits),)
+    if _missing(value): return (number(None),)
+    return (number(float(value), digits), *([] if low_high == '' else [Span(interval(low_high, 3) or 'no interval', cls='ci')]))
 
 # %% ../nbs/10e_sheet.ipynb #50c650fa
 def tiles(
     items:Iterable, # (name, value, interval or None)
 )->FT:
     "Metrics, large, with their intervals"
-    return Div(*(Div(Span(text_of(name), cls='name'), Span(number(value, 3), cls='value'), Span(f'95 %: {ci}' if (ci := interval(low_high)) else Safe('&nbsp;'), cls='ci'), cls='tile')
+    return Div(*(Div(Span(text_of(name), cls='name'), Span(number(value, 3), cls='value'), Span(f'95 %: {ci}' if (ci := interval(low_high)) else 'no interval', cls='ci'), cls='tile')
                  for name, value, low_high in items), cls='tiles')
 
 def whisker(

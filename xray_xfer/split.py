@@ -16,7 +16,7 @@ from numbers import Real
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .data import relative_paths
+from .data import relative_paths, stated
 from .files import replacing
 
 # %% ../nbs/04_split.ipynb #17592eb7
@@ -113,10 +113,9 @@ def _given(table):
 def _group_ids(table):
     "A number for each row, shared by the rows of one group; and how many rows name a group"
     if 'group' not in table: return np.arange(len(table)), 0
-    group = table['group'].astype(object)
-    named = (group.notna() & (group.astype(str).str.strip() != '')).to_numpy()
-    ids = np.arange(len(table))
-    ids[named] = len(table) + pd.factorize(group[named].astype(str))[0]
+    group = pd.Series(stated(table['group']), dtype=object)
+    named, ids = group.notna().to_numpy(), np.arange(len(table))
+    ids[named] = len(table) + pd.factorize(group[named])[0]
     return np.unique(ids, return_inverse=True)[1].reshape(-1), int(named.sum())
 
 def split_of(
@@ -181,7 +180,6 @@ def _look(part, y, classes, group, named, new, shares):
     "Check the finished split, and say what it is"
     note = f"{len(y)} images in {len(classes)} classes: " + ', '.join(f'{(part == p).sum()} {p}' for p in PARTS if (part == p).any())
     if named: note += f'; {named} of them in {group.max() + 1 - (len(y) - named)} groups, {len(y) - named} without a group, each an image of its own'
-    size = np.bincount(group).max()
     for p in PARTS:
         for i, c in enumerate(classes):
             if (part == p).any() and not ((part == p) & (y == i)).any():
@@ -189,10 +187,13 @@ def _look(part, y, classes, group, named, new, shares):
                 warnings.warn(f"the given split has no '{p}' image of class {c!r}: nothing can be said about that class there", stacklevel=3)
     worst, said = 0, ''
     for what, rows in [('all images', np.full(len(y), True))] + [(f'class {c!r}', y == i) for i, c in enumerate(classes)] if named else []:
+        # what cannot be divided may be off by its own size, but for a group that fills more than the smallest part
+        n, size = rows.sum(), np.bincount(group[rows]).max()
+        slack = max(.01 * n, len(classes), size if size <= min(filter(None, shares.values()), default=0) * n else 0) # whole images a class: so many may be off by rounding
         for p, share in shares.items():
-            n, got = rows.sum(), ((part == p) & rows).sum()
-            over = abs(got - share * n) - max(.01 * n, size, len(classes)) # whole images a class: so many may be off by rounding
-            if over > worst: worst, said = over, f'{got} {p} of {n} ({what}), {share * n:.0f} were asked for'
+            got = ((part == p) & rows).sum()
+            over = abs(got - share * n) - slack
+            if over > worst: worst, said = over, f'{got} {p} of {n} ({what}), {share * n:.0f} were asked for' + (f'; one group alone holds {size}' if size > slack else '')
     if said: warnings.warn(f'the groups are too coarse for the shares: {said}', stacklevel=3)
     return note
 

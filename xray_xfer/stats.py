@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
-from scipy.stats import t as student
-from .evaluate import _checked
-from .resample import MEASURES, METRICS, by_group, draws, group_ids, resampled, strata
+from .evaluate import _checked, student_interval
+from .resample import MEASURES, METRICS, by_group, draws, enough, group_ids, resampled, strata
 
 # %% ../nbs/09_stats.ipynb #75262fe2
 class _Shape(NamedTuple):
@@ -74,7 +73,7 @@ def intervals(
     level=.95, # coverage
     seed=0, # of the draws
 ):
-    "{metric: (low, high)} of the metrics of `evaluate.metrics` by stratified BCa bootstrap over groups; None: not defined"
+    "{metric: (low, high)} of the metrics of `evaluate.metrics` by stratified BCa bootstrap over groups (Efron 1987, doi 10.1080/01621459.1987.10478410); None: not defined. With nothing or everything right, accuracy has the exact binomial end (Clopper & Pearson 1934) at Kish's effective number of images"
     return dict(zip(METRICS, _boot(y, probs, classes, groups, n, level, seed)))
 
 def class_intervals(
@@ -91,7 +90,7 @@ def with_interval(
 ):
     "The two as they stand in a table: '0.925 (0.904–0.944)'"
     if value is None or pd.isna(value): return 'not defined'
-    if interval is None: return f'{value:.{digits}f} (interval not defined)'
+    if interval is None or any(pd.isna(v) for v in interval): return f'{value:.{digits}f} (interval not defined)'
     return f'{value:.{digits}f} ({interval[0]:.{digits}f}–{interval[1]:.{digits}f})'
 
 # %% ../nbs/09_stats.ipynb #fdc95726
@@ -100,13 +99,14 @@ def mean_interval(
     y=None, # int array (n,): the class of each image, for a draw within classes; None: all in one stratum
     groups=None, n=2000, level=.95, seed=0, # as in `intervals`
 ):
-    "(low, high) of the mean, by stratified BCa bootstrap over groups; None: not defined"
+    "(low, high) of the mean, by stratified BCa bootstrap over groups (Efron 1987), of `n` resamples, 100 or more; None: not defined"
     values = np.asarray(values, dtype=np.float64)
     _level(level)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all(): raise ValueError(f'values of shape {values.shape}: give one finite number an image')
     ids = group_ids(groups, len(values))
     y = np.zeros(len(values), int) if y is None else np.unique(y, return_inverse=True)[1]
     stratum, influence = strata(y, ids), (values - values.mean()) / len(values)
+    enough(n)
     w = draws(stratum, n, np.random.default_rng(seed))
     total, size = (np.bincount(ids, weights=v) @ w for v in (values, np.ones(len(values))))
     shape = _shape(values.mean(), total / size, by_group(influence[:, None], ids, stratum)[:, 0])
@@ -124,8 +124,9 @@ def interval_note(
     what = f'{of:,} images' if of == len(y) else f'{of:,} groups ({len(y):,} images)'
     say = [f'{100 * level:g} % intervals: BCa bootstrap, {n:,} resamples of the {what} of the test part, drawn within each class.']
     if (mixed := (stratum > y.max()).sum()): say.append(f'{mixed} groups hold several classes and are drawn among themselves.')
-    wrong = np.unique(ids[probs.argmax(1) != y]).size
-    if not wrong: say.append('Every image is right: the interval of the accuracy is the exact binomial one, and resamples cannot show how far the other metrics may fall.')
+    called = probs.argmax(1)
+    wrong = np.unique(ids[called != y]).size
+    if not wrong or (called != y).all(): say.append(f'Every image is {"wrong" if wrong else "right"}: the interval of the accuracy is the exact binomial one, and resamples cannot show how the other metrics may vary.')
     elif wrong < 10: say.append(f'Only {wrong} of the {unit} {"is" if wrong == 1 else "are"} wrong: such intervals are too narrow (in simulations, those of 95 % held the truth in as few as 83 %).')
     held = {c: np.unique(ids[y == i]).size for i, c in enumerate(classes)}
     if alone := [str(c) for c, h in held.items() if h == 1]: say.append(f'{", ".join(alone)}: a single one of the {unit}, so the macro averages have no interval.')
@@ -149,9 +150,9 @@ def seed_spread(
     values = [float('nan') if v is None or pd.isna(v) else float(v) for v in values]
     if not values: raise ValueError('no values: give the metric of each seed')
     if np.isnan(values).any(): return SeedSpread(None, None, f'Not defined with {int(np.isnan(values).sum())} of {len(values)} seeds, so neither is a mean over them.')
+    if not np.isfinite(values).all(): raise ValueError(f'values={values}: a metric is a finite number, or None where it is not defined')
     mean, n = float(np.mean(values)), len(values)
     if n == 1: return SeedSpread(mean, None, 'One seed: how much the training varies is not known.')
-    sd = float(np.std(values, ddof=1))
-    half = student.ppf((1 + level) / 2, n - 1) * sd / n ** .5
-    return SeedSpread(mean, sd, f'{n} seeds: mean {mean:.4f}, standard deviation {sd:.4f}, {100 * level:g} % interval of the mean {mean - half:.4f} to {mean + half:.4f} (Student). '
+    sd, (low, high) = float(np.std(values, ddof=1)), student_interval(values, level)
+    return SeedSpread(mean, sd, f'{n} seeds: mean {mean:.4f}, standard deviation {sd:.4f}, {100 * level:g} % interval of the mean {low:.4f} to {high:.4f} (Student). '
                                 'This interval is training noise only: split and test images were the same, and it says nothing about other patients.')

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from .alike import NEAR, STOP
-from .data import relative_paths
+from .data import relative_paths, stated
 from .files import replacing
 from .neighbours import components, search
 from .pack import Pack
@@ -116,10 +116,7 @@ def find_twins(
     return twins
 
 # %% ../nbs/03_twins.ipynb #4fd785fa
-def _stated(table, column):
-    "What the rows state in a column, as text; None where that is nothing"
-    if column not in table: return [None]*len(table)
-    return [None if pd.isna(x) or not str(x).strip() else str(x) for x in table[column]]
+def _stated(table, column): return stated(table[column]) if column in table else [None]*len(table)
 
 def grouped(
     table, # image table, the one the twins were found in: `pack.table`

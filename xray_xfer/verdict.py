@@ -97,7 +97,7 @@ def controls_lines(
     if s := c.get('shuffled'): text += (f"\nShuffled labels: the true class gets a probability of {s['true_probability']:.3f} on average, {s['expected']:.3f} are expected from the class shares alone. "
         'The accuracy and AUC of that row are one draw out of very many and have no interval.\n')
     if c.get('sources'):
-        t = pd.DataFrame([{'n': x['n'], 'classes': x['classes'], 'accuracy': with_interval(x['accuracy'], x['interval'])} for x in c['sources']], index=pd.Index([x['source'] for x in c['sources']], name='source'))
+        t = pd.DataFrame([{'n': x['n'], 'classes': x['classes'], **{name: with_interval(x[k], x.get(i)) for name, k, i in (('accuracy', 'accuracy', 'interval'), ('macro F1', 'f1', 'f1_interval'), ('AUC', 'auc', 'auc_interval'))}} for x in c['sources']], index=pd.Index([x['source'] for x in c['sources']], name='source'))
         text += '\n' + table_markdown(t, 'By source, intact images.')
     if a := c.get('source_alone'): text += f"\nThe source alone, without the image, gives the class of {with_interval(a['accuracy'], a.get('interval'))} of {a['n']:,} images; always answering {a['answer']}: {a['chance']:.3f}.\n"
     return text
@@ -125,8 +125,8 @@ def with_controls(
     table.attrs = {}   # pandas compares .attrs when it joins, and cannot compare tables
     res = join(table, mean)
     res.attrs = attrs | (dict(sd=join(old, sd)) if old is not None else {})
-    one = {name: {f'{what}, {r["control"]}': r.get(key) for r in c['rows'] for what, key in (('Accuracy', 'interval'), ('AUC', 'auc_interval'))} for name, c in results if c and seeds[name] == 1}
-    res.attrs['intervals'] = {name: [*ends, *(one.get(name, {}).get(r) for r in rows)] for name, ends in attrs.get('intervals', {}).items()}
+    one = {name: {f'{what}, {r["control"]}': r.get(key) or ('one draw' if r['control'] == SHUFFLED else None) for r in c['rows'] for what, key in (('Accuracy', 'interval'), ('AUC', 'auc_interval'))} for name, c in results if c and seeds[name] == 1}
+    res.attrs['intervals'] = {name: [*ends, *(one[name].get(r) if name in one else '' for r in rows)] for name, ends in attrs.get('intervals', {}).items()}
     return res
 
 # %% ../nbs/11b_verdict.ipynb #f071f7fa

@@ -21,13 +21,15 @@ from .sheet import interval, number, text_of
 
 # %% ../nbs/10f_words.ipynb #65f6f60f
 _JSON = dict(environment=dict(versions=Mapping), timings={}, calibration=dict(before=Mapping, after=Mapping),
-             twins=dict(grouped=bool, exact_pairs=int, near_pairs=int, groups=int, images=int), controls=dict(sentence=str, rows=list))   # what must be in it
+             twins=dict(grouped=bool), controls=dict(sentence=str, rows=list))   # what must be in it
 _CSV = dict(split=('path', 'label', 'split'), rejects=('path', 'label', 'reason'), history=('epoch',), predictions=('path', 'part', 'label'))
 
 def _fits(name, content, classes):
     "Whether a file holds what is read from it"
     if name in _CSV: return {*_CSV[name], *(f'logit_{c}' for c in classes if name == 'predictions')} <= set(content.columns)
-    return isinstance(content, Mapping) and all(isinstance(content.get(k), t) for k, t in _JSON[name].items())
+    wanted = _JSON[name]
+    if name == 'twins' and isinstance(content, Mapping) and content.get('grouped'): wanted = wanted | dict(exact_pairs=int, near_pairs=int, groups=int, images=int)
+    return isinstance(content, Mapping) and all(isinstance(content.get(k), t) for k, t in wanted.items())
 
 def read_run(
     folder:str|Path, # A run folder
@@ -193,6 +195,6 @@ def limits(
         said = ['In the COVID-19 Radiography Database the source decides the class: COVID images come from PadChest/BIMCV, a German school, SIRM and web collections, and Viral Pneumonia is all paediatric (Guangzhou); '
                 'only Normal against Lung_Opacity, both mostly RSNA, is a contrast within one source. Models learn the source: DeGrave et al. 2021, doi 10.1038/s42256-021-00338-7.',
                 'Scores on these images hardly fall when the lungs are blacked out: Maguolo & Nanni 2021.',
-                'It holds near-duplicates: in a public copy 412 COVID images (11.4 %) lie in 178–179 groups of near-twins, and a random 80/20 split leaves a near-twin in training for about 9.8 % of the COVID test images.']
+                'The collection holds near-duplicates: in a public copy 412 COVID images (11.4 %) lie in 178–179 groups of near-twins, and a random 80/20 split leaves a near-twin in training for about 9.8 % of the COVID test images.']
     return said + ['Of 62 published studies of this kind that passed screening, none was of clinical use: Roberts et al. 2021.',
                    'The intervals cover the chance of these test images only: not another hospital, another scanner, or another time.']
