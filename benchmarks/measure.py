@@ -4,6 +4,8 @@
   views      what k fixed views of each training image buy and cost, three seeds
   memory     anonymous memory and seconds of each phase for 1, 4, 16, 64 and 100 thousand images (by repetition)
   parts      packing, trunk, bootstrap and twins against their yardsticks
+  twins      near-duplicates among 21,165 images: those of FOLDER, altered copies of 500, and the rest bent out of them so that they are none
+  leak       the same models on a naive and on a grouped split of FOLDER with altered copies of a tenth (--also: a second folder of the same classes)
 
 FOLDER holds a folder a class, WEIGHTS is a file for shufflenetv2_100. Writes benchmarks/WHAT.json and .md, and memory.png. Run it alone:
 two PyTorch processes on two cores slow each other down twentyfold."""
@@ -179,15 +181,120 @@ def parts(a):
         say(f'twins among {len(p):,} images, after packing', time.perf_counter() - start, None, 's')
     write('parts', dict(rows=res), table(rows, ['what', 'here', 'yardstick', 'ratio']))
 
+def altered(im, rng):
+    "A copy as the web makes them: cropped by up to 5 % at each edge, contrast and brightness shifted, a label burnt in"
+    import numpy as np
+    from PIL import Image, ImageDraw
+    l, t, r, b = rng.uniform(0, .05 * 224, 4)
+    a = np.asarray(im.resize((224, 224), Image.Resampling.BICUBIC, box=(l, t, 224 - r, 224 - b)), np.float32)
+    im = Image.fromarray(((a - a.mean()) * rng.uniform(.7, 1.3) + a.mean() + rng.uniform(-30, 30)).clip(0, 255).astype(np.uint8))
+    ImageDraw.Draw(im).text((rng.choice([8, 160]), rng.choice([8, 190])), rng.choice(['L', 'R', 'AP', 'day 1']), fill=255, font_size=20)
+    return im
+
+def bent(a, rng):
+    "Another patient of the same build: every part moved by some 10 of 224 pixels, each its own way"
+    import numpy as np
+    from scipy.ndimage import gaussian_filter, map_coordinates
+    shift = [gaussian_filter(rng.standard_normal((224, 224), dtype=np.float32), 18) for _ in range(2)]
+    grid = np.mgrid[:224, :224].astype(np.float32)
+    return map_coordinates(a, [g + 10 * d / d.std() for g, d in zip(grid, shift)], order=1, mode='nearest')
+
+def twins(a):
+    import numpy as np, pandas as pd
+    from PIL import Image
+    from xray_xfer.data import images_of
+    from xray_xfer.pack import pack
+    from xray_xfer.twins import find_twins
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        t = images_of(a.folder)[['path', 'label']]
+        read = lambda f: Image.open(f).convert('L').resize((224, 224))
+        made, of = [], rng.permutation(len(t))[:500]
+        for i in of:
+            altered(read(t.path[i]), rng).save(tmp/f'copy{i}.jpg', quality=int(rng.integers(40, 81)))
+            made.append(dict(path=str(tmp/f'copy{i}.jpg'), label=t.label[i]))
+        for k in range(21165 - len(t) - len(made)):
+            Image.fromarray(bent(np.asarray(read(t.path[k % len(t)])), rng)).save(tmp/f'bent{k}.png', compress_level=1)
+            made.append(dict(path=str(tmp/f'bent{k}.png'), label=t.label[k % len(t)]))
+        p = pack(images_of(pd.concat([t, pd.DataFrame(made)], ignore_index=True)), cache=tmp)
+        anon = lambda: next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon')) / 1e6
+        before, peak, stop = anon(), [0.], threading.Event()
+        def watch():
+            while not stop.wait(.05): peak[0] = max(peak[0], anon())
+        threading.Thread(target=watch, daemon=True).start()
+        start = time.perf_counter()
+        found = find_twins(p, quiet=True)
+        seconds = time.perf_counter() - start
+        stop.set()
+        name = p.table.path.map(lambda f: Path(f).name)
+        recall = np.mean([found.groups[i] == found.groups[list(name).index(f'copy{i}.jpg')] for i in of])
+        strange = sum(name[x].startswith('bent') or name[y].startswith('bent') for x, y in zip(found.pairs.i, found.pairs.j))
+        res = dict(images=len(p), seconds=seconds, pairs=len(found.pairs), recall=float(recall), bent_pairs=int(strange), anonymous_gb=peak[0] - before)
+    write('twins', res, table([[f"{res['images']:,}", f'{seconds:.0f}', res['pairs'], f'{recall:.3f}', strange, f"{res['anonymous_gb']:.2f}"]],
+        ['images', 'seconds after packing', 'pairs', 'altered copies found', 'pairs with a bent image', 'memory beyond the pixels, GB']) + f'\n\n{len(t):,} images of the folder, altered copies of 500 of them, the rest bent.')
+
+def leak(a):
+    import numpy as np, pandas as pd
+    from PIL import Image
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    from xray_xfer.data import images_of
+    from xray_xfer.evaluate import softmax
+    from xray_xfer.pack import pack
+    from xray_xfer.paired import compare, p_text
+    from xray_xfer.split import save_split
+    from xray_xfer.train import run
+    from xray_xfer.twins import find_twins, grouped
+    rng, rows, res = np.random.default_rng(3), [], {}
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        t = images_of(a.folder)[['path', 'label']]
+        for also in a.also: t = pd.concat([t, pd.DataFrame([dict(path=str(f), label=d.name) for d in sorted(Path(also).iterdir()) if d.is_dir() for f in sorted((d/'images').iterdir())])], ignore_index=True)
+        copies = []
+        for i in np.sort(rng.permutation(len(t))[:len(t) // 10]):
+            altered(Image.open(t.path[i]).convert('L').resize((224, 224)), rng).save(tmp/f'{i}.jpg', quality=int(rng.integers(40, 81)))
+            copies.append(dict(path=str(tmp/f'{i}.jpg'), label=t.label[i]))
+        p = pack(images_of(pd.concat([t, pd.DataFrame(copies)], ignore_index=True)), cache=tmp/'cache', quiet=True)
+        found = find_twins(p, quiet=True)
+        group, twin, classes = grouped(p.table, found).group, found.sizes > 1, sorted(set(p.table.label))
+        y = p.table.label.map({c: i for i, c in enumerate(classes)}).to_numpy()
+        kinds = dict(naive=StratifiedKFold(5, shuffle=True, random_state=0).split(y, y), grouped=StratifiedGroupKFold(5, shuffle=True, random_state=0).split(y, y, found.groups))
+        folds = {k: np.empty(len(y), int) for k in kinds}
+        for k, split in kinds.items():
+            for f, (_, test) in enumerate(split): folds[k][test] = f
+        for depth in a.depths:
+            probs = {}
+            for kind, fold in folds.items():
+                probs[kind] = np.empty((len(y), len(classes)))
+                for f in range(5):
+                    part = np.where(fold == f, 'test', np.where((fold == (f + 1) % 5) & (rng.random(len(y)) < .5), 'valid', 'train'))
+                    if kind == 'grouped':   # a group that the validation part would tear goes to it whole
+                        whole = pd.Series(part == 'valid').groupby(found.groups).transform('any').to_numpy()
+                        part = np.where(whole, 'valid', part)
+                    save_split(p.table, part, tmp/'split.csv')
+                    r = run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, split=tmp/'split.csv', groups=False, name=f'{depth} {kind} {f}', out=tmp/'runs', quiet=True)
+                    test = r.predictions[r.predictions.part == 'test']
+                    probs[kind][np.flatnonzero(part == 'test')] = softmax(test.filter(regex='^logit_').to_numpy())
+            for which, at in (f'all {len(y):,}', np.full(len(y), True)), (f'the {twin.sum():,} with a twin', twin):
+                c = compare(y[at], probs['naive'][at], probs['grouped'][at], classes, found.groups[at])
+                res[f'{depth} {which}'] = json.loads(c.to_json(orient='records'))
+                for m in ('accuracy', 'f1', 'auc'):
+                    x = c[c.metric == m].iloc[0]
+                    rows.append([depth, which, m, f'{x.value_a:.4f}', f'{x.value_b:.4f}', f'{x.difference:+.4f} ({x.low:+.4f} to {x.high:+.4f})', p_text(x.p)])
+                    print(rows[-1], file=sys.stderr, flush=True)
+    write('leak', dict(rows=res, note=found.note, epochs=a.epochs), table(rows, ['depth', 'images', 'metric', 'naive split', 'grouped split', 'difference, 95 % interval', 'p'])
+        + f'\n\n{ARCH}, {a.epochs} epochs, five-fold cross-validation: each image is tested once under either kind of split; paired bootstrap over groups of twins. {found.note}.')
+
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['agreement', 'views', 'memory', 'parts'])
+    parser.add_argument('what', choices=['agreement', 'views', 'memory', 'parts', 'twins', 'leak'])
     parser.add_argument('folder')
     parser.add_argument('--pretrained', required=True)
     parser.add_argument('--depths', nargs='+', type=int, default=None)
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--epochs', type=int, default=10)
     parser.add_argument('--counts', nargs='+', type=int, default=[1000, 4000, 16000, 64000, 100000])
+    parser.add_argument('--also', nargs='*', default=[])
     args = parser.parse_args()
-    args.depths = args.depths or dict(agreement=[0, 1, 2], views=[1, 2], memory=[0, 2], parts=[2])[args.what]
-    dict(agreement=agreement, views=views, memory=memory, parts=parts)[args.what](args)
+    args.depths = args.depths or dict(agreement=[0, 1, 2], views=[1, 2], memory=[0, 2], parts=[2], twins=[], leak=[0, 2])[args.what]
+    dict(agreement=agreement, views=views, memory=memory, parts=parts, twins=twins, leak=leak)[args.what](args)

@@ -25,7 +25,7 @@ MEAN, STD = [.485, .456, .406], [.229, .224, .225]
 @pytest.fixture(scope='module')
 def phantoms(tmp_path_factory):
     root = tmp_path_factory.mktemp('features')
-    draw(root/'images', n=160, seed=0, size=64)
+    draw(root/'images', n=96, seed=0, size=64)
     return root
 
 @pytest.fixture(scope='module')
@@ -42,7 +42,7 @@ def train(p, arch, depth, epochs=2, **kw):
         model = build(arch, depth, pretrained=False, size=p.size)
         calibrate(model, image_batches(p, range(64), norm))
         before = {k: v.clone() for k, v in model.state_dict().items()}
-        fed = feed(model, p, parts, norm, bs=32, seed=3, quiet=True, **kw)
+        fed = feed(model, p, parts, norm, bs=16, seed=3, quiet=True, **kw)
         log = StepLoss()
         learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, cbs=[log, ChannelsLast()])
         torch.manual_seed(3)
@@ -164,7 +164,7 @@ def test_a_damaged_cache_is_made_again(packed, tmp_path, damage):
 def test_what_float16_cannot_hold_is_kept_in_float32(packed, tmp_path):
     torch.manual_seed(0)
     model = build('resnet10t', 1, pretrained=False, size=64)
-    norm = [m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)][-3]
+    norm = [m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d) and not m.weight.requires_grad][-1]   # of the trunk
     torch.nn.init.constant_(norm.bias, 1e6)
     f = features(cut(model, 64), packed, MEAN, STD, cache=tmp_path, quiet=True)
     assert f.dtype == 'float32' and 'beyond float16' in f.note and max(a.max() for a in f.arrays) > 65504

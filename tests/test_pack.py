@@ -341,7 +341,8 @@ print(len(p), flush=True)
 
 def start(packed, table, how):
     folder = os.path.dirname(table.path[0])
-    p = subprocess.Popen([sys.executable, '-c', SCRIPT, folder, str(packed.folder.parent), how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, '-c', SCRIPT, folder, str(packed.folder.parent), how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))   # a shell's background jobs ignore it
     assert p.stdout.readline() == 'go\n', p.stderr.read()
     return p
 

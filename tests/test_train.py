@@ -15,7 +15,6 @@ from xray_xfer.models import build
 from xray_xfer.pack import pack
 from xray_xfer.split import load_split
 from xray_xfer.study import load_study, study
-from xray_xfer import folder, train
 from xray_xfer.train import run
 
 FAST = dict(pretrained=False, size=64, epochs=1, bs=16, quiet=True)
@@ -223,7 +222,7 @@ def test_ctrl_c_on_the_command(xrays, tmp_path):
     "A real SIGINT to a real process, once the first run is there: exit code 130, one line, the first run whole"
     cmd = [sys.executable, '-W', 'ignore', '-c', 'import sys; from xray_xfer.cli import main; sys.exit(main())', 'study', str(xrays), '--archs', ARCH, '--pretrained', 'false', '--size', '64', '--epochs', '1',
            '--depths', '0', '1', '2', '--seeds', *map(str, range(40)), '--out', str(tmp_path/'s')]
-    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))   # a shell's background jobs ignore it
     try:
         end = time.time() + 120
         while not (tmp_path/'s'/f'{ARCH}_0').is_dir() and time.time() < end and p.poll() is None: time.sleep(.05)
