@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import xray_xfer.data as data
+import xray_xfer.fetch as fetch
 import xray_xfer.files as files
 from xray_xfer.data import images_of, relative_paths
 from xray_xfer.files import replacing, sweep
@@ -321,18 +322,18 @@ def test_broken_zips(tmp_path, cache):
 
 
 def test_a_zip_larger_than_the_disk(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(data.shutil, 'disk_usage', lambda p: types.SimpleNamespace(free=100))
+    monkeypatch.setattr(fetch.shutil, 'disk_usage', lambda p: types.SimpleNamespace(free=100))
     with pytest.raises(OSError, match='unpacks to .* free: make room, or set XRAY_XFER_CACHE') as e: images_of(zipped(tmp_path/'big.zip', *GOOD))
     assert e.value.errno == errno.ENOSPC and not cache.exists()
 
 
 def test_the_disk_fills_up_while_unpacking(tmp_path, cache, monkeypatch):
-    path, copy, calls = zipped(tmp_path/'good.zip', *GOOD), data.shutil.copyfileobj, []
+    path, copy, calls = zipped(tmp_path/'good.zip', *GOOD), fetch.shutil.copyfileobj, []
     def full(src, dst, n):
         calls.append(1)
         if len(calls) == 2: raise OSError(errno.ENOSPC, 'No space left on device')
         copy(src, dst, n)
-    monkeypatch.setattr(data.shutil, 'copyfileobj', full)
+    monkeypatch.setattr(fetch.shutil, 'copyfileobj', full)
     with pytest.raises(OSError, match='No space left'): images_of(path)
     assert os.listdir(cache/'zips') == []
     assert len(images_of(path)) == 2 and len(calls) == 4      # and all is well once there is room

@@ -264,6 +264,9 @@ def test_cold_and_warm_are_the_same_study(xrays, tmp_path, monkeypatch):
     cold, filled = study(xrays, out=tmp_path/'cold', **kw), made()
     warm = study(xrays, out=tmp_path/'warm', **kw)
     assert len(filled) == 3 and made() == filled   # nothing was made again
+    pairs = cold.compare()
+    assert len(pairs) == 15 and pairs.groupby('metric').p_holm.max().notna().any() and (pairs.dropna().p_holm >= pairs.dropna().p).all()
+    assert {'accuracy_low', 'accuracy_high'} <= set(cold.results)
     assert cold.table.equals(warm.table) and (cold.path/'compare.csv').read_bytes() == (warm.path/'compare.csv').read_bytes()
     for a, b in zip(cold.runs, warm.runs, strict=True): assert (a.path/'predictions.csv').read_bytes() == (b.path/'predictions.csv').read_bytes()
 

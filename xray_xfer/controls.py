@@ -22,7 +22,7 @@ from .folder import Run, load_model, load_run, read_json, write_json
 from .load import packed, parts_of
 from .loop import keep_buffers, resolve_device
 from .lungs import lungs_of
-from .pack import Pack, planes
+from .pack import planes
 from .stats import intervals
 from .train import run as train_run
 from .verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, SHUFFLED, controls_figure, verdict

@@ -14,8 +14,8 @@ import numpy as np, torch
 from fastai.data.core import DataLoaders
 from torch import nn
 
-from .cut import Cut, CutError, cut
-from .features import Features, FeaturesDL, features
+from .cut import CutError, cut
+from .features import FeaturesDL, features
 from .load import dataloaders
 from .models import Classifier
 from .pack import Pack

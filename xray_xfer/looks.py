@@ -265,7 +265,7 @@ def gradcam_figure(
                 _cell(ax, images[i], _verdict(r, classes), VERMILION if kind == 'error' else BLUE)
                 cam = cams[chosen.index.get_loc(i)]
                 if not cam.any() and not note: ax.set_xlabel('nothing speaks for it', fontsize=9)
-                shade = ax.imshow(cam, cmap='viridis', alpha=.5 * cam, vmin=0, vmax=1, interpolation='bilinear')
+                ax.imshow(cam, cmap='viridis', alpha=.5 * cam, vmin=0, vmax=1, interpolation='bilinear')
     heads = 'Left: typical hits. Right: the most confident errors (orange frame).'
     fig.suptitle('\n'.join([title] * bool(title) + [heads] + (wrap(note, 90) if note else ['Colour: what speaks for the class called (Grad-CAM), yellow most.'])), fontsize=11)
     return fig

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from fastcore.xml import B, Code, Div, H3, Li, P, Pre, Span, Ul
 
 from . import __version__
-from .evaluate import REPORT_TABLE, ROWS, per_class, softmax
+from .evaluate import REPORT_TABLE, ROWS, per_class
 from .files import replacing
 from .looks import judged
 from .sheet import grid, interval, number, picture, sheet, text_of, tiles, valued, whisker

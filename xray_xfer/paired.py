@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom, chi2
 from .evaluate import _checked
 from .resample import METRICS, auc_influence, group_ids, resampled, strata
-from .stats import _below, _interval, _level, _shape
+from .stats import _interval, _level, _shape
 
 # %% ../nbs/09a_paired.ipynb #28c8a910
 def mcnemar(

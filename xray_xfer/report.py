@@ -36,17 +36,19 @@ def curves(
 _LOOKS = list(zip((BLUE, VERMILION, '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'), 'osD^vPX'))
 
 def depth_figure(
-    results:pd.DataFrame, # One row a run: name (of the backbone), depth, seed, and the metric's column
+    results:pd.DataFrame, # One row a run: name (of the backbone), depth, seed, the metric's column, and where known `<metric>_low` and `_high`
     metric:str='accuracy', # Which column
     title:str='', # What was trained, on how many images
 )->Figure: # 5 × 3.4 inches
-    "A metric on the test part against fine-tuning depth: a point a run, a line through the means"
+    "A metric on the test part against fine-tuning depth: a point a run with its interval, a line through the means"
     fig = Figure(figsize=(5, 3.4), layout='constrained')
     ax = fig.subplots()
     depths = list(dict.fromkeys(results.depth))
     at = {d: i for i, d in enumerate(depths)}
     for (name, g), (color, marker) in zip(results.groupby('name', sort=False), _LOOKS * len(results)):
         ax.plot([at[d] for d in g.depth], g[metric], marker, color=color, alpha=.5 if g.seed.nunique() > 1 else 1)
+        if g.seed.nunique() == 1 and f'{metric}_low' in g:   # with several seeds the points show the spread of training, which is another
+            for d, y, low, high in g.dropna(subset=[f'{metric}_low'])[['depth', metric, f'{metric}_low', f'{metric}_high']].itertuples(index=False): ax.plot([at[d]] * 2, [low, high], color=color, lw=1, alpha=.6)
         means = g.groupby('depth', sort=False)[metric].mean()
         ax.plot([at[d] for d in means.index], means.values, '-', color=color, marker=marker, label=name)
     ax.set_xticks(range(len(depths)), [str(d) for d in depths])

@@ -61,9 +61,10 @@ class Study:
                 + ('± is the spread over training seeds: training noise only, not what other images would give.' if len(seeds) > 1 else 'In brackets 95 % intervals, from resampling the test images' + ' by group' * c.get('groups', False) + '.'))
     @property
     def results(self)->pd.DataFrame:
-        "One row a run: name, arch, depth, seed, path, seconds of training and the metrics"
+        "One row a run: name, arch, depth, seed, folder, seconds of training, and the metrics with the ends of their intervals"
+        ends = lambda m: {f'{k}_{end}': v and v[i] for k, v in (m.get('intervals') or {}).items() for i, end in enumerate(('low', 'high'))}
         rows = [dict(name=display_name(r.arch), arch=r.arch, depth=r.depth, seed=r.seed, folder=r.path.name, train_seconds=r.timings['train'],
-                     **{k: v for k, v in r.metrics.items() if isinstance(v, (int, float))}) for r in self.runs]
+                     **{k: v for k, v in r.metrics.items() if isinstance(v, (int, float))}, **ends(r.metrics)) for r in self.runs]
         return pd.DataFrame(rows)
     def __repr__(self): return f"Study({', '.join(dict.fromkeys(r.name for r in self.runs))})"
     def _repr_markdown_(self): return table_markdown(self.table, self.caption)

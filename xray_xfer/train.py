@@ -26,7 +26,7 @@ from . import __version__
 from .data import images_of, relative_paths
 from .files import sweep
 from .evaluate import display_name, softmax
-from .folder import SCHEMA, Run, environment, finished, load_run, metrics_of, predictions_table, read_json, save_run
+from .folder import SCHEMA, Run, environment, finished, metrics_of, predictions_table, read_json, save_run
 from .loop import EpochLog, KeepBest, Progress, keep_buffers, lr_range, resolve_device, resolve_precision
 from .card import model_card
 from .confidence import calibration

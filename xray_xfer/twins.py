@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from numbers import Real
-from pathlib import Path
 
 import numpy as np
 import pandas as pd

@@ -13,11 +13,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from .evaluate import display_name
 from .folder import read_csv, read_json
-from .sheet import interval, number, text_of
+from .sheet import interval, text_of
 
 # %% ../nbs/10f_words.ipynb #65f6f60f
 _JSON = dict(environment=dict(versions=Mapping), timings={}, calibration=dict(before=Mapping, after=Mapping),
