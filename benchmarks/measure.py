@@ -36,25 +36,25 @@ def agreement(a):
     from xray_xfer.data import images_of
     from xray_xfer.pack import pack
     from xray_xfer.train import run
-    p, rows, acc = pack(images_of(a.folder)), [], {}
-    ways = {'features, by default': {}, 'features, float32 by PyTorch': dict(features='float32', backend='torch'), 'images': dict(cache=False)}
+    p, rows, acc = pack(images_of(a.folder), a.size), [], {}
+    ways = {'features, by default': {}, 'images': dict(cache=False)}
     with tempfile.TemporaryDirectory() as out:
         for depth in a.depths:
             for way, kw in ways.items():
                 found = [run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, seed=s, name=f'{depth}{way}{s}', out=out, quiet=True, **kw) for s in a.seeds]
                 acc[f'{depth} {way}'] = [r.metrics['accuracy'] for r in found]
                 seconds = sum(r.timings['train'] for r in found) / len(found)
-                rows.append([depth, way, spread(acc[f'{depth} {way}']), f"{100 * sum(x - y for x, y in zip(acc[f'{depth} {way}'], acc.get(f'{depth} images', acc[f'{depth} {way}']))) / len(found):+.2f}", f'{seconds:.0f}'])
+                rows.append([depth, way, spread(acc[f'{depth} {way}']), '', f'{seconds:.0f}'])
                 print(rows[-1], acc[f'{depth} {way}'], file=sys.stderr, flush=True)
     for r in rows: r[3] = f"{100 * (sum(acc[f'{r[0]} {r[1]}']) - sum(acc[f'{r[0]} images'])) / len(a.seeds):+.2f}"
     write('agreement', dict(accuracy=acc, seeds=a.seeds, epochs=a.epochs, images=len(p), test=found[0].metrics['n']),
-          table(rows, ['depth', 'trained on', 'test accuracy: mean (range)', 'less images, points', 'training, s']) + f"\n\n{len(p):,} images, {found[0].metrics['n']:,} in the test part, {a.epochs} epochs, seeds {a.seeds}.")
+          table(rows, ['depth', 'trained on', 'test accuracy: mean (range)', 'less images, points', 'training, s']) + f"\n\n{len(p):,} images, {found[0].metrics['n']:,} in the test part, {a.size} px, {a.epochs} epochs, seeds {a.seeds}.")
 
 def views(a):
     from xray_xfer.data import images_of
     from xray_xfer.pack import pack
     from xray_xfer.train import run
-    p, rows, res = pack(images_of(a.folder)), [], {}
+    p, rows, res = pack(images_of(a.folder), a.size), [], {}
     with tempfile.TemporaryDirectory() as out:
         for depth in a.depths:
             for k in (1, 2, 4, 8):
@@ -65,7 +65,7 @@ def views(a):
                 rows.append([depth, k, *map(spread, keep.values()), f"{cold.timings['features']:.0f}", f"{sum(r.timings['train'] for r in found) / len(found):.0f}"])
                 print(rows[-1], file=sys.stderr, flush=True)
     write('views', dict(rows=res, seeds=a.seeds, epochs=a.epochs, images=len(p), test=found[0].metrics['n']),
-          table(rows, ['depth', 'views', 'test accuracy: mean (range)', 'AUC', 'cross-entropy', 'features made, s', 'training, s']) + f"\n\n{len(p):,} images, {found[0].metrics['n']:,} in the test part, {a.epochs} epochs, seeds {a.seeds}. The features of view 1 serve all k at the same depth, so each row made only what the rows above had not.")
+          table(rows, ['depth', 'views', 'test accuracy: mean (range)', 'AUC', 'cross-entropy', 'features made, s', 'training, s']) + f"\n\n{len(p):,} images, {found[0].metrics['n']:,} in the test part, {a.size} px, {a.epochs} epochs, seeds {a.seeds}. The features of view 1 serve all k at the same depth, so each row made only what the rows above had not.")
 
 CHILD = '''
 import json, sys, threading, time
@@ -164,7 +164,7 @@ def parts(a):
             trunk = FromPixels(cut(build(arch, 2, pretrained=a.pretrained if arch == ARCH else False), 224).trunk, *(stats(arch)[k] for k in ('mean', 'std'))).eval()
             x = np.array(p.pixels[:512])
             start = time.perf_counter()
-            e = Engine(trunk, (x[:2],))
+            e = Engine(trunk, (x[:3],))
             ready = time.perf_counter() - start
             session = onnxruntime.InferenceSession(_onnx(trunk, (torch.from_numpy(x[:2]),)), providers=['CPUExecutionProvider'])
             whole = best(lambda: [None for _ in e(x)], len(x))
@@ -244,7 +244,7 @@ def leak(a):
     from xray_xfer.paired import compare, p_text
     from xray_xfer.split import save_split
     from xray_xfer.train import run
-    from xray_xfer.twins import find_twins, grouped
+    from xray_xfer.twins import find_twins
     rng, rows, res = np.random.default_rng(3), [], {}
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
@@ -254,9 +254,9 @@ def leak(a):
         for i in np.sort(rng.permutation(len(t))[:len(t) // 10]):
             altered(Image.open(t.path[i]).convert('L').resize((224, 224)), rng).save(tmp/f'{i}.jpg', quality=int(rng.integers(40, 81)))
             copies.append(dict(path=str(tmp/f'{i}.jpg'), label=t.label[i]))
-        p = pack(images_of(pd.concat([t, pd.DataFrame(copies)], ignore_index=True)), cache=tmp/'cache', quiet=True)
+        p = pack(images_of(pd.concat([t, pd.DataFrame(copies)], ignore_index=True)), a.size, cache=tmp/'cache', quiet=True)
         found = find_twins(p, quiet=True)
-        group, twin, classes = grouped(p.table, found).group, found.sizes > 1, sorted(set(p.table.label))
+        twin, classes = found.sizes > 1, sorted(set(p.table.label))
         y = p.table.label.map({c: i for i, c in enumerate(classes)}).to_numpy()
         kinds = dict(naive=StratifiedKFold(5, shuffle=True, random_state=0).split(y, y), grouped=StratifiedGroupKFold(5, shuffle=True, random_state=0).split(y, y, found.groups))
         folds = {k: np.empty(len(y), int) for k in kinds}
@@ -283,7 +283,7 @@ def leak(a):
                     rows.append([depth, which, m, f'{x.value_a:.4f}', f'{x.value_b:.4f}', f'{x.difference:+.4f} ({x.low:+.4f} to {x.high:+.4f})', p_text(x.p)])
                     print(rows[-1], file=sys.stderr, flush=True)
     write('leak', dict(rows=res, note=found.note, epochs=a.epochs), table(rows, ['depth', 'images', 'metric', 'naive split', 'grouped split', 'difference, 95 % interval', 'p'])
-        + f'\n\n{ARCH}, {a.epochs} epochs, five-fold cross-validation: each image is tested once under either kind of split; paired bootstrap over groups of twins. {found.note}.')
+        + f'\n\n{ARCH}, {a.size} px, {a.epochs} epochs, five-fold cross-validation: each image is tested once under either kind of split; paired bootstrap over groups of twins. {found.note}.')
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -294,6 +294,7 @@ if __name__ == '__main__':
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--epochs', type=int, default=10)
     parser.add_argument('--counts', nargs='+', type=int, default=[1000, 4000, 16000, 64000, 100000])
+    parser.add_argument('--size', type=int, default=224)
     parser.add_argument('--also', nargs='*', default=[])
     args = parser.parse_args()
     args.depths = args.depths or dict(agreement=[0, 1, 2], views=[1, 2], memory=[0, 2], parts=[2], twins=[], leak=[0, 2])[args.what]

@@ -27,7 +27,7 @@ from xray_xfer.study import study
 from xray_xfer.train import run
 from xray_xfer.trunk import Engine, FromPixels
 
-device, rows = args.device, []
+device, rows, failed = args.device, [], []
 def row(what, value): rows.append((what, value)); print(f'{what:<72} {value}', flush=True)
 def sync(): torch.cuda.synchronize() if device.startswith('cuda') else None
 
@@ -44,10 +44,12 @@ for arch in ('shufflenetv2_100', 'efficientnet_b0'):
         f32 = feed(model, p, parts, norm, dtype='float32', backend='torch', device=device, quiet=True)
         f16 = feed(model, p, parts, norm, device=device, quiet=True)
         images = feed(model, p, parts, norm, cache=False, device=device)
+        if (f32.trains_on, f16.trains_on, images.trains_on) != ('features', 'features', 'images'): failed.append(f'{arch} depth {depth} trains on {f32.trains_on}, {f16.trains_on}: {f16.note}')
         want = torch.from_numpy(logits_of(images.net, images.dls[2])).softmax(1)
         for name, f in (('float32', f32), ('float16', f16)):
             got = torch.from_numpy(logits_of(f.net, f.dls[2])).softmax(1)
-            row(f'{arch} depth {depth}: probabilities from {name} features, largest difference', f'{float((got - want).abs().max()):.1e}')
+            row(f'{arch} depth {depth}: probabilities from {name} features, largest difference', f'{(worst := float((got - want).abs().max())):.1e}')
+            if not worst < 5e-3: failed.append(f'{arch} depth {depth}, {name}: {worst:.1e}, 5e-3 is allowed')
 
 r = [run(p, 'shufflenetv2_100', 1, pretrained=False, epochs=2, device=device, out=work/f'r{i}', quiet=True, **kw) for i, kw in enumerate((dict(), dict(cache=False)))]
 row('accuracy after two epochs in ' + r[0].config['precision'] + ', cached / uncached', f"{r[0].metrics['accuracy']:.3f} / {r[1].metrics['accuracy']:.3f}")
@@ -57,7 +59,7 @@ for arch in ('shufflenetv2_100', 'efficientnet_b0'):
     model = build(arch, 2, pretrained=False).to(device)
     trunk = FromPixels(cut(model, 224).trunk, norm['mean'], norm['std']).to(device).eval()
     x = torch.randint(0, 256, (256 if device != 'cpu' else 8, 224, 224), dtype=torch.uint8, device=device)
-    engine = Engine(trunk, (x[:2].cpu().numpy(),), 'torch', device, True)
+    engine = Engine(trunk, (x[:3].cpu().numpy(),), 'torch', device, True)
     compiled = torch.compile(trunk)
     for name, f in (('engine', lambda: engine.run((x.cpu().numpy(),))), ('compiled, data resident', lambda: compiled(x))):
         with torch.no_grad(), torch.autocast(device.split(':')[0], torch.float16 if device != 'cpu' else torch.bfloat16, enabled=device != 'cpu'):
@@ -82,3 +84,4 @@ row('device', f"{env['device_name']}, torch {env['versions']['torch']}, fastai {
 out = Path(os.environ.get('OUT', '.'))
 (out/'gpu.json').write_text(json.dumps(dict(rows=rows, environment=env, date=time.strftime('%Y-%m-%d')), indent=1))
 shutil.rmtree(work)
+raise SystemExit('\n'.join(failed) or 0)

@@ -1,6 +1,5 @@
 "Features: the same training as on images, and a cache in which nothing half-made is ever taken for whole."
 import multiprocessing, os, random, signal, time, warnings
-from pathlib import Path
 
 import numpy as np, pytest, torch
 from fastai.callback.channelslast import ChannelsLast
@@ -9,6 +8,7 @@ from fastai.callback.schedule import fit_one_cycle
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import no_random
+from safetensors.torch import save_file
 
 from xray_xfer.cut import cut
 from xray_xfer.data import images_of
@@ -140,7 +140,7 @@ def test_killed_at_twenty_moments_nothing_half_made_is_read(phantoms, tmp_path):
         assert not any(x.name.endswith('.part') for k in ('packs', 'features') for x in (cache/k).iterdir())
     assert len(seen) > 1, seen
 
-@pytest.mark.parametrize('damage', ['shorter', 'flipped', 'json', 'empty', 'gone', 'other dtype'])
+@pytest.mark.parametrize('damage', ['shorter', 'flipped', 'json', 'list', 'no engine', 'empty', 'zero', 'header', 'gone', 'other dtype'])
 def test_a_damaged_cache_is_made_again(packed, tmp_path, damage):
     torch.manual_seed(0)
     c = cut(build('resnet10t', 1, pretrained=False, size=64), 64)
@@ -152,6 +152,10 @@ def test_a_damaged_cache_is_made_again(packed, tmp_path, damage):
         with open(file, 'r+b') as f: f.seek(5000); b = f.read(1); f.seek(5000); f.write(bytes([b[0] ^ 1]))
     elif damage == 'json': (folder/'features.json').write_text('{"schema": 1')
     elif damage == 'empty': (folder/'features.json').write_text('')
+    elif damage == 'list': (folder/'features.json').write_text('[]')
+    elif damage == 'no engine': (folder/'features.json').write_text((folder/'features.json').read_text().replace('"engine"', '"engime"'))
+    elif damage == 'zero': os.truncate(file, 0)
+    elif damage == 'header': file.write_bytes(file.read_bytes().replace(b"'shape': (", b"'shape': [", 1))
     elif damage == 'gone': file.unlink()
     else: np.save(file, np.load(file).astype(np.float32))
     _verified.clear()
@@ -171,6 +175,31 @@ def test_what_float16_cannot_hold_is_kept_in_float32(packed, tmp_path):
     torch.nn.init.constant_(norm.bias, float('nan'))
     with pytest.raises(FloatingPointError, match='undefined'): features(cut(model, 64), packed, MEAN, STD, cache=tmp_path, quiet=True)
     assert len(list((tmp_path/'features').iterdir())) == 1
+
+def test_a_depth_that_cannot_be_cut_costs_the_others_nothing(packed, tmp_path, monkeypatch):
+    monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path))
+    model = build('resnet10t', 1, pretrained=False, size=64)
+    fed = feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=len(model.groups), quiet=True)   # at which nothing is frozen
+    assert fed.trains_on == 'features' and fed.deepest is None
+    assert feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=2, quiet=True).deepest == 2
+
+def test_another_seed_makes_no_features(packed, tmp_path, monkeypatch):
+    monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path))
+    torch.manual_seed(0)
+    save_file({k: v.clone() for k, v in build('resnet10t', pretrained=False, size=64).backbone.state_dict().items()}, tmp_path/'w.safetensors')
+    kw = dict(pretrained=tmp_path/'w.safetensors', epochs=1, groups=False, quiet=True, out=tmp_path/'runs')
+    made = lambda: {f.name for f in (tmp_path/'features').iterdir()}
+    run(packed, 'resnet10t', 1, **kw)
+    first = made()
+    run(packed, 'resnet10t', 1, seed=1, lr=1e-3, **kw)
+    assert len(first) == 1 and made() == first
+
+def test_networks_that_differ_in_nothing_but_a_stride_do_not_share_features(packed, tmp_path):
+    torch.manual_seed(0)
+    a, b = (build('resnet10t', 1, pretrained=False, size=64) for _ in range(2))
+    b.load_state_dict(a.state_dict())
+    next(m for m in b.backbone.modules() if isinstance(m, torch.nn.MaxPool2d)).stride = 1
+    assert len({features(cut(m, 64), packed, MEAN, STD, cache=tmp_path, quiet=True).path for m in (a, b)}) == 2
 
 def test_views_are_trained_on(packed, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path))

@@ -244,7 +244,7 @@ def test_odd_names_survive(packed, tmp_path):
     assert p.reused
 
 
-@pytest.mark.parametrize('broken', ['pixels.npy cut', 'pixels.npy longer', 'pixels.npy changed', 'pixels.npy gone', 'pixels.npy header', 'index.csv changed', 'pack.json gone',
+@pytest.mark.parametrize('broken', ['pixels.npy cut', 'pixels.npy longer', 'pixels.npy changed', 'pixels.npy gone', 'pixels.npy zero', 'pixels.npy header', 'index.csv changed', 'pack.json gone',
                                     'pack.json cut', 'pack.json list', 'pack.json schema'])
 def test_a_damaged_pack_is_made_again(packed, broken):
     want = packed()
@@ -253,7 +253,7 @@ def test_a_damaged_pack_is_made_again(packed, broken):
     b = f.read_bytes()
     if how == 'gone': f.unlink()
     else:
-        f.write_bytes({'cut': b[:-9], 'longer': b + b'x', 'changed': b[:-5] + bytes([b[-5] ^ 8]) + b[-4:], 'header': b[:20] + b'?' + b[21:], 'list': b'[]',
+        f.write_bytes({'cut': b[:-9], 'zero': b'', 'longer': b + b'x', 'changed': b[:-5] + bytes([b[-5] ^ 8]) + b[-4:], 'header': b[:20] + b'?' + b[21:], 'list': b'[]',
                        'schema': json.dumps(json.loads(b) | dict(schema=99)).encode() if name == 'pack.json' else b''}[how])
     with pytest.warns(UserWarning, match='is damaged .* made again'): again = packed()
     assert not again.reused and (again.pixels == np.stack([decode(p, 16) for p in want.table.path])).all() and packed().reused
@@ -393,8 +393,8 @@ def test_two_processes_make_the_same_pack(packed, table, tmp_path):
 
 def test_decoding_keeps_only_a_few_images_ahead(monkeypatch):
     asked = []
-    monkeypatch.setattr(module, 'decode', lambda p, size, resize: asked.append(p) or '')
-    results = module._decoded([''] * 100_000, 8, 'squish', 2)
+    monkeypatch.setattr(module, 'decode', lambda p, *how: asked.append(p) or '')
+    results = module._decoded([''] * 100_000, 8, 'squish', False, 2)
     next(results)
     time.sleep(.1)
     results.close()

@@ -31,6 +31,7 @@ from .evaluate import display_name, metrics, softmax
 from .files import replacing
 from .folder import environment, write_json
 from .load import image_batches, packed, parts_of
+from .loop import resolve_device
 from .models import build, calibrate, splitter, stats
 from .split import save_split
 from .study import study
@@ -43,13 +44,13 @@ def _groups(model, depth):
     names = {n for g in hot for n in g}
     return [[p for n, p in backbone.items() if n not in names], *[[backbone[n] for n in g] for g in hot], list(model.head.parameters())]
 
-def _loaders(table, parts, size, norm, bs, workers):
+def _loaders(table, parts, size, norm, bs, workers, device):
     "fastai loaders over the files, as its documentation has them"
     part = np.asarray(parts)
     seen = table[part != 'test'].reset_index(drop=True)
     block = DataBlock(blocks=(ImageBlock, CategoryBlock(vocab=sorted(set(table.label)))), get_x=ColReader('path'), get_y=ColReader('label'),
         splitter=IndexSplitter(np.flatnonzero(part[part != 'test'] == 'valid')), item_tfms=Resize(size, method='squish'), batch_tfms=Normalize.from_stats(norm['mean'], norm['std']))
-    kw = {} if workers is None else dict(num_workers=workers)
+    kw = dict(device=torch.device(device)) | ({} if workers is None else dict(num_workers=workers))
     dls = block.dataloaders(seen, bs=bs, **kw)
     test = table[part == 'test']
     return dls, dls.test_dl(test.reset_index(drop=True), with_labels=True, **kw)
@@ -74,7 +75,7 @@ def _fastai(s, tuned):
         keep |= parts == 'test'
         table, parts = table[keep].reset_index(drop=True), parts[keep]
     set_seed(s['seed'])
-    dls, test = _loaders(table, parts, s['size'], norm, s['bs'], s['workers'])
+    dls, test = _loaders(table, parts, s['size'], norm, s['bs'], s['workers'], s['device'])
     learn = _learner(s, dls, tuned)
     ready = time.perf_counter()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(max(1, round(s['timed'])), slice(s['lr'] / 3, s['lr']))
@@ -83,7 +84,8 @@ def _fastai(s, tuned):
     scores = metrics(y.numpy(), softmax(logits.float().numpy()), list(dls.vocab))
     done = time.perf_counter()
     n = max(1, round(s['timed'])) * len(dls.train) * dls.train.bs
-    return dict(setup=ready - start, train=(trained - ready) * s['epochs'] / s['timed'], evaluate=done - trained, images_per_second=n / (trained - ready), accuracy=scores['accuracy'])
+    whole = s['epochs'] * (s['n_train'] // dls.train.bs) * dls.train.bs   # images of the full training, incomplete batches left out
+    return dict(setup=ready - start, train=(trained - ready) * whole / n, evaluate=done - trained, images_per_second=n / (trained - ready), accuracy=scores['accuracy'])
 
 def _ours(s):
     "One model, or a study, by this package"
@@ -100,21 +102,23 @@ def _ours(s):
 def _try(s):
     "The quickest batch size and number of loader processes for a tuned run: images/s of each over a few batches"
     table, parts, norm, rows = images_of(s['data']), pd.read_csv(s['split']).part.to_numpy(), stats(s['arch']), []
+    sync = torch.cuda.synchronize if s['device'].startswith('cuda') else lambda: None
     for workers, bs in itertools.product(s['tries']['workers'], s['tries']['bs']):
+        if (parts == 'train').sum() < 2 * bs: continue   # one batch to warm up, one to be timed
         set_seed(0)
-        dls, _ = _loaders(table, parts, s['size'], norm, bs, workers)
-        learn, n, start, timed = _learner(s, dls, True), 0, None, 0
-        learn.model.train()
+        dls, _ = _loaders(table, parts, s['size'], norm, bs, workers, s['device'])
+        learn, start, timed = _learner(s, dls, True), None, 0
+        learn.model.to(dls.device).train()
         learn.create_opt()
         for x, y in dls.train:
             learn.model.to(memory_format=torch.channels_last)
             learn.loss_func(learn.model(x), y).backward()
             learn.opt.step()
             learn.opt.zero_grad()
-            if start is None: start = time.perf_counter()   # the first batch warms up
+            if start is None: sync(); start = time.perf_counter()   # the first batch warms up
             else: timed += len(y)
-            n += 1
             if timed >= s['tries']['images']: break
+        sync()
         rows.append(dict(bs=bs, workers=workers, images_per_second=timed / (time.perf_counter() - start)))
     return dict(tries=rows, best=max(rows, key=lambda r: r['images_per_second']))
 
@@ -151,7 +155,7 @@ def bench(
     bs:int=64, # Of all but the tuned baseline
     lr:float=2e-3, # Of the head
     size:int=None, # Pixels; default the arch's own
-    device:str='auto', # Of this package's runs; fastai chooses its own
+    device:str='auto', # Of all runs: 'auto', 'cuda', 'mps' or 'cpu'
     tries=dict(bs=(8, 16, 32, 64), workers=(0, 1, 2), images=128), # What the tuned baseline chooses from
     out:str|Path='bench', # Folder of bench.json, bench.md and bench.png
     quiet:bool=False, # No lines while it runs
@@ -172,7 +176,7 @@ def bench(
         for a in archs:
             if weights.get(a, True) is False: weights = weights | {a: str(_calibrated(a, p, parts, size, tmp))}
         common = dict(data=str(Path(data).expanduser().absolute()) if isinstance(data, (str, Path)) and Path(data).expanduser().exists() else data, split=str(tmp/'parts.csv'), split_csv=str(tmp/'split.csv'),
-                      epochs=epochs, lr=lr, device=device)
+                      epochs=epochs, lr=lr, device=resolve_device(device), n_train=int((np.asarray(parts) == 'train').sum()))
         for a in archs:
             spec = common | dict(arch=a, pretrained=_absolute(weights.get(a, True)), size=size or stats(a)['size'], bs=bs)
             jobs = [(w, d) for d in depths for w in ways if w in ('stock', 'tuned')] + [(w, d) for d in depths for w in ways if w in ('cold', 'warm')] + [(w, None) for w in ways if w in ('cold', 'warm')]
@@ -196,7 +200,7 @@ def bench(
                     f"peak {r['peak_gb']:.1f} GB" + (f", accuracy {', '.join(f'{x:.4f}' for x in found)}" if full else ''))
                 if way == 'warm' or (way == 'cold' and 'warm' not in ways):
                     shutil.rmtree(s['cache'], ignore_errors=True)
-    env = environment('cuda' if torch.cuda.is_available() else 'cpu')
+    env = environment(common['device'])
     res = dict(date=date.today().isoformat(), images=len(table), parts={k: int((np.asarray(parts) == k).sum()) for k in ('train', 'valid', 'test')}, epochs=epochs, lr=lr,
                seeds=list(seeds), rows=rows, ratios=ratios(rows), chosen=chosen, environment=env)
     out = Path(out).expanduser()
@@ -233,7 +237,7 @@ def ratios(
 def _where(res):
     e = res['environment']
     v = e['versions']
-    return (f"{e['device_name']}, {e['cores']} cores, {e['device']}; Python {e['python']}, torch {v['torch']}, fastai {v['fastai']}, timm {v['timm']}; {res['images']:,} images "
+    return (f"{e['device_name']}, {e['cores']} cores, {e['device']}; Python {e['python']}, torch {v['torch']}, fastai {v['fastai']}, timm {v['timm']}, onnxruntime {v.get('onnxruntime', '')}; {res['images']:,} images "
             f"({res['parts']['test']} in the test part), {res['epochs']} epochs; {res['date']}")
 
 def _range(seeds): return f" ({min(seeds):.4f}–{max(seeds):.4f}, {len(seeds)} seeds)" if len(seeds) > 1 else ''
@@ -262,15 +266,14 @@ def bench_figure(
     left, right = fig.subplots(1, 2, width_ratios=(3, 2))
     for i, r in enumerate(res['ratios']):
         for j, w in enumerate(WAYS):
-            if r[w]: left.barh(i + (j - 1.5) * .2, r[w], .2, color=colours[w], label=w if not any(w == h.get_label() for h in left.containers) else None)
+            if r[w]: left.barh(i + (j - 1.5) * .2, r[w], .2, color=colours[w])
             if r[w]: left.text(r[w] * 1.05, i + (j - 1.5) * .2, f'{r[w]:,.0f}' if r[w] >= 10 else f'{r[w]:.1f}', va='center', fontsize=7)
     left.set(xscale='log', xlabel='whole time, seconds (log scale)', title='The same study, by each way')
     left.set_yticks(range(len(res['ratios'])), [r['case'] for r in res['ratios']])
     left.invert_yaxis()
     left.margins(x=.12)
-    names = {w: w for w in WAYS}
     handles = [left.barh(0, 0, color=colours[w]) for w in WAYS if any(r[w] for r in res['ratios'])]
-    fig.legend(handles, [names[w] for w in WAYS if any(r[w] for r in res['ratios'])], loc='outside lower center', ncols=4, frameon=False)
+    fig.legend(handles, [w for w in WAYS if any(r[w] for r in res['ratios'])], loc='outside lower center', ncols=4, frameon=False)
     deepest = [r for r in res['rows'] if r['depth'] != 'study']
     arch, depth = deepest[-1]['arch'], max(r['depth'] for r in deepest if r['arch'] == deepest[-1]['arch'])
     epochs = np.arange(0, 2 * res['epochs'] + 1)

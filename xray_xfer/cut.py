@@ -84,7 +84,9 @@ def _kinds(model, graph, names, size):
     "Names of the tensors that are kept for each image, and {name: constant or multiple of the batch} for the rest"
     at = next(model.parameters())
     draw = lambda n: torch.rand(n, 3, size, size, device=at.device, dtype=at.dtype)
-    two, three = (_Values(fx.GraphModule(model, graph)).of(names, draw(n)) for n in (2, 3))
+    # a graph that was traced with one batch may not run with another, and fails as it likes
+    try: two, three = (_Values(fx.GraphModule(model, graph)).of(names, draw(n)) for n in (2, 3))
+    except Exception as e: raise CutError(f'its graph does not run for other images ({type(e).__name__}: {" ".join(str(e).split())[:160]})') from e
     tensors, rest = [], {}
     for n in names:
         u, v = two[n], three[n]

@@ -9,6 +9,7 @@ __all__ = ['BLOCK', 'SCHEMA', 'view_pixels', 'Features', 'features', 'FeaturesDL
 
 # %% ../nbs/07c_features.ipynb #9e3d33a5
 import errno, hashlib, json, os, shutil, time, warnings, zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,10 +21,10 @@ from fastai.torch_core import TensorImage, no_random
 from fastcore.basics import chunked
 from tqdm import tqdm
 
-from .cache import trim_cache
+from .cache import cache_limit, trim_cache
 from .cut import Cut, bridge
-from .files import cache_dir, replacing, sweep
-from .load import chest_augmentations, resident, take
+from .files import DAMAGED, cache_dir, replacing, sweep
+from .load import chest_augmentations, take
 from .pack import Pack, planes
 from .trunk import Engine, FromFeatures, FromPixels, channels_first
 
@@ -48,7 +49,8 @@ _onnxruntime = version('onnxruntime') if find_spec('onnxruntime') else ''
 
 def _digest(module, *words):
     "Digest of a module's code and state, and of words"
-    h = hashlib.sha256('\0'.join(map(str, (SCHEMA, *words, module.code))).encode())
+    # strides, paddings and activations stand in no state and, of modules that are not traced into, in no code
+    h = hashlib.sha256('\0'.join(map(str, (SCHEMA, *words, module.code, *module.children()))).encode())
     for k, v in module.state_dict().items():
         h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())
         h.update(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -88,9 +90,10 @@ def _write(part, blocks, n, dtype, bar):
                 files, crcs = [open(part/f'{i}.npy', 'wb') for i in range(len(tensors))], [0] * len(tensors)
                 for f, s in zip(files, shapes): header(f, (n, *s))
             for i, t in enumerate(tensors):
-                t = t.detach().to(getattr(torch, dtype)).cpu().contiguous()
-                if not torch.isfinite(t).all(): raise _Overflow
-                a = t.numpy()
+                whole, t = t.detach().float(), t.detach().to(getattr(torch, dtype))
+                # what float16 cannot hold is too large, or so small that little is left of it
+                if not torch.isfinite(t).all() or (dtype == 'float16' and (whole - t.float()).norm() > 2e-3 * whole.norm()): raise _Overflow
+                a = t.cpu().contiguous().numpy()
                 crcs[i] = zlib.crc32(a, crcs[i])
                 files[i].write(a)
             rows += len(tensors[0])
@@ -114,8 +117,9 @@ def _open(path, n):
         if not fresh and _crc_of(a) != crc: raise ValueError('its values have changed')
         arrays.append(a)
     if not arrays: raise ValueError('it is empty')
+    meta['engine'], meta['note']   # what its reader needs beside the arrays
     _verified[path] = st.st_ino
-    os.utime(path/'features.json')   # when it was last of use
+    with suppress(OSError): os.utime(path/'features.json')   # when it was last of use; a cache of somebody else's is only read
     return arrays, meta
 
 def _crc_of(a):
@@ -143,6 +147,7 @@ def features(
     "Run the trunk over the pack once; later calls open what is there"
     if dtype not in ('float16', 'float32'): raise ValueError(f"features={dtype!r}: give 'float16' or 'float32'")
     started, rows = time.perf_counter(), np.arange(len(pack)) if rows is None else np.asarray(rows)
+    cache_limit(limit_gb)   # a limit that is no number is told before the work, not after it
     root = Path(cache or cache_dir()).expanduser().absolute()/'features'
     between = bridge(deepest, c) if deepest is not None and deepest.names != c.names else None
     how = (mean, std, backend, dtype, device, batch)
@@ -152,27 +157,27 @@ def features(
     path, found, note, deep = root/key, None, '', None
     if path.exists():
         try: found = _open(path, n)
-        except (OSError, ValueError, KeyError, TypeError) as e: warnings.warn(f'the features in {path} are damaged ({e}): they are made again')
+        except DAMAGED as e: warnings.warn(f'the features in {path} are damaged ({e}): they are made again')
     reused = found is not None
     if not reused:
         root.mkdir(parents=True, exist_ok=True)
         sweep(root)
         if between is not None:
             deep = features(deepest, pack, mean, std, rows, view, None, backend, dtype, device, batch, cache, limit_gb, quiet)
-            module, first = FromFeatures(between), tuple(a[:2] for a in deep.arrays)
-        else: module, first = FromPixels(c.trunk, mean, std).to(next(c.model.parameters()).device), (pack.pixels[rows[:2]],)
-        engine = Engine(module, first, backend, device, half, n, batch)
+            module, first = FromFeatures(between), tuple(a[:3] for a in deep.arrays)
+        else: module, first = FromPixels(c.trunk, mean, std).to(next(c.model.parameters()).device), (pack.pixels[rows[:3]],)
         what = f'{c.model.arch or "trunk"} depth {c.depth}' + f' view {view}' * (view > 0)
-        def blocks():
+        def blocks(engine):
             if deep is not None: yield from engine(*deep.arrays); return
             if view == 0 and n == len(pack) and (rows == np.arange(n)).all(): yield from engine(pack.pixels); return
             size = BLOCK if view else 1024
             for b, i in enumerate(range(0, n, size)): yield from engine(view_pixels(pack.pixels[rows[i:i + size]], view, b))
         for kept in (dtype, 'float32'):
             try:
+                engine = Engine(module, first, backend, device, half and kept == 'float16', n, batch)
                 with replacing(path) as part, tqdm(total=n, desc=f'trunk of {what}', unit='image', leave=False, disable=quiet or None) as bar:
-                    crcs, shapes = _write(part, blocks(), n, kept, bar)
-                    note = engine.note + ('; ' * bool(engine.note) + 'an activation is beyond float16: kept in float32') * (kept != dtype)
+                    crcs, shapes = _write(part, blocks(engine), n, kept, bar)
+                    note = engine.note + ('; ' * bool(engine.note) + 'its values are beyond float16: kept in float32') * (kept != dtype)
                     (part/'features.json').write_text(json.dumps(dict(schema=SCHEMA, n=n, shapes=shapes, dtype=kept, crc32=crcs, what=what, engine=engine.name, error=engine.error, note=note,
                         pack=pack.key, source=pack.source, seconds=round(time.perf_counter() - started, 3)), indent=1))
                 break
@@ -188,13 +193,13 @@ def _key(trunk, pack, rows, view, mean, std, backend, dtype, device, batch):
     "Name of the features of these rows"
     engines = torch.__version__, _onnxruntime if device == 'cpu' and backend != 'torch' else ''   # another version may round otherwise
     pixels = json.loads((pack.path/'pack.json').read_text())['crc32']['pixels'], pack.pixels.shape, hashlib.sha256(rows.astype(np.int64)).hexdigest()
-    return _digest(trunk, *pixels, view and (view, BLOCK), mean, std, backend, dtype, device.split(':')[0], batch, *engines)
+    return _digest(trunk, *pixels, view and (view, BLOCK, version('fastai')), mean, std, backend, dtype, device.split(':')[0], batch, *engines)
 
 # %% ../nbs/07c_features.ipynb #d80f7c55
 class FeaturesDL(DataLoader):
     "fastai loader of features: batches (feature tensors…, labels), float32, feature maps as (n, c, h, w)"
     def __init__(self,
-        views:list, # (arrays, positions) for each view: image i is row `positions[i]` of each array
+        views:list, # (arrays, positions) for each view: image i is row `positions[i]` of each array, or tensor (see `resident`)
         labels, # int (n,): class numbers
         bs:int=64, # Images in a batch
         shuffle:bool=False, # Another order each epoch
@@ -204,7 +209,7 @@ class FeaturesDL(DataLoader):
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64))
         if any(len(at) != len(self.labels) for _, at in views): raise ValueError(f'{[len(at) for _, at in views]} positions for {len(self.labels)} labels')
         super().__init__(range(len(self.labels)), bs=bs, num_workers=0, shuffle=shuffle, drop_last=drop_last, device=torch.device(device))
-        self.views = [([resident(a, device) for a in arrays], np.asarray(at)) for arrays, at in views]
+        self.views = [(arrays, np.asarray(at)) for arrays, at in views]
 
     def create_batches(self, samps):
         draw = np.random.default_rng(self.rng.getrandbits(63)) if len(self.views) > 1 else None
@@ -214,12 +219,12 @@ class FeaturesDL(DataLoader):
             yield (*(self._take(k, b, which) for k in range(len(self.views[0][0]))), self.labels[b])
 
     def _take(self, k, b, which):
-        if len(self.views) == 1: x = take(self.views[0][0][k], self.views[0][1][b])
+        if len(self.views) == 1: x = take(self.views[0][0][k], self.views[0][1][b], self.device)
         else:
             back, parts = [], []
             for v, (arrays, at) in enumerate(self.views):
                 if len(i := np.flatnonzero(which == v)):
                     back.append(i)
-                    parts.append(take(arrays[k], at[b[i]]))
+                    parts.append(take(arrays[k], at[b[i]], self.device))
             x = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(back))).to(parts[0].device)]
         return channels_first(x.to(self.device, non_blocking=True).float())

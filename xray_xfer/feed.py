@@ -8,6 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/feed.html.md"""
 __all__ = ['Feed', 'feed', 'logits_of']
 
 # %% ../nbs/07d_feed.ipynb #f2121774
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np, torch
@@ -16,7 +17,7 @@ from torch import nn
 
 from .cut import CutError, cut
 from .features import FeaturesDL, features
-from .load import dataloaders
+from .load import dataloaders, resident
 from .models import Classifier
 from .pack import Pack
 from .split import PARTS
@@ -30,6 +31,7 @@ class Feed:
     trains_on: str # 'features' or 'images'
     note: str # Why images, or what was special about the features; '' where there is nothing to say
     features: list = field(default_factory=list) # The `Features`, one for each view
+    deepest: int|str = None # Depth whose features these were made from; None: made from the images
     @property
     def seconds(self)->float: return sum(f.seconds for f in self.features)
 
@@ -58,10 +60,13 @@ def feed(
     elif not cache: why = 'cache=False'
     elif model.depth == 'all': why = "at depth 'all' nothing is frozen"
     else:
-        try: c, deep = cut(model, pack.size), cut(model, pack.size, deepest) if deepest is not None and deepest > model.depth else None
+        try: c, deep = cut(model, pack.size), None
         except CutError as e:
             if views > 1: raise ValueError(f'views={views} needs features, and {model.arch} at depth {model.depth} cannot be cut: {e}. Give augment=True (--augment) instead') from e
             why = f'{model.arch} at depth {model.depth} cannot be cut ({e}): each image passes its frozen part in each epoch'
+        else:
+            # a depth of the study that cannot be cut has no features to share
+            with suppress(CutError): deep = cut(model, pack.size, deepest) if deepest is not None and deepest > model.depth else None
     if why:
         dls = dataloaders(pack, model.arch, bs=bs, split=list(parts), augment=augment, device=torch.device(device))
         return _ordered(Feed(dls, model, 'images', why), seed)
@@ -71,12 +76,13 @@ def feed(
     rows = {p: np.flatnonzero(part == p) for p in PARTS}
     made = [features(c, pack, norm['mean'], norm['std'], **kw)]
     made += [features(c, pack, norm['mean'], norm['std'], rows=rows['train'], view=v, **kw) for v in range(1, views)]
-    first = made[0].arrays
-    training = [(first, rows['train'])] + [(f.arrays, np.arange(len(f))) for f in made[1:]]
+    there = iter(resident([a for f in made for a in f.arrays], device, [(f.path, i) for f in made for i in range(len(f.arrays))]))
+    first, *others = [[next(there) for _ in f.arrays] for f in made]
+    training = [(first, rows['train'])] + [(arrays, np.arange(len(f))) for arrays, f in zip(others, made[1:])]
     n = len(rows['train'])
     dls = DataLoaders(FeaturesDL(training, y[rows['train']], min(bs, n), shuffle=True, drop_last=True, device=device),
                       *(FeaturesDL([(first, rows[p])], y[rows[p]], bs, device=device) for p in PARTS[1:] if len(rows[p])), device=torch.device(device))
-    return _ordered(Feed(dls, c.tail, 'features', '; '.join(dict.fromkeys(f.note for f in made if f.note)), made), seed)
+    return _ordered(Feed(dls, c.tail, 'features', '; '.join(dict.fromkeys(f.note for f in made if f.note)), made, deep and deepest), seed)
 
 def _ordered(fed, seed):
     "The order of the training images, whatever loads them"

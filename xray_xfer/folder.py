@@ -56,7 +56,7 @@ def _cpu():
 
 def environment(device:str='cpu')->dict:
     "Versions of what computes, and the machine that it ran on"
-    packages = 'xray_xfer fastai torch torchvision timm scikit-learn numpy pandas pillow fastcore safetensors'.split()
+    packages = 'xray_xfer fastai torch torchvision timm onnxruntime scikit-learn numpy pandas pillow fastcore safetensors'.split()
     name = torch.cuda.get_device_name(device) if str(device).startswith('cuda') else _cpu()
     return dict(python=platform.python_version(), system=platform.platform(), device=str(device), device_name=name,
                 cores=os.cpu_count(), threads=torch.get_num_threads(), cuda=torch.version.cuda, versions={p: version(p) for p in packages})

@@ -9,7 +9,7 @@ __all__ = ['resident', 'take', 'PackedImage', 'PackedDL', 'chest_augmentations',
            'image_batches', 'fitting', 'parts_of', 'dataloaders']
 
 # %% ../nbs/06c_load.ipynb #1698e358
-import warnings
+import warnings, weakref
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
@@ -27,30 +27,43 @@ from .pack import Pack, decode, pack, planes
 from .split import PARTS, load_split, split_of
 
 # %% ../nbs/06c_load.ipynb #0ae3245e
+class _There(weakref.WeakValueDictionary):
+    "(key, device) → tensor: one copy on a GPU for all loaders, gone with the last of them; never pickled with a Learner"
+    def __reduce__(self): return _There, ()
+
+_there = _There()
+
 def resident(
-    a:np.ndarray, # Memory-mapped, or in memory
+    arrays:list, # Memory-mapped, or in memory
     device, # Of the training
+    keys:list, # A name for each that belongs to its content
     share:float=0.6, # Of the free GPU memory that may be taken
-):
-    "The array where it is quickest to index: on the GPU if it fits there, in pinned memory beside a GPU else, as it is on a CPU"
+)->list: # Tensors on the GPU, all of them or none; or the arrays
+    "Arrays where they are quickest to index: on the GPU if they fit there, else as they are"
     device = torch.device(device)
-    if device.type != 'cuda': return a
-    t = torch.from_numpy(np.array(a))
-    return t.to(device) if a.nbytes < share * torch.cuda.mem_get_info(device)[0] else t.pin_memory()
+    if device.type != 'cuda': return list(arrays)
+    found = [_there.get((k, str(device))) for k in keys]
+    if sum(a.nbytes for a, f in zip(arrays, found) if f is None) > share * torch.cuda.mem_get_info(device)[0]: return list(arrays)
+    found = [torch.from_numpy(np.array(a)).to(device) if f is None else f for a, f in zip(arrays, found)]
+    _there.update(zip([(k, str(device)) for k in keys], found))
+    return found
 
 def take(
     a, # From `resident`
     i:np.ndarray, # Numbers of the rows wanted
+    device='cpu', # Where they will go: on their way to a GPU they are put into pinned memory
 )->torch.Tensor: # Where `a` is
     "Some rows of an array or tensor, fetched at once"
-    return torch.from_numpy(a[i]) if isinstance(a, np.ndarray) else a[torch.from_numpy(i).to(a.device)]
+    if not isinstance(a, np.ndarray): return a[torch.from_numpy(i).to(a.device)]
+    rows = torch.from_numpy(a[i])
+    return rows.pin_memory() if torch.device(device).type == 'cuda' else rows
 
 class PackedImage(DisplayedTransform):
     "Item (a row number of the pack, or an image file) to uint8 `TensorImage` (1, size, size), in colour (3, size, size)"
     input_types = (int, str, Path)   # fastai asks where in its pipeline an item of a type may enter
     def __init__(self, pack:Pack, classes:list):
         super().__init__()
-        self.pixels, self.size, self.resize, self.colour, self.there = pack.pixels, pack.size, pack.resize, pack.colour, {}
+        self.pixels, self.size, self.resize, self.colour, self.key = pack.pixels, pack.size, pack.resize, pack.colour, pack.key
         self.labels = pack.table.label.map({c: i for i, c in enumerate(classes)}).to_numpy(dtype=np.int64)
 
     def encodes(self, o:int): return TensorImage(torch.from_numpy(planes(self.pixels[o][None])[0].copy()))
@@ -59,13 +72,7 @@ class PackedImage(DisplayedTransform):
         if isinstance(pixels, str): raise ValueError(f'{o} cannot be used: {pixels}')
         return TensorImage(torch.from_numpy(planes(pixels[None])[0].copy()))
 
-    def on(self, device):
-        "All pixels, where a loader for this device fetches them; a GPU gets them once, for all loaders"
-        key = str(device) if device is not None and torch.device(device).type == 'cuda' else 'cpu'
-        if key not in self.there: self.there[key] = resident(self.pixels, key)
-        return self.there[key]
-
-    def __getstate__(self): return self.__dict__ | dict(pixels=None, labels=None, there={})
+    def __getstate__(self): return self.__dict__ | dict(pixels=None, labels=None)
 
 class _Column:
     "The value of a table column for an item: picklable, unlike a lambda"
@@ -89,9 +96,10 @@ class PackedDL(TfmdDL):
         fast = fast and all(isinstance(f, ToTensor) for f in self.after_item.fs) and not len(self.before_batch.fs)
         if not fast: yield from super().create_batches(samps); return
         image = next(f for f in tls[0].tfms.fs if isinstance(f, PackedImage))
-        items, pixels = np.asarray(tls[0].items), image.on(self.device)
+        device = self.device if self.device is not None else 'cpu'
+        items, [pixels] = np.asarray(tls[0].items), resident([image.pixels], device, [image.key])
         for b in chunked(samps, self.bs, self.drop_last):
-            yield TensorImage(planes(take(pixels, items[b]))), TensorCategory(torch.from_numpy(image.labels[items[b]]))
+            yield TensorImage(planes(take(pixels, items[b], device))), TensorCategory(torch.from_numpy(image.labels[items[b]]))
 
 # %% ../nbs/06c_load.ipynb #a1451c48
 def chest_augmentations()->list: # fastai batch transforms

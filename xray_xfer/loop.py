@@ -52,7 +52,8 @@ class EpochLog(Callback):
     def after_batch(self):
         s, n = self.sums['train' if self.training else 'valid'], len(self.y)
         # summed on the device: an `.item()` a batch would wait for the GPU each time
-        for i, v in enumerate((self.loss.detach().double() * n, (self.pred.argmax(1) == self.y).sum(), n)): s[i] = s[i] + v
+        loss = self.loss.detach() if self.loss.device.type == 'mps' else self.loss.detach().double()   # MPS has no float64
+        for i, v in enumerate((loss * n, (self.pred.argmax(1) == self.y).sum(), n)): s[i] = s[i] + v
     def after_epoch(self):
         row = dict(epoch=self.epoch + 1)
         for part, (loss, hits, n) in self.sums.items(): row |= {f'{part}_loss': float(loss) / n, f'{part}_accuracy': float(hits) / n}

@@ -34,7 +34,7 @@ from PIL import Image, ImageChops, ImageFile
 from PIL import __version__ as pillow_version
 from tqdm import tqdm
 
-from .files import cache_dir, replacing, sweep
+from .files import DAMAGED, cache_dir, replacing, sweep
 
 # %% ../nbs/02_pack.ipynb #120564c3
 def grey(
@@ -135,7 +135,7 @@ SCHEMA = 1
 
 def _key(paths, size, resize, colour):
     "The name of the pack of these files"
-    h = hashlib.sha256((f'{DECODER}\0{size}\0{resize}' + '\0colour'*colour).encode())
+    h = hashlib.sha256((f'{DECODER}\0{pillow_version}\0{size}\0{resize}' + '\0colour'*colour).encode())
     for p in paths:
         try: st = os.stat(p); state = f'{st.st_size}\0{st.st_mtime_ns}'
         except (OSError, ValueError): state = 'missing'
@@ -271,7 +271,7 @@ def pack(
     reused, found = False, None
     if path.exists():
         try: found, reused = _open(path, len(paths), size, colour), True
-        except (OSError, ValueError, KeyError, TypeError, csv.Error) as e: warnings.warn(f'the pack {path} is damaged ({_words(e)}): it is made again')
+        except (*DAMAGED, csv.Error) as e: warnings.warn(f'the pack {path} is damaged ({_words(e)}): it is made again')
     if not reused:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)

@@ -225,7 +225,7 @@ def _save(r, model, p, parts, fed, extra):
     "File a run that has just ended, with its figures, report and model card"
     c = r.config
     title = f"{display_name(c['arch'])}, depth {c['depth']}, {_from(c)}: {c['images']:,} images of {c['data']}"
-    env = environment(c['device']) | dict(trained_on=fed.trains_on, trunk=fed.features[0].engine if fed.features else None, note=fed.note)
+    env = environment(c['device']) | dict(trained_on=fed.trains_on, trunk=fed.features[0].engine if fed.features else None, note=fed.note, features_of_depth=fed.deepest)
     figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch'])} | run_figures(r, model, p, extra['calibration'])
     save_run(r, model, p, parts, env, summary(model, c['size']), figures, extra)
     _tell(r.path)
