@@ -23,6 +23,7 @@ from fastai.torch_core import set_seed
 from fastai.vision.augment import Resize
 from fastai.vision.data import ImageBlock
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -260,26 +261,34 @@ def bench_text(
 def bench_figure(
     res:dict, # Of a `bench`
 )->Figure:
-    "Whole seconds of each case by each way, on a log scale; and seconds against epochs"
-    colours = dict(stock='#999999', tuned='#56B4E9', cold='#0072B2', warm='#009E73')
-    fig = Figure(figsize=(9, 1.6 + .55 * len(res['ratios'])), layout='constrained')
-    left, right = fig.subplots(1, 2, width_ratios=(3, 2))
+    "Whole seconds of each case by each way, and seconds against epochs for each depth by stock fastai and by this package; both on a log scale"
+    colours, archs = dict(stock='#999999', tuned='#56B4E9', cold='#0072B2', warm='#009E73'), list(dict.fromkeys(r['arch'] for r in res['rows']))
+    fig = Figure(figsize=(10, 1.6 + .55 * len(res['ratios'])), layout='constrained')
+    grid = fig.add_gridspec(len(archs), 2, width_ratios=(3, 2))
+    left = fig.add_subplot(grid[:, 0])
     for i, r in enumerate(res['ratios']):
         for j, w in enumerate(WAYS):
-            if r[w]: left.barh(i + (j - 1.5) * .2, r[w], .2, color=colours[w])
-            if r[w]: left.text(r[w] * 1.05, i + (j - 1.5) * .2, f'{r[w]:,.0f}' if r[w] >= 10 else f'{r[w]:.1f}', va='center', fontsize=7)
-    left.set(xscale='log', xlabel='whole time, seconds (log scale)', title='The same study, by each way')
+            if not r[w]: continue
+            left.barh(i + (j - 1.5) * .2, r[w], .2, color=colours[w])
+            left.text(r[w] * 1.05, i + (j - 1.5) * .2, f'{r[w]:,.0f}' if r[w] >= 10 else f'{r[w]:.1f}', va='center', fontsize=8)
+    left.set(xscale='log', xlabel='whole time, seconds', title='The same study, by each way')
     left.set_yticks(range(len(res['ratios'])), [r['case'] for r in res['ratios']])
     left.invert_yaxis()
     left.margins(x=.12)
-    handles = [left.barh(0, 0, color=colours[w]) for w in WAYS if any(r[w] for r in res['ratios'])]
-    fig.legend(handles, [w for w in WAYS if any(r[w] for r in res['ratios'])], loc='outside lower center', ncols=4, frameon=False)
-    deepest = [r for r in res['rows'] if r['depth'] != 'study']
-    arch, depth = deepest[-1]['arch'], max(r['depth'] for r in deepest if r['arch'] == deepest[-1]['arch'])
-    epochs = np.arange(0, 2 * res['epochs'] + 1)
-    for r in deepest:
-        if (r['arch'], r['depth']) == (arch, depth): right.plot(epochs, r['setup'] + r['evaluate'] + epochs * r['train'] / res['epochs'], color=colours[r['way']], lw=2)
-    right.set(xlabel='epochs', ylabel='whole time, seconds', title=f'{display_name(arch)} depth {depth}', ylim=(0, None), xlim=(0, None))
-    for ax in (left, right): ax.spines[['top', 'right']].set_visible(False)
+    ways = [w for w in WAYS if any(r[w] for r in res['ratios'])]
+    fig.legend([Patch(color=colours[w]) for w in ways], [dict(stock='stock fastai', tuned='fastai, tuned', cold='here, cold cache', warm='here, warm').get(w) for w in ways], loc='outside lower center', ncols=4, frameon=False)
+    epochs = np.linspace(0, 2 * res['epochs'], 100)
+    for k, a in enumerate(archs):
+        ax = fig.add_subplot(grid[k, 1])
+        rows = [r for r in res['rows'] if r['arch'] == a and r['depth'] != 'study' and r['way'] in ('stock', 'cold')]
+        depths = list(dict.fromkeys(r['depth'] for r in rows))
+        for r in rows:
+            style = ('-', '--', ':', '-.')[depths.index(r['depth']) % 4]
+            ax.plot(epochs, r['setup'] + r['evaluate'] + epochs * r['train'] / res['epochs'], style, color=colours[r['way']], lw=1.8, label=f"depth {r['depth']}" if r['way'] == 'cold' else None)
+        ax.set(yscale='log', xlim=(0, None), ylabel='seconds', title=f'{display_name(a)}: time against epochs', xlabel='epochs' if k == len(archs) - 1 else '')
+        ax.legend(frameon=False, fontsize=8, ncols=3, handlelength=1.6)
+        ax.spines[['top', 'right']].set_visible(False)
+        ax.grid(alpha=.25)
+    left.spines[['top', 'right']].set_visible(False)
     fig.suptitle(_where(res).split(';')[0] + f"; {res['images']:,} images; {res['date']}", fontsize=9)
     return fig
