@@ -14,7 +14,7 @@ demo: .venv/.installed
 test: .venv/.installed-dev
 	# one thread each: two processes that both spin on two cores slow each other down twentyfold
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -ra -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -q -ra -n 2 --dist loadfile
 
 pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make README.md from the index
 	$(BIN)/nbdev-export
