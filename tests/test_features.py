@@ -19,6 +19,7 @@ from xray_xfer.load import image_batches, parts_of
 from xray_xfer.models import build, calibrate, splitter, stats
 from xray_xfer.pack import pack
 from xray_xfer.train import run
+from xray_xfer.trunk import channels_first
 
 MEAN, STD = [.485, .456, .406], [.229, .224, .225]
 
@@ -85,7 +86,7 @@ def test_by_default_the_whole_network_gives_what_its_tail_gave(packed, arch, dep
     assert fed.trains_on == 'features' and fed.features[0].dtype == 'float16' and fed.features[0].engine.startswith('onnxruntime')
     for i, part in enumerate(('train', 'valid', 'test')):
         rows = np.flatnonzero(parts_of(packed) == part)
-        tail = torch.from_numpy(np.concatenate([logits_of(fed.net, [(torch.from_numpy(fed.features[0].arrays[0][r:r + 1]).float().permute(0, 3, 1, 2), None)]) for r in rows]))
+        tail = torch.from_numpy(np.concatenate([logits_of(fed.net, [(channels_first(torch.from_numpy(fed.features[0].arrays[0][r:r + 1]).float()), None)]) for r in rows]))
         whole = torch.from_numpy(logits_of(model, ((x, None) for x in image_batches(packed, rows, stats(arch)))))
         assert (tail.softmax(1) - whole.softmax(1)).abs().max() < 5e-3
 

@@ -390,12 +390,15 @@ def test_holm_is_the_closed_test_of_bonferroni(p):
     assert holm(p) == pytest.approx(want)
 
 
-@settings(max_examples=150, deadline=None)
-@given(cases(networks=2))
-def test_interval_and_p_never_disagree(case):
-    "0 outside the 95 % interval: p below .05; 0 inside it or on its end: p not below"
-    y, a, b, names, groups = case
-    for r in compare(y, a, b, names, groups, n=200).itertuples():
-        if r.test.startswith(('DeLong', 'Obuchowski')) and r.metric.startswith('auc of') or pd.isna(r.p) or pd.isna(r.low): continue
-        if r.low <= 0 <= r.high: assert r.p >= .05 - 1 / 200, r   # an end lies between two of the 200 resamples
-        else: assert r.p <= .05 + 1 / 200, r
+def test_interval_and_p_never_disagree():
+    "0 outside the 95 % interval: p below .05; 0 inside it or on its end: p not below. Small test parts, where resamples tie with 0"
+    near = 0
+    for seed in range(40):
+        y, ids, a, b = made(seed, 60, better=1.5, networks=2)
+        a[:, 0] += np.where(y == 0, .3 * (seed % 4), 0)   # from no difference to a plain one
+        for r in compare(y, a / a.sum(1, keepdims=True), b, NAMES, n=400).itertuples():
+            if r.metric.startswith('auc of'): continue   # DeLong's own pair
+            near += .01 < r.p < .2
+            if r.low <= 0 <= r.high: assert r.p >= .05 - 1 / 400, r   # an end lies between two of the 400 resamples
+            else: assert r.p <= .05 + 1 / 400, r
+    assert near > 20, near

@@ -122,6 +122,7 @@ def _difference(a, b, j, level):
     values = val_a[:, j] - val_b[:, j]
     d, shape = est_a[j] - est_b[j], _shape(est_a[j] - est_b[j], values, inf_a[:, j] - inf_b[:, j])
     low, high = _interval(d, shape, level) or (None, None)
+    d, low, high = (0. if v is not None and abs(v) < 1e-12 else v for v in (d, low, high))   # an end on 0 is on 0, whatever rounding leaves
     same = shape is None and np.isfinite(values).all() and abs(values).max() < 1e-12
     p = _p(shape) if shape else 1. if same else None
     return [pd.NA if v is None or not np.isfinite(v) else float(v) for v in (est_a[j], est_b[j], d, low, high, p)]

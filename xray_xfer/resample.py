@@ -6,7 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/resample.html.md"""
 
 # %% auto #0
 __all__ = ['METRICS', 'MEASURES', 'group_ids', 'strata', 'draws', 'auc_influence', 'statistic', 'influences', 'by_group',
-           'enough', 'resampled']
+           'resampled']
 
 # %% ../nbs/08b_resample.ipynb #61e9b127
 import numpy as np
@@ -144,7 +144,7 @@ def by_group(
     for h in np.unique(stratum): g[stratum == h] -= g[stratum == h].mean(0)
     return g
 
-def enough(n):
+def _enough(n):
     "An error unless `n` is a number of resamples that can bear an interval"
     if not (isinstance(n, (int, np.integer)) and n >= 100): raise ValueError(f'n={n!r}: give the number of resamples, 100 or more; 2000 is usual')
 
@@ -156,7 +156,7 @@ def resampled(
     seed=0, # of the draws
 ):
     "Estimates (models, m), resampled values (models, n, m), influences of groups (models, G, m): the same draws for every model"
-    enough(n)
+    _enough(n)
     stratum, rng, functions = strata(y, ids), np.random.default_rng(seed), [statistic(y, p) for p in tables]
     parts = []
     for start in range(0, n, 100): # a hundred resamples at a time: the weights of thousands of images stay in the processor's cache

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 from .evaluate import _checked, student_interval
-from .resample import MEASURES, METRICS, by_group, draws, enough, group_ids, resampled, strata
+from .resample import MEASURES, METRICS, by_group, draws, _enough, group_ids, resampled, strata
 
 # %% ../nbs/09_stats.ipynb #75262fe2
 class _Shape(NamedTuple):
@@ -106,7 +106,7 @@ def mean_interval(
     ids = group_ids(groups, len(values))
     y = np.zeros(len(values), int) if y is None else np.unique(y, return_inverse=True)[1]
     stratum, influence = strata(y, ids), (values - values.mean()) / len(values)
-    enough(n)
+    _enough(n)
     w = draws(stratum, n, np.random.default_rng(seed))
     total, size = (np.bincount(ids, weights=v) @ w for v in (values, np.ones(len(values))))
     shape = _shape(values.mean(), total / size, by_group(influence[:, None], ids, stratum)[:, 0])
