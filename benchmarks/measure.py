@@ -85,8 +85,22 @@ phases = {k: sum(r.timings.get(k, 0.) for r in s.runs) for k in ('twins', 'split
 json.dump(dict(imports_gb=start, peak_gb=peak[0], whole=whole, phases=phases, accuracy=[r.metrics['accuracy'] for r in s.runs]), open(a['result'], 'w'))
 '''
 
-def memory(a):
+def memory_written(rows, depths):
+    "The figure and the table of what has been measured so far"
     from matplotlib.figure import Figure
+    phases = ['pack', 'twins', 'features', 'train', 'evaluate']
+    fig = Figure(figsize=(8, 3.2), layout='constrained')
+    left, right = fig.subplots(1, 2)
+    for name, marker in zip(phases, 'osD^v'): left.plot([r['n'] / 1e3 for r in rows], [r['phases'][name] for r in rows], f'-{marker}', ms=4, label=name)
+    left.set(xlabel='thousand images', ylabel='seconds', title='Each phase grows with the images', ylim=(0, None)); left.legend(frameon=False); left.grid(alpha=.25)
+    right.plot([r['n'] / 1e3 for r in rows], [r['peak_gb'] - r['imports_gb'] for r in rows], '-o', color='#0072B2')
+    right.axhline(3, color='#D55E00', ls='--', lw=1, label='bound: 3 GB')
+    right.set(xlabel='thousand images', ylabel='GB', title='Anonymous memory beyond the imports', ylim=(0, 3.4)); right.legend(frameon=False); right.grid(alpha=.25)
+    fig.savefig(HERE/'memory.png', dpi=110)
+    write('memory', dict(rows=rows), table([[f"{r['n']:,}", f"{r['imports_gb']:.2f}", f"{r['peak_gb']:.2f}", f"{r['peak_gb'] - r['imports_gb']:.2f}", *(f"{r['phases'][k]:.1f}" for k in phases), f"{r['whole']:.0f}"] for r in rows],
+        ['images', 'after imports, GB', 'peak, GB', 'beyond imports, GB', *(f'{k}, s' for k in phases), 'whole, s']) + f"\n\nA study of {ARCH} at depths {', '.join(map(str, depths))}, one epoch, 224 px, near-duplicates sought and grouped; the images are those of the folder by repetition. RssAnon of /proc/self/status, every 50 ms; before training PyTorch has allocated nothing, so its own buffers count as ours.")
+
+def memory(a):
     rows = []
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
@@ -107,17 +121,7 @@ def memory(a):
             rows.append(dict(n=n) | json.loads((tmp/'result.json').read_text()))
             shutil.rmtree(tmp/'cache')
             print(rows[-1], file=sys.stderr, flush=True)
-    phases = ['pack', 'twins', 'features', 'train', 'evaluate']
-    fig = Figure(figsize=(8, 3.2), layout='constrained')
-    left, right = fig.subplots(1, 2)
-    for name, marker in zip(phases, 'osD^v'): left.plot([r['n'] / 1e3 for r in rows], [r['phases'][name] for r in rows], f'-{marker}', ms=4, label=name)
-    left.set(xlabel='thousand images', ylabel='seconds', title='Each phase grows with the images', ylim=(0, None)); left.legend(frameon=False); left.grid(alpha=.25)
-    right.plot([r['n'] / 1e3 for r in rows], [r['peak_gb'] - r['imports_gb'] for r in rows], '-o', color='#0072B2')
-    right.axhline(3, color='#D55E00', ls='--', lw=1, label='bound: 3 GB')
-    right.set(xlabel='thousand images', ylabel='GB', title='Anonymous memory beyond the imports', ylim=(0, 3.4)); right.legend(frameon=False); right.grid(alpha=.25)
-    fig.savefig(HERE/'memory.png', dpi=110)
-    write('memory', dict(rows=rows), table([[f"{r['n']:,}", f"{r['imports_gb']:.2f}", f"{r['peak_gb']:.2f}", f"{r['peak_gb'] - r['imports_gb']:.2f}", *(f"{r['phases'][k]:.1f}" for k in phases), f"{r['whole']:.0f}"] for r in rows],
-        ['images', 'after imports, GB', 'peak, GB', 'beyond imports, GB', *(f'{k}, s' for k in phases), 'whole, s']) + f"\n\nA study of {ARCH} at depths {', '.join(map(str, a.depths))}, one epoch, 224 px, near-duplicates sought and grouped; the images are those of the folder by repetition. RssAnon of /proc/self/status, every 50 ms; before training PyTorch has allocated nothing, so its own buffers count as ours.")
+            memory_written(rows, a.depths)   # a step may take long: what is there stays
 
 def best(f, n, rounds=3):
     "The best rate of a few rounds, n things each"
@@ -275,7 +279,7 @@ def leak(a):
                     r = run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, split=tmp/'split.csv', groups=False, name=f'{depth} {kind} {f}', out=tmp/'runs', quiet=True)
                     test = r.predictions[r.predictions.part == 'test']
                     probs[kind][np.flatnonzero(part == 'test')] = softmax(test.filter(regex='^logit_').to_numpy())
-            for which, at in (f'all {len(y):,}', np.full(len(y), True)), (f'the {twin.sum():,} with a twin', twin):
+            for which, at in (f'all {len(y):,}', np.full(len(y), True)), (f'the {twin.sum():,} with a twin', twin), (f'the {(~twin).sum():,} without', ~twin):
                 c = compare(y[at], probs['naive'][at], probs['grouped'][at], classes, found.groups[at])
                 res[f'{depth} {which}'] = json.loads(c.to_json(orient='records'))
                 for m in ('accuracy', 'f1', 'auc'):
