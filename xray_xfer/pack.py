@@ -158,13 +158,18 @@ def _whole_images():
             if not before: ImageFile.LOAD_TRUNCATED_IMAGES = old
 
 def _decoded(paths, size, resize, colour, workers):
-    "Lists of what `decode` gives, in the order of `paths`, a few lists ahead of the caller"
-    # 16 at a time, so that handing over costs nothing beside decoding
-    batches = (paths[i:i+16] for i in range(0, len(paths), 16))
+    "Reasons, and the pixels of those that have none, of a few files at a time in the order of `paths`, some such blocks ahead of the caller"
+    # handed over and written as blocks: with one image at a time, writer and decoders would wait for each other
+    n = max(1, min(16, 2**24//math.prod(_shape(1, size, colour))))
+    batches = (paths[i:i+n] for i in range(0, len(paths), n))
+    def block(b):
+        found = [decode(p, size, resize, colour) for p in b]
+        good = [r for r in found if not isinstance(r, str)]
+        return [r if isinstance(r, str) else '' for r in found], np.stack(good) if good else b''
     ahead, pool = deque(), ThreadPoolExecutor(workers, 'pack')
     try:
         for b in batches:
-            ahead.append(pool.submit(lambda b: [decode(p, size, resize, colour) for p in b], b))
+            ahead.append(pool.submit(block, b))
             if len(ahead) > 2*workers: yield ahead.popleft().result()
         while ahead: yield ahead.popleft().result()
     finally: pool.shutdown(cancel_futures=True)   # after ctrl-C only the images in hand are finished
@@ -179,11 +184,11 @@ def _write(part, paths, size, resize, colour, workers, quiet):
     header = lambda f, n: np.lib.format.write_array_header_1_0(f, dict(descr='|u1', fortran_order=False, shape=_shape(n, size, colour)))
     with open(part/'pixels.npy', 'wb') as f, tqdm(total=len(paths), desc='packing', unit='image', disable=True if quiet else None) as bar:
         header(f, 0)
-        for results in _decoded(paths, size, resize, colour, workers):
-            for r in results:
-                reasons.append(r if isinstance(r, str) else '')
-                if not isinstance(r, str): crc = zlib.crc32(r, crc); f.write(r)
-            bar.update(len(results))
+        for why, pixels in _decoded(paths, size, resize, colour, workers):
+            reasons += why
+            crc = zlib.crc32(pixels, crc)
+            f.write(pixels)
+            bar.update(len(why))
         n = reasons.count('')
         if not n: raise ValueError(f'none of the {len(paths)} files could be decoded: {_top(reasons)}. PNG and JPEG are read')
         f.seek(0)
