@@ -1,6 +1,7 @@
 """What the pages claim beside `xray_xfer bench`, measured: python benchmarks/measure.py WHAT FOLDER --pretrained WEIGHTS
 
   agreement  test accuracy from cached features against training on images, three depths, three seeds
+  epochs     which epoch to keep: test accuracy by four rules, a split for each seed
   views      what k fixed views of each training image buy and cost, three seeds
   memory     anonymous memory and seconds of each phase for 1, 4, 16, 64 and 100 thousand images (by repetition)
   parts      packing, trunk, bootstrap and twins against their yardsticks
@@ -49,6 +50,37 @@ def agreement(a):
     for r in rows: r[3] = f"{100 * (sum(acc[f'{r[0]} {r[1]}']) - sum(acc[f'{r[0]} images'])) / len(a.seeds):+.2f}"
     write('agreement', dict(accuracy=acc, seeds=a.seeds, epochs=a.epochs, images=len(p), test=found[0].metrics['n']),
           table(rows, ['depth', 'trained on', 'test accuracy: mean (range)', 'less images, points', 'training, s']) + f"\n\n{len(p):,} images, {found[0].metrics['n']:,} in the test part, {a.size} px, {a.epochs} epochs, seeds {a.seeds}.")
+
+def epochs(a):
+    "Which epoch to keep: a seed and a split each"
+    import numpy as np
+    from xray_xfer import train
+    from xray_xfer.confidence import fit_temperature, nll
+    from xray_xfer.data import images_of
+    from xray_xfer.feed import logits_of
+    from xray_xfer.pack import pack
+    seen, res, rows = [], [], []
+    class Watch(train.KeepBest):
+        def after_epoch(self):
+            super().after_epoch()
+            (v, vy), (t, ty) = ((logits_of(self.model, dl), np.concatenate([b[-1].numpy() for b in dl])) for dl in list(self.learn.dls)[1:])
+            temperature = fit_temperature(v, vy)[0]
+            seen.append(dict(loss=nll(vy, v).mean(), scaled=nll(vy, v, temperature).mean(), accuracy=(v.argmax(1) == vy).mean(), test=(t.argmax(1) == ty).mean(), test_loss=nll(ty, t, temperature).mean()))
+    train.KeepBest = Watch
+    with tempfile.TemporaryDirectory() as tmp:
+        p = pack(images_of(a.folder), a.size, quiet=True)
+        for depth in a.depths:
+            for s in a.seeds:
+                seen.clear()
+                train.run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, seed=s, split_seed=s, groups=False, name=f'{depth} {s}', out=tmp, quiet=True)
+                e = {k: np.array([x[k] for x in seen]) for k in seen[0]}
+                keep = {'lowest validation loss': e['loss'].argmin(), 'lowest validation loss after scaling': e['scaled'].argmin(), 'highest validation accuracy': max(range(a.epochs), key=lambda i: (e['accuracy'][i], -e['scaled'][i])), 'the last': a.epochs - 1}
+                res += [dict(depth=depth, seed=s, kept=k, epoch=int(i) + 1, accuracy=float(e['test'][i]), loss=float(e['test_loss'][i])) for k, i in keep.items()]
+                print(res[-4:], file=sys.stderr, flush=True)
+            for k in keep:
+                got = [r for r in res if r['depth'] == depth and r['kept'] == k]
+                rows.append([depth, k, spread([r['accuracy'] for r in got]), f"{np.mean([r['loss'] for r in got]):.4f}"])
+    write('epochs', dict(rows=res), table(rows, ['depth', 'epoch kept', 'test accuracy: mean (range)', 'cross-entropy on the test part after scaling']) + f'\n\n{len(p):,} images, {a.size} px, {a.epochs} epochs, seeds {a.seeds}, each with a split of its own. Nothing but the choice of the epoch differs.')
 
 def views(a):
     from xray_xfer.data import images_of
@@ -167,7 +199,7 @@ def parts(a):
             say(f'{name}, against cores × a PIL loop on one', best(lambda: packing(table_), len(table_)), one, 'images/s')
             # what this interpreter allows: Pillow reads headers in Python, one thread at a time
             blocks = [table_.path[i:i + 16] for i in range(0, len(table_), 16)]
-            with ThreadPoolExecutor(cores) as pool: say('    the PIL loop itself, nothing written, in a thread a core', best(lambda: list(pool.map(loop, blocks)), len(table_)), one, 'images/s')
+            with ThreadPoolExecutor(cores) as pool: say(f'    the PIL loop itself over these {len(table_):,}, nothing written, in a thread a core', best(lambda: list(pool.map(loop, blocks)), len(table_)), one, 'images/s')
         p = pack(t, cache=tmp, quiet=True)
         for arch in (ARCH, 'efficientnet_b0'):
             trunk = FromPixels(cut(build(arch, 2, pretrained=a.pretrained if arch == ARCH else False), 224).trunk, *(stats(arch)[k] for k in ('mean', 'std'))).eval()
@@ -296,7 +328,7 @@ def leak(a):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['agreement', 'views', 'memory', 'parts', 'twins', 'leak'])
+    parser.add_argument('what', choices=['agreement', 'epochs', 'views', 'memory', 'parts', 'twins', 'leak'])
     parser.add_argument('folder')
     parser.add_argument('--pretrained', required=True)
     parser.add_argument('--depths', nargs='+', type=int, default=None)
@@ -306,5 +338,5 @@ if __name__ == '__main__':
     parser.add_argument('--size', type=int, default=224)
     parser.add_argument('--also', nargs='*', default=[])
     args = parser.parse_args()
-    args.depths = args.depths or dict(agreement=[0, 1, 2], views=[1, 2], memory=[0, 2], parts=[2], twins=[], leak=[0, 2])[args.what]
-    dict(agreement=agreement, views=views, memory=memory, parts=parts, twins=twins, leak=leak)[args.what](args)
+    args.depths = args.depths or dict(agreement=[0, 1, 2], epochs=[2], views=[1, 2], memory=[0, 2], parts=[2], twins=[], leak=[0, 2])[args.what]
+    dict(agreement=agreement, epochs=epochs, views=views, memory=memory, parts=parts, twins=twins, leak=leak)[args.what](args)

@@ -42,8 +42,8 @@ def test_run_folder(xrays, tmp_path):
     assert c['classes'] == sorted(demo.CLASSES) and (c['size'], c['mean'], c['std']) == (64, [.485, .456, .406], [.229, .224, .225])
     assert c['weights'] == 'random' and c['precision'] in ('fp32', 'bf16', 'fp16') and c['device'] in ('cpu', 'cuda', 'mps')
     h = pd.read_csv(r.path/'history.csv')
-    assert list(h) == ['epoch', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy'] and h.epoch.tolist() == [1, 2]
-    assert r.metrics['best_epoch'] == h.epoch[h.valid_loss.idxmin()]
+    assert list(h) == ['epoch', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy', 'valid_loss_scaled'] and h.epoch.tolist() == [1, 2]
+    assert r.metrics['best_epoch'] == h.epoch[h.valid_loss_scaled.idxmin()]
     p = read_csv(r.path/'predictions.csv')
     assert list(p)[:4] == ['path', 'part', 'group', 'label'] and list(p)[4:] == [f'logit_{k}' for k in c['classes']]
     text = (r.path/'metrics.json').read_text()

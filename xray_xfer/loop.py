@@ -13,6 +13,8 @@ import ctypes, platform
 import numpy as np, torch
 from fastai.callback.core import Callback
 
+from .confidence import fit_temperature, nll
+
 # %% ../nbs/10c_loop.ipynb #3a5f9d86
 def resolve_device(
     device:str='auto', # 'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'
@@ -62,11 +64,16 @@ class EpochLog(Callback):
         self.rows.append(row)
 
 class KeepBest(Callback):
-    "Keep the weights of the epoch with the lowest validation loss and put them back after the last"
+    "Put back after the last epoch the weights of that with the lowest validation loss after temperature scaling (Berta et al. 2025, arXiv 2501.19195), in `EpochLog`'s `valid_loss_scaled`"
     order = EpochLog.order + 1
     def before_fit(self): self.best, self.epoch_kept, self.state = float('inf'), None, None
+    def before_validate(self): self.seen = []
+    def after_batch(self):
+        if not self.training: self.seen.append((self.pred.detach(), self.y))
     def after_epoch(self):
-        loss = self.learn.epoch_log.rows[-1]['valid_loss']
+        logits, y = (torch.cat(v).cpu().numpy() for v in zip(*((z.float(), y) for z, y in self.seen)))
+        loss = float(nll(y, logits, fit_temperature(logits, y)[0]).mean())
+        self.learn.epoch_log.rows[-1]['valid_loss_scaled'] = loss
         if loss < self.best:
             self.best, self.epoch_kept = loss, self.epoch + 1
             self.state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}

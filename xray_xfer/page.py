@@ -106,7 +106,7 @@ def curves_section(
     said, shown = [], runs[:12]
     for r in shown:
         best = r['metrics'].get('best_epoch')
-        text = f"{text_of(r['path'].name)}: " * (len(runs) > 1) + f"{_s(r['config']['epochs'], 'epoch')}" + (f'; epoch {best} had the lowest validation loss and was kept.' if best else '.')
+        text = f"{text_of(r['path'].name)}: " * (len(runs) > 1) + f"{_s(r['config']['epochs'], 'epoch')}" + (f"; epoch {best} had the lowest validation loss{' after temperature scaling' * ('epoch_kept_by' in r['config'])} and was kept." if best else '.')
         said.append(picture(r['path']/'curves.png', f"Accuracy and loss by epoch, training and validation, of {r['name']}", text))
     if len(runs) > 12: said.append(P(f'The other {len(runs) - 12} are in their run folders (curves.png).', cls='note'))
     return 'curves', 'Learning curves', said

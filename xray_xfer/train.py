@@ -173,7 +173,7 @@ def run(
             data_digest=_data_digest(p, parts), arch=arch, depth=depth, pretrained=_pretrained_name(pretrained),
             weights=model.weights, left_out=model.left_out, epochs=epochs, lr=list(lrs), bs=bs, wd=wd, dropout=dropout, augment=augment, views=views, cache=cache, features=features, backend=backend,
             size=p.size, resize=p.resize, colour=p.colour, mean=norm['mean'], std=norm['std'], valid=valid, test=test, split=split and Path(split).name, groups=groups,
-            seed=seed, split_seed=split_seed, precision=precision, device=device)
+            seed=seed, split_seed=split_seed, precision=precision, device=device, epoch_kept_by='valid_loss_scaled')
         done = finished(path, config, overwrite)
         if done:
             if not {'report.html', 'MODEL_CARD.md'} <= {f.name for f in done.path.iterdir()}: _tell(done.path)   # stopped in that very moment
