@@ -2,7 +2,7 @@
 
   agreement  test accuracy from cached features against training on images, three depths, three seeds
   epochs     which epoch to keep: test accuracy by four rules, a split for each seed
-  views      what k fixed views of each training image buy and cost, three seeds
+  views      what k fixed views of each training image, or new ones in each epoch, buy and cost, three seeds
   memory     anonymous memory and seconds of each phase for 1, 4, 16, 64 and 100 thousand images (by repetition)
   parts      packing, trunk, bootstrap and twins against their yardsticks
   twins      near-duplicates among 21,165 images: those of FOLDER, altered copies of 500, and the rest bent out of them so that they are none
@@ -89,12 +89,13 @@ def views(a):
     p, rows, res = pack(images_of(a.folder), a.size), [], {}
     with tempfile.TemporaryDirectory() as out:
         for depth in a.depths:
-            for k in (1, 2, 4, 8):
-                cold = run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, views=k, seed=a.seeds[0], name=f'{depth} {k} {a.seeds[0]}', out=out, quiet=True)
-                found = [cold] + [run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, views=k, seed=s, name=f'{depth} {k} {s}', out=out, quiet=True) for s in a.seeds[1:]]
+            for k in (1, 2, 4, 8, 'new ones each epoch'):
+                how = dict(views=k) if isinstance(k, int) else dict(augment=True)
+                found = [run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, seed=s, name=f'{depth} {k} {s}', out=out, quiet=True, **how) for s in a.seeds]
                 keep = {m: [r.metrics[m] for r in found] for m in ('accuracy', 'auc', 'loss')}
-                res[f'{depth} {k}'] = keep | dict(features=cold.timings['features'], train=[r.timings['train'] for r in found])
-                rows.append([depth, k, *map(spread, keep.values()), f"{cold.timings['features']:.0f}", f"{sum(r.timings['train'] for r in found) / len(found):.0f}"])
+                made = found[0].timings['features']   # the first seed makes them, the others find them
+                res[f'{depth} {k}'] = keep | dict(features=made, train=[r.timings['train'] for r in found])
+                rows.append([depth, k, *map(spread, keep.values()), f'{made:.0f}', f"{sum(r.timings['train'] for r in found) / len(found):.0f}"])
                 print(rows[-1], file=sys.stderr, flush=True)
     write('views', dict(rows=res, seeds=a.seeds, epochs=a.epochs, images=len(p), test=found[0].metrics['n']),
           table(rows, ['depth', 'views', 'test accuracy: mean (range)', 'AUC', 'cross-entropy', 'features made, s', 'training, s']) + f"\n\n{len(p):,} images, {found[0].metrics['n']:,} in the test part, {a.size} px, {a.epochs} epochs, seeds {a.seeds}. The features of view 1 serve all k at the same depth, so each row made only what the rows above had not.")
