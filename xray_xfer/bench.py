@@ -128,9 +128,12 @@ def _work():
     s = json.load(sys.stdin)
     start = time.perf_counter()
     res = _try(s) if s['way'] == 'try' else _ours(s) if s['way'] in ('cold', 'warm') else _fastai(s, s['way'] == 'tuned')
-    unit = 1 if platform.system() == 'Darwin' else 1024   # of ru_maxrss, in bytes
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit / 1e9
-    write_json(res | dict(whole=time.perf_counter() - start if s['way'] == 'try' else res['setup'] + res['train'] + res['evaluate'], peak_gb=peak), s['result'])
+    write_json(res | dict(whole=time.perf_counter() - start if s['way'] == 'try' else res['setup'] + res['train'] + res['evaluate'], peak_gb=_peak_gb()), s['result'])
+
+def _peak_gb():
+    "The most that this process had in memory, files that it mapped included, and its loader processes not"
+    try: return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) * 1024 / 1e9
+    except OSError: return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == 'Darwin' else 1024) / 1e9   # on Linux this would begin with the parent's
 
 # %% ../nbs/13_bench.ipynb #3ea13e54
 WAYS = ('stock', 'tuned', 'cold', 'warm')
@@ -164,6 +167,7 @@ def bench(
     "Time the same study by stock fastai, tuned fastai, and this package from a cold and a warm cache"
     archs, ways, timed = [archs] if isinstance(archs, str) else list(archs), [ways] if isinstance(ways, str) else list(ways), timed or {}
     if odd := [w for w in ways if w not in WAYS]: raise ValueError(f"ways={ways}: {', '.join(odd)} is none of {', '.join(WAYS)}")
+    if odd := [d for d in depths if isinstance(d, bool) or not isinstance(d, int) or d < 0]: raise ValueError(f"depths={list(depths)}: {odd[0]!r} cannot be timed; give 0 or more, such as 0 1 2 (at 'all' nothing is frozen, and there is nothing to save)")
     weights, rows, chosen = (pretrained if isinstance(pretrained, dict) else {a: pretrained for a in archs}), [], {}
     say = (lambda *a: None) if quiet else (lambda *a: print(*a, file=sys.stderr, flush=True))
     with tempfile.TemporaryDirectory() as tmp:
@@ -178,6 +182,8 @@ def bench(
             if weights.get(a, True) is False: weights = weights | {a: str(_calibrated(a, p, parts, size, tmp))}
         common = dict(data=str(Path(data).expanduser().absolute()) if isinstance(data, (str, Path)) and Path(data).expanduser().exists() else data, split=str(tmp/'parts.csv'), split_csv=str(tmp/'split.csv'),
                       epochs=epochs, lr=lr, device=resolve_device(device), n_train=int((np.asarray(parts) == 'train').sum()))
+        about = dict(date=date.today().isoformat(), images=len(table), parts={k: int((np.asarray(parts) == k).sum()) for k in ('train', 'valid', 'test')}, epochs=epochs, lr=lr,
+                     seeds=list(seeds), environment=environment(common['device']))
         for a in archs:
             spec = common | dict(arch=a, pretrained=_absolute(weights.get(a, True)), size=size or stats(a)['size'], bs=bs)
             jobs = [(w, d) for d in depths for w in ways if w in ('stock', 'tuned')] + [(w, d) for d in depths for w in ways if w in ('cold', 'warm')] + [(w, None) for w in ways if w in ('cold', 'warm')]
@@ -199,17 +205,19 @@ def bench(
                 rows.append(row)
                 say(f"{display_name(a)} {'study' if d is None else 'depth ' + str(d)}, {way}: {r['whole']:.1f} s{'' if full else ' (scaled)'}, {r['images_per_second']:.0f} images/s in training, "
                     f"peak {r['peak_gb']:.1f} GB" + (f", accuracy {', '.join(f'{x:.4f}' for x in found)}" if full else ''))
+                res = about | dict(rows=rows, ratios=ratios(rows), chosen=chosen)
+                _file(res, out)   # after each: hours are not lost to the last of them
                 if way == 'warm' or (way == 'cold' and 'warm' not in ways):
                     shutil.rmtree(s['cache'], ignore_errors=True)
-    env = environment(common['device'])
-    res = dict(date=date.today().isoformat(), images=len(table), parts={k: int((np.asarray(parts) == k).sum()) for k in ('train', 'valid', 'test')}, epochs=epochs, lr=lr,
-               seeds=list(seeds), rows=rows, ratios=ratios(rows), chosen=chosen, environment=env)
+    return res
+
+def _file(res, out):
+    "Write what was measured so far"
     out = Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out/'bench.json') as f: write_json(res, f)
     with replacing(out/'bench.md') as f: f.write_text(bench_text(res), encoding='utf-8')
     with replacing(out/'bench.png') as f: bench_figure(res).savefig(f, dpi=120, format='png')
-    return res
 
 def _absolute(w): return w if isinstance(w, bool) else str(Path(w).expanduser().absolute())
 

@@ -1,4 +1,4 @@
-"""Packs and features are made once and found again; a limit keeps them from filling the disk, and everything in the cache may go at any time.
+"""Packs and features are made once and found again; features have a limit in all, and everything in the cache may go at any time.
 
 Docs: https://xray-xfer.github.io/xray_xfer/cache.html.md"""
 
@@ -49,7 +49,8 @@ def cache_limit(
     "How large all features together may be"
     text = os.environ.get('XRAY_XFER_CACHE_GB', '50') if limit_gb is None else limit_gb
     try: limit = float(text)
-    except ValueError: raise ValueError(f'XRAY_XFER_CACHE_GB={text!r}: give a number of gigabytes, such as 50') from None
+    except ValueError: limit = -1.
+    if not limit >= 0: raise ValueError(f'XRAY_XFER_CACHE_GB={text!r}: give a number of gigabytes, 0 or more, such as 50')
     return limit * 1e3
 
 def trim_cache(

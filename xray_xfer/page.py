@@ -37,8 +37,7 @@ def _twins(r):
     elif not t['grouped']: said.append(P(text_of(t.get('note') or 'Near-duplicates were not kept together (--no-groups): twins may lie on both sides of the split.'), cls='warn'))
     else:
         found = f"{_s(t['exact_pairs'], 'pixel-identical pair')} and {_s(t['near_pairs'], 'near-identical pair')} were found: {_s(t['images'], 'image')} in {_s(t['groups'], 'group')}."
-        said.append(P(found, ' Each group lies whole in one part.'))
-        if t.get('note'): said.append(P(text_of(t['note'])))
+        said.append(P(found + ' Each group lies whole in one part.'))
         if t.get('crossing_labels'): said.append(grid(['image', 'label', 'its twin', 'its label', 'correlation'], [[text_of(c) if isinstance(c, str) else c for c in row] for row in t['crossing_labels'][:20]], f"{_s(len(t['crossing_labels']), 'pair')} under two labels" + (' (the first 20)' if len(t['crossing_labels']) > 20 else '')))
     if torn: said.append(P(f'{_s(torn, "group")} of split.csv {"lies" if torn == 1 else "lie"} in more than one part: the parts are not independent.', cls='warn'))
     elif len(named): said.append(P(f'{len(named):,} images are in {_s(named.nunique(), "named group")} (twins, or the user’s own); checked on split.csv: none lies in two parts.'))
