@@ -21,3 +21,12 @@ def own_cache(tmp_path_factory):
     patch.setenv('XRAY_XFER_CACHE', str(cache))
     yield cache
     patch.undo()
+
+@pytest.fixture
+def plain_figures(request, monkeypatch):
+    "Empty figures, which take no time, where a run is not about them; a test marked `drawn` gets the real ones"
+    if request.node.get_closest_marker('drawn'): return
+    from matplotlib.figure import Figure
+    from xray_xfer import train
+    names = 'calibration', 'confusion', 'errors', 'gradcam', 'roc'
+    monkeypatch.setattr(train, 'run_figures', lambda *a: {f'{n}.png': Figure(figsize=(1, 1)) for n in names})

@@ -95,6 +95,7 @@ def test_by_default_the_whole_network_gives_what_its_tail_gave(packed, arch, dep
         assert (tail.softmax(1) - whole.softmax(1)).abs().max() < 5e-3
 
 @pytest.mark.shared
+@pytest.mark.usefixtures('plain_figures')
 def test_defaults_reach_the_accuracy_of_uncached_training_on_real_images(shared, tmp_path):
     "Three seeds, float16 features by ONNX Runtime against images: within half a point on average, on the same 1,440 test images"
     # few pixels and the head alone, so that it takes a minute; benchmarks/agreement.md has all three depths
@@ -109,7 +110,7 @@ def work(images, cache, out=None):
     torch.set_num_threads(1)
     p = pack(images_of(images), size=64, cache=cache, quiet=True)
     torch.manual_seed(0)
-    f = features(cut(build('resnet10t', 2, pretrained=False, size=64), 64), p, MEAN, STD, cache=cache, quiet=True)
+    f = features(cut(build('resnet10t', 2, pretrained=False, size=64), 64), p, MEAN, STD, backend='torch', cache=cache, quiet=True)   # no engine to build: most of its moments are writing
     return p, f
 
 @pytest.mark.skipif(os.name != 'posix', reason='needs SIGKILL')
@@ -188,6 +189,7 @@ def test_a_depth_that_cannot_be_cut_costs_the_others_nothing(packed, tmp_path, m
     assert fed.trains_on == 'features' and fed.deepest is None
     assert feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=2, quiet=True).deepest == 2
 
+@pytest.mark.usefixtures('plain_figures')
 def test_another_seed_makes_no_features(packed, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path))
     torch.manual_seed(0)
@@ -206,6 +208,7 @@ def test_networks_that_differ_in_nothing_but_a_stride_do_not_share_features(pack
     next(m for m in b.backbone.modules() if isinstance(m, torch.nn.MaxPool2d)).stride = 1
     assert len({features(cut(m, 64), packed, MEAN, STD, cache=tmp_path, quiet=True).path for m in (a, b)}) == 2
 
+@pytest.mark.usefixtures('plain_figures')
 def test_views_are_trained_on(packed, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path))
     kw = dict(pretrained=False, epochs=2, bs=32, groups=False, quiet=True, out=tmp_path/'runs')

@@ -20,6 +20,7 @@ from xray_xfer.train import run
 FAST = dict(pretrained=False, size=64, epochs=1, bs=16, quiet=True)
 ARCH = 'shufflenetv2_050'
 FILES = folder.FILES - {'controls.json', 'controls.png'}
+pytestmark = pytest.mark.usefixtures('plain_figures')
 
 @pytest.fixture(scope='session')
 def xrays(tmp_path_factory):
@@ -35,6 +36,7 @@ def everything(path): return sorted(str(p.relative_to(path)) for p in Path(path)
 
 # ---- what a run is
 
+@pytest.mark.drawn
 def test_run_folder(xrays, tmp_path):
     r = run(xrays, ARCH, 1, **FAST | dict(epochs=2), out=tmp_path)
     assert r.path == tmp_path/f'{ARCH}_1' and {f.name for f in r.path.iterdir()} == FILES
@@ -118,6 +120,7 @@ def test_loaded_network_gives_the_filed_logits(packed, tmp_path):
 
 # ---- sources of every kind
 
+@pytest.mark.drawn
 def test_two_classes_groups_and_rejects(xrays, tmp_path):
     "A CSV with two classes, patients as groups and a damaged file: groups stay together, the reject is filed"
     table = images_of(xrays)
@@ -134,6 +137,7 @@ def test_two_classes_groups_and_rejects(xrays, tmp_path):
     assert (split.groupby('group').split.nunique() == 1).all()
     assert set(r.predictions.group) <= set(table.group) and '' not in set(r.predictions.group)
 
+@pytest.mark.drawn
 def test_a_given_split_is_honoured_and_a_missing_class_is_stated(xrays, tmp_path):
     table = images_of(xrays)
     n = table.groupby('label').cumcount()
@@ -143,6 +147,7 @@ def test_a_given_split_is_honoured_and_a_missing_class_is_stated(xrays, tmp_path
     assert r.metrics['missing'] == ['COVID'] and np.isfinite(r.metrics['f1']) and np.isfinite(r.metrics['auc'])
     assert set(r.predictions.path[r.predictions.part == 'test']) == set(np.array(relative_paths(table))[table.split == 'test'])
 
+@pytest.mark.drawn
 @pytest.mark.parametrize('name', ['Zürich é', '胸部', 'a,b;c', "quote'\"", 'NA', '01'])
 def test_class_and_file_names_in_any_alphabet(tmp_path, name):
     rng = np.random.default_rng(0)
@@ -208,6 +213,7 @@ def test_a_real_limit_on_file_size(xrays, tmp_path):
     assert p.returncode == 1 and p.stderr.count('xray_xfer: error:') == 1 and 'Traceback' not in p.stderr, p.stderr
     assert everything(tmp_path) in ([], ['out'])
 
+@pytest.mark.drawn
 def test_ctrl_c_between_two_runs_keeps_the_first(packed, tmp_path, monkeypatch):
     calls, fit = [], Learner._do_epoch
     def stop(self):
@@ -323,6 +329,7 @@ def test_overwrite_spares_what_is_no_run(packed, tmp_path):
     with pytest.raises(FileExistsError, match='no run folder'): run(packed, ARCH, **FAST, out=tmp_path, overwrite=True)
     assert len(list(hf.iterdir())) == 3
 
+@pytest.mark.drawn
 @pytest.mark.parametrize('name', ['odd $x^$ name', 'two\nlines', '%s {x} \\frac'])
 def test_folder_and_weights_names_that_are_no_mathematics(xrays, tmp_path, name):
     import shutil
