@@ -133,7 +133,7 @@ def _work():
 def _peak_gb():
     "The most that this process had in memory, files that it mapped included, and its loader processes not"
     try: return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) * 1024 / 1e9
-    except OSError: return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == 'Darwin' else 1024) / 1e9   # on Linux this would begin with the parent's
+    except (OSError, StopIteration): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == 'Darwin' else 1024) / 1e9   # on Linux this would begin with the parent's
 
 # %% ../nbs/13_bench.ipynb #3ea13e54
 WAYS = ('stock', 'tuned', 'cold', 'warm')
@@ -166,7 +166,7 @@ def bench(
 )->dict: # rows, ratios, environment
     "Time the same study by stock fastai, tuned fastai, and this package from a cold and a warm cache"
     archs, ways, timed = [archs] if isinstance(archs, str) else list(archs), [ways] if isinstance(ways, str) else list(ways), timed or {}
-    if odd := [w for w in ways if w not in WAYS]: raise ValueError(f"ways={ways}: {', '.join(odd)} is none of {', '.join(WAYS)}")
+    if not ways or set(ways) - set(WAYS): raise ValueError(f"ways={ways}: give one or more of {', '.join(WAYS)}")
     if odd := [d for d in depths if isinstance(d, bool) or not isinstance(d, int) or d < 0]: raise ValueError(f"depths={list(depths)}: {odd[0]!r} cannot be timed; give 0 or more, such as 0 1 2 (at 'all' nothing is frozen, and there is nothing to save)")
     weights, rows, chosen = (pretrained if isinstance(pretrained, dict) else {a: pretrained for a in archs}), [], {}
     say = (lambda *a: None) if quiet else (lambda *a: print(*a, file=sys.stderr, flush=True))
