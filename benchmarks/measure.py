@@ -4,6 +4,7 @@
   epochs     which epoch to keep: test accuracy by four rules, a split for each seed
   views      what k fixed views of each training image, or new ones in each epoch, buy and cost, three seeds
   memory     anonymous memory and seconds of each phase for 1, 4, 16, 64 and 100 thousand images (by repetition)
+  layout     images/s of training with fastai's `ChannelsLast` and with `KeepChannelsLast`, an epoch of each in turn
   parts      packing, trunk, bootstrap and twins against their yardsticks
   twins      near-duplicates among 21,165 images: those of FOLDER, altered copies of 500, and the rest bent out of them so that they are none
   leak       the same models on a naive and on a grouped split of FOLDER with altered copies of a tenth (--also: a second folder of the same classes)
@@ -81,6 +82,42 @@ def epochs(a):
                 got = [r for r in res if r['depth'] == depth and r['kept'] == k]
                 rows.append([depth, k, spread([r['accuracy'] for r in got]), f"{np.mean([r['loss'] for r in got]):.4f}"])
     write('epochs', dict(rows=res), table(rows, ['depth', 'epoch kept', 'test accuracy: mean (range)', 'cross-entropy on the test part after scaling']) + f'\n\n{len(p):,} images, {a.size} px, {a.epochs} epochs, seeds {a.seeds}, each with a split of its own. Nothing but the choice of the epoch differs.')
+
+def layout(a):
+    import numpy as np
+    from fastai.callback.channelslast import ChannelsLast
+    from fastai.callback.schedule import fit_one_cycle
+    from fastai.learner import Learner
+    from fastai.losses import CrossEntropyLossFlat
+    from xray_xfer.data import images_of
+    from xray_xfer.evaluate import display_name
+    from xray_xfer.feed import feed
+    from xray_xfer.load import parts_of
+    from xray_xfer.loop import KeepChannelsLast, keep_buffers
+    from xray_xfer.models import build, splitter, stats
+    from xray_xfer.pack import pack
+    keep_buffers()
+    rows, res = [], []
+    with tempfile.TemporaryDirectory() as tmp:
+        os.environ['XRAY_XFER_CACHE'] = tmp
+        p = pack(images_of(a.folder), a.size, quiet=True)
+        for arch in (ARCH, 'efficientnet_b0'):
+            for depth in a.depths:
+                model = build(arch, depth, 4, a.pretrained if arch == ARCH else False)
+                fed, rates = feed(model, p, parts_of(p), stats(arch), quiet=True), {ChannelsLast: [], KeepChannelsLast: []}
+                for _ in range(1 + a.epochs):   # the first of each warms up
+                    for cb, found in rates.items():
+                        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, wd=.01, cbs=cb())
+                        with learn.no_bar(), learn.no_logging():
+                            start = time.perf_counter()
+                            learn.fit_one_cycle(1, slice(2e-3 / 3, 2e-3))
+                        found.append(len(fed.dls.train) * fed.dls.train.bs / (time.perf_counter() - start))
+                before, after = (np.array(v[1:]) for v in rates.values())
+                res.append(dict(arch=arch, depth=depth, channels_last=list(before), kept=list(after)))
+                rows.append([f'{display_name(arch)}, depth {depth}', f'{np.median(before):,.0f}', f'{np.median(after):,.0f}', f'{np.median(after / before):.2f} ({min(after / before):.2f}–{max(after / before):.2f})'])
+                print(rows[-1], file=sys.stderr, flush=True)
+    write('layout', dict(rows=res, images=len(p)), table(rows, ['images/s in training', '`ChannelsLast`', '`KeepChannelsLast`', 'ratio: median of pairs (range)'])
+        + f'\n\nOne epoch of each in turn, {a.epochs} pairs, validation included; {len(p):,} images, {a.size} px, batch 64, from features; EfficientNet-B0 from random weights.')
 
 def views(a):
     from xray_xfer.data import images_of
@@ -329,7 +366,7 @@ def leak(a):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['agreement', 'epochs', 'views', 'memory', 'parts', 'twins', 'leak'])
+    parser.add_argument('what', choices=['agreement', 'epochs', 'views', 'memory', 'layout', 'parts', 'twins', 'leak'])
     parser.add_argument('folder')
     parser.add_argument('--pretrained', required=True)
     parser.add_argument('--depths', nargs='+', type=int, default=None)
@@ -339,5 +376,5 @@ if __name__ == '__main__':
     parser.add_argument('--size', type=int, default=224)
     parser.add_argument('--also', nargs='*', default=[])
     args = parser.parse_args()
-    args.depths = args.depths or dict(agreement=[0, 1, 2], epochs=[2], views=[1, 2], memory=[0, 2], parts=[2], twins=[], leak=[0, 2])[args.what]
-    dict(agreement=agreement, epochs=epochs, views=views, memory=memory, parts=parts, twins=twins, leak=leak)[args.what](args)
+    args.depths = args.depths or dict(agreement=[0, 1, 2], epochs=[2], views=[1, 2], memory=[0, 2], layout=[0, 1, 2], parts=[2], twins=[], leak=[0, 2])[args.what]
+    dict(agreement=agreement, epochs=epochs, views=views, memory=memory, layout=layout, parts=parts, twins=twins, leak=leak)[args.what](args)

@@ -2,7 +2,6 @@
 import multiprocessing, os, random, signal, time, warnings
 
 import numpy as np, pytest, torch
-from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 from fastai.callback.schedule import fit_one_cycle
 from fastai.learner import Learner
@@ -16,6 +15,7 @@ from xray_xfer.demo import draw
 from xray_xfer.features import _verified, features
 from xray_xfer.feed import feed, logits_of
 from xray_xfer.load import image_batches, parts_of
+from xray_xfer.loop import KeepChannelsLast
 from xray_xfer.models import build, calibrate, splitter, stats
 from xray_xfer.pack import pack
 from xray_xfer.train import run
@@ -49,7 +49,7 @@ def train(p, arch, depth, epochs=2, **kw):
         before = {k: v.clone() for k, v in model.state_dict().items()}
         fed = feed(model, p, parts, norm, bs=16, seed=3, quiet=True, **kw)
         log = StepLoss()
-        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, cbs=[log, ChannelsLast()])
+        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, cbs=[log, KeepChannelsLast()])
         torch.manual_seed(3)
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 2e-3)
     return log.all, model, before, fed

@@ -167,6 +167,7 @@ def bench(
     "Time the same study by stock fastai, tuned fastai, and this package from a cold and a warm cache"
     archs, ways, timed = [archs] if isinstance(archs, str) else list(archs), [ways] if isinstance(ways, str) else list(ways), timed or {}
     if not ways or set(ways) - set(WAYS): raise ValueError(f"ways={ways}: give one or more of {', '.join(WAYS)}")
+    ways = [w for w in WAYS if w in ways]   # warm follows cold
     if odd := [d for d in depths if isinstance(d, bool) or not isinstance(d, int) or d < 0]: raise ValueError(f"depths={list(depths)}: {odd[0]!r} cannot be timed; give 0 or more, such as 0 1 2 (at 'all' nothing is frozen, and there is nothing to save)")
     weights, rows, chosen = (pretrained if isinstance(pretrained, dict) else {a: pretrained for a in archs}), [], {}
     say = (lambda *a: None) if quiet else (lambda *a: print(*a, file=sys.stderr, flush=True))
@@ -186,7 +187,7 @@ def bench(
                      seeds=list(seeds), environment=environment(common['device']))
         for a in archs:
             spec = common | dict(arch=a, pretrained=_absolute(weights.get(a, True)), size=size or stats(a)['size'], bs=bs)
-            jobs = [(w, d) for d in depths for w in ways if w in ('stock', 'tuned')] + [(w, d) for d in depths for w in ways if w in ('cold', 'warm')] + [(w, None) for w in ways if w in ('cold', 'warm')]
+            jobs = [(w, d) for d in depths for w in ways] + [(w, None) for w in ways if w in ('cold', 'warm')]   # what is divided by each other, one after the other
             for way, d in jobs:
                 s = spec | dict(way=way, depth=d, depths=list(depths), timed=epochs, workers=None, seed=seeds[0])
                 if way in ('stock', 'tuned'): s['timed'] = min(epochs, timed.get(f'{a} {d}', timed.get(a, epochs)))

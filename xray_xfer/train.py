@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
-from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import fit_one_cycle
 from fastai.learner import Learner
@@ -27,7 +26,7 @@ from .data import images_of, relative_paths
 from .files import sweep
 from .evaluate import display_name, softmax
 from .folder import SCHEMA, Run, environment, finished, metrics_of, predictions_table, read_json, save_run
-from .loop import EpochLog, KeepBest, Progress, keep_buffers, lr_range, resolve_device, resolve_precision
+from .loop import EpochLog, KeepBest, KeepChannelsLast, Progress, keep_buffers, lr_range, resolve_device, resolve_precision
 from .card import model_card
 from .confidence import calibration
 from .feed import feed, logits_of
@@ -185,7 +184,7 @@ def run(
         with timer('features'):
             fed = feed(model, p, parts, norm, bs=bs, augment=augment, cache=cache, views=views, deepest=deepest, backend=backend, dtype=features, device=device, seed=seed, quiet=quiet)
         if fed.note and cache: _say(f'note: {fed.note}', quiet)
-        loss, cbs = CrossEntropyLossFlat(), [ChannelsLast()] if precision == 'fp32' else [ChannelsLast(), MixedPrecision(precision)]
+        loss, cbs = CrossEntropyLossFlat(), [KeepChannelsLast()] if precision == 'fp32' else [KeepChannelsLast(), MixedPrecision(precision)]
         learn = Learner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False, wd=wd, cbs=cbs)
         log, best, title = EpochLog(), KeepBest(), f'{display_name(arch)} depth {depth}' + f' seed {seed}' * (seed != 0)
         steps = epochs * (len(fed.dls.train) + len(fed.dls.valid))

@@ -1,0 +1,104 @@
+"KeepChannelsLast: the same gradients, in the order that is quick, and nothing left behind."
+import pytest, torch
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from torch import nn
+from torch.nn import functional as F
+from torch.overrides import _get_current_function_mode_stack
+
+from xray_xfer.cut import cut
+from xray_xfer.loop import KeepChannelsLast, _ChannelsLastMode, _Pointwise
+from xray_xfer.models import build
+
+CL = torch.channels_last
+
+def gradients(net, features, y, mode=None):
+    "{parameter: gradient} of a training step, and the loss"
+    net.zero_grad()
+    torch.manual_seed(0)   # of Dropout
+    if mode:
+        with mode: z = net(*features)
+    else: z = net(*features)
+    loss = F.cross_entropy(z, y)
+    loss.backward()
+    return {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}, loss.item()
+
+@pytest.mark.parametrize('arch', ['shufflenetv2_100', 'efficientnet_b0', 'mobilenetv3_large_100', 'resnet18', 'convnext_atto', 'vit_tiny_patch16_224', 'densenet121', 'hrnet_w18_small'])
+def test_the_gradients_are_the_same(arch):
+    torch.manual_seed(0)
+    model = build(arch, 2, 4, False).to(memory_format=CL)
+    c = cut(model, 224)
+    with torch.no_grad(): features = [f.clone(memory_format=CL) if f.ndim == 4 else f for f in c.trunk(torch.rand(6, 3, 224, 224))]
+    y = torch.tensor([0, 1, 2, 3, 0, 1])
+    c.tail.train()
+    bns = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    want, loss = gradients(c.tail, features, y)
+    after = {k: v.clone() for k, v in model.state_dict().items()}
+    model.load_state_dict(state)
+    got, same = gradients(c.tail, features, y, _ChannelsLastMode())
+    assert same == pytest.approx(loss, rel=1e-5) and got.keys() == want.keys() and len(got) > 6
+    for k in got:   # rounding, measured against the layer's own gradient; a bias before a BatchNorm has none but rounding
+        assert float((got[k] - want[k]).norm()) <= 1e-3 * float(want[k].norm()) + 1e-6, k
+    for k, v in model.state_dict().items(): torch.testing.assert_close(v, after[k], rtol=1e-4, atol=1e-5)   # running means and variances
+    if arch in ('shufflenetv2_100', 'efficientnet_b0'): assert bns
+
+@pytest.mark.parametrize('arch', ['shufflenetv2_100', 'efficientnet_b0'])
+def test_each_gradient_comes_in_the_order_of_its_activation(arch):
+    torch.manual_seed(0)
+    model = build(arch, 2, 4, False, size=96).to(memory_format=CL)
+    c, seen = cut(model, 96), {True: [], False: []}
+    with torch.no_grad(): features = [f.contiguous(memory_format=CL) for f in c.trunk(torch.rand(4, 3, 96, 96))]
+    c.tail.train()
+    for kept in seen:
+        note = lambda m, i, out: out.grad_fn.register_prehook(lambda g: seen[kept].extend(t.is_contiguous(memory_format=CL) for t in g if t.ndim == 4))
+        hooks = [m.register_forward_hook(lambda *a: (note(*a), None)[1]) for m in c.tail.train_graph.modules() if isinstance(m, (nn.BatchNorm2d, nn.ReLU, nn.SiLU)) and m.training]
+        gradients(c.tail, features, torch.arange(4), _ChannelsLastMode() if kept else None)
+        for h in hooks: h.remove()
+    assert seen[True] and all(seen[True])
+    assert not all(seen[False])   # else there would be nothing to keep
+
+@pytest.mark.parametrize('x_learns, w_learns', [(True, True), (False, True), (True, False)])
+def test_pointwise(x_learns, w_learns):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, 4, 4, dtype=torch.double, generator=g).to(memory_format=CL).requires_grad_(x_learns)
+    w = torch.randn(7, 5, 1, 1, dtype=torch.double, generator=g).requires_grad_(w_learns)
+    assert torch.autograd.gradcheck(_Pointwise.apply, (x, w))
+    out = torch.randn(3, 7, 4, 4, dtype=torch.double, generator=g)
+    wanted = [t for t in (x, w) if t.requires_grad]
+    for a, b in zip(torch.autograd.grad(_Pointwise.apply(x, w), wanted, out), torch.autograd.grad(F.conv2d(x, w), wanted, out)): torch.testing.assert_close(a, b)
+
+@pytest.mark.parametrize('call', [
+    lambda x: x.mean((2, 3)), lambda x: x.mean([-1, -2], keepdim=True), lambda x: x.mean(dim=(2, 3)), lambda x: x.mean(), lambda x: x.mean(1), lambda x: x.mean((1, 2)), lambda x: x.mean((2, 3), dtype=torch.double), lambda x: x.mean((3, 2), True),
+    lambda x: F.conv2d(x, torch.ones(2, 6, 1, 1), stride=2), lambda x: F.conv2d(x, torch.ones(2, 6, 1, 1), torch.ones(2)), lambda x: F.conv2d(x, torch.ones(2, 6, 1, 1), None, 1, 1),
+    lambda x: F.conv2d(input=x, weight=torch.ones(2, 6, 1, 1)), lambda x: F.conv2d(x, weight=torch.ones(2, 6, 1, 1)), lambda x: F.conv2d(x, torch.ones(2, 3, 1, 1), groups=2), lambda x: F.conv2d(x, torch.ones(6, 1, 3, 3), padding='same', groups=6),
+    lambda x: F.batch_norm(x, None, None, training=True), lambda x: F.relu(x * 1, inplace=True), lambda x: F.relu(input=x)])
+def test_any_way_to_call_it_gives_the_same(call):
+    x = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(0)).to(memory_format=CL).requires_grad_()
+    want = call(x)
+    with _ChannelsLastMode(): got = call(x)
+    assert got.shape == want.shape and got.dtype == want.dtype
+    torch.testing.assert_close(got, want)
+    up = torch.randn(want.shape, dtype=want.dtype, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(torch.autograd.grad(got, x, up), torch.autograd.grad(want, x, up))
+
+def test_nothing_stays_behind():
+    class Fails(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.left = nn.Conv2d(3, 2, 1), 3
+        def forward(self, x):
+            modes.append(len(_get_current_function_mode_stack()))
+            self.left -= 1
+            if not self.left: raise RuntimeError('in the middle')
+            return self.conv(x).mean((2, 3))
+    modes, items = [], [(torch.rand(3, 4, 4), torch.tensor(i % 2)) for i in range(8)]
+    dls = DataLoaders(DataLoader(items, bs=2), DataLoader(items, bs=2))
+    learn = Learner(dls, Fails(), CrossEntropyLossFlat(), cbs=KeepChannelsLast())
+    with learn.no_bar(), learn.no_logging(), pytest.raises(RuntimeError, match='in the middle'): learn.fit(1)
+    assert modes == [1, 1, 1] and not _get_current_function_mode_stack()
+    learn.model.left = 99
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    assert set(modes) == {1} and not learn.model._forward_hooks and not learn.model._forward_pre_hooks
