@@ -84,7 +84,8 @@ def test_any_way_to_call_it_gives_the_same(call):
     up = torch.randn(want.shape, dtype=want.dtype, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(torch.autograd.grad(got, x, up), torch.autograd.grad(want, x, up))
 
-def test_nothing_stays_behind():
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
+def test_nothing_stays_behind(error):
     class Fails(nn.Module):
         def __init__(self):
             super().__init__()
@@ -92,13 +93,15 @@ def test_nothing_stays_behind():
         def forward(self, x):
             modes.append(len(_get_current_function_mode_stack()))
             self.left -= 1
-            if not self.left: raise RuntimeError('in the middle')
+            if not self.left: raise error('in the middle')
             return self.conv(x).mean((2, 3))
     modes, items = [], [(torch.rand(3, 4, 4), torch.tensor(i % 2)) for i in range(8)]
     dls = DataLoaders(DataLoader(items, bs=2), DataLoader(items, bs=2))
     learn = Learner(dls, Fails(), CrossEntropyLossFlat(), cbs=KeepChannelsLast())
-    with learn.no_bar(), learn.no_logging(), pytest.raises(RuntimeError, match='in the middle'): learn.fit(1)
+    with learn.no_bar(), learn.no_logging(), pytest.raises(error, match='in the middle'): learn.fit(1)
     assert modes == [1, 1, 1] and not _get_current_function_mode_stack()
     learn.model.left = 99
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
-    assert set(modes) == {1} and not learn.model._forward_hooks and not learn.model._forward_pre_hooks
+    assert set(modes) == {1} and 'forward' not in vars(learn.model)
+    learn.model(torch.rand(2, 3, 4, 4))
+    assert modes[-1] == 0

@@ -236,7 +236,7 @@ def test_order_and_rejects(packed, table, tmp_path):
 
 
 def test_odd_names_survive(packed, tmp_path):
-    raw = [os.fsdecode(os.fsencode(tmp_path) + b'/' + n) for n in (b'\xff.png', 'я "q", \n\r.png'.encode(), b' x.png')]
+    raw = [os.fsdecode(os.fsencode(tmp_path) + b'/' + n) for n in (b'\xff.png', 'я "q", \n\r.png'.encode(), 'a\x0b\x1cb\x85\u2028.png'.encode())]
     for p in raw: Image.fromarray(XRAY).save(io.FileIO(p, 'w'), 'PNG')
     gone = str(tmp_path/'gone,"\n.png')
     t = pd.DataFrame(dict(path=pd.Series([*raw, gone], dtype=object), label=list('abab')))

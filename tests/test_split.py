@@ -207,6 +207,11 @@ def test_a_given_split_that_tears_groups_apart():
     assert set(parts[:20]) == {'train', 'test'} and (parts == 'valid').sum() == 12  # what stays in training counts as training
 
 
+def test_a_group_in_the_validation_and_the_test_part_is_told():
+    table = table_of([40], [f'g{i // 4}' for i in range(40)]).assign(split=['valid', 'test'] * 4 + ['train'] * 20 + ['valid'] * 4 + ['test'] * 8)
+    with pytest.warns(UserWarning, match='^2 groups lie in more than one .*first: g0'): assert split_of(table).tolist() == table.split.tolist()
+
+
 def test_the_note_counts_images_without_a_group():
     splitter = StratifiedSplitter()
     splitter(table_of([30], [1., 1., np.nan, None, '', ' '] * 5))

@@ -190,7 +190,17 @@ def test_a_class_that_can_vanish_has_no_interval():
     for i, o in enumerate(normal[10:16]): groups[o] = groups[np.flatnonzero(y == 0)[i]] = f'other {i}'  # ... of nine
     found = intervals(y[keep], probs[keep], NAMES, [groups[i] for i in keep])
     assert found['accuracy'] and not any(found[k] for k in METRICS[1:])
-    assert '9 groups hold several classes' in interval_note(y[keep], probs[keep], NAMES, [groups[i] for i in keep])
+    assert '9 groups hold several classes and are drawn among themselves.' in interval_note(y[keep], probs[keep], NAMES, [groups[i] for i in keep])
+
+
+def test_the_note_tells_groups_of_several_classes_from_those_that_join_them():
+    y, _, probs = made(3, 60)
+    groups = [''] * len(y)
+    viral, normal = np.flatnonzero(y == 3), np.flatnonzero(y == 1)
+    for v in viral[:3]: groups[v] = 'pure'   # the only group of Viral alone ...
+    groups[viral[3]] = groups[normal[0]] = 'mixed'   # ... and it is resampled with this one
+    keep = np.r_[np.flatnonzero(y != 3), viral[:4]]
+    assert '1 group holds several classes and is drawn together with 1 that is the only one of a class.' in interval_note(y[keep], probs[keep], NAMES, [groups[i] for i in keep])
 
 
 def test_stated_not_defined():

@@ -148,6 +148,19 @@ def test_a_given_split_is_honoured_and_a_missing_class_is_stated(xrays, tmp_path
     assert set(r.predictions.path[r.predictions.part == 'test']) == set(np.array(relative_paths(table))[table.split == 'test'])
 
 @pytest.mark.drawn
+def test_what_a_given_split_tears_is_said_everywhere(xrays, tmp_path):
+    table = images_of(xrays)
+    n = table.groupby('label').cumcount()
+    table['split'] = np.select([n < 2, n < 4], ['valid', 'test'], 'train')
+    table['group'] = [f'{label} {i}' if i < 4 else '' for label, i in zip(table.label, n % 2)]   # patients in all three parts
+    with pytest.warns(UserWarning, match='more than one part'): r = run(table, ARCH, **FAST, out=tmp_path)
+    told = json.loads((r.path/'twins.json').read_text())
+    assert told['torn'] == table.group[n < 2].nunique() and 'in more than one part' in told['note']
+    card, page = (r.path/'MODEL_CARD.md').read_text(), (r.path/'report.html').read_text()
+    assert 'in more than one part' in card and 'in a split that was given' in card and 'whole in one part' not in card and 'with seed' not in card
+    assert 'in more than one part' in page and 'whole in one part' not in page
+
+@pytest.mark.drawn
 @pytest.mark.parametrize('name', ['Zürich é', '胸部', 'a,b;c', "quote'\"", 'NA', '01'])
 def test_class_and_file_names_in_any_alphabet(tmp_path, name):
     rng = np.random.default_rng(0)
@@ -262,6 +275,9 @@ def test_study_table_and_seeds(packed, tmp_path):
     assert 'from random weights' in s.caption and '±' in (s.path/'table.md').read_text()
     back = load_study(s.path)
     assert back.table.equals(s.table) and back.caption == s.caption
+    assert (s.path/'compare.csv').is_file()
+    study(packed, ARCH, 0, pretrained=False, epochs=1, quiet=True, out=tmp_path, overwrite=True)
+    assert not (s.path/'compare.csv').exists()   # the differences of runs that are no part of this study
 
 def test_cold_and_warm_are_the_same_study(xrays, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/'cache'))
@@ -270,6 +286,7 @@ def test_cold_and_warm_are_the_same_study(xrays, tmp_path, monkeypatch):
     cold, filled = study(xrays, out=tmp_path/'cold', **kw), made()
     warm = study(xrays, out=tmp_path/'warm', **kw)
     assert len(filled) == 3 and made() == filled   # nothing was made again
+    assert ['made from those of depth 2' in (r.path/'report.html').read_text() for r in cold.runs] == [True, True, False]
     pairs = cold.compare()
     assert len(pairs) == 15 and pairs.groupby('metric').p_holm.max().notna().any() and (pairs.dropna().p_holm >= pairs.dropna().p).all()
     assert {'accuracy_low', 'accuracy_high'} <= set(cold.results)

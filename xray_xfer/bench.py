@@ -23,6 +23,7 @@ from fastai.torch_core import set_seed
 from fastai.vision.augment import Resize
 from fastai.vision.data import ImageBlock
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from safetensors.torch import save_file
 from torch import nn
@@ -168,6 +169,8 @@ def bench(
     archs, ways, timed = [archs] if isinstance(archs, str) else list(archs), [ways] if isinstance(ways, str) else list(ways), timed or {}
     if not ways or set(ways) - set(WAYS): raise ValueError(f"ways={ways}: give one or more of {', '.join(WAYS)}")
     ways = [w for w in WAYS if w in ways]   # warm follows cold
+    if odd := [k for k in timed if k not in archs and k not in {f'{a} {d}' for a in archs for d in depths}]: raise ValueError(f"timed={timed}: {odd[0]!r} is no arch of this bench, nor an arch and a depth, such as '{archs[0]}' or '{archs[0]} {depths[0]}'")
+    if odd := [v for v in timed.values() if not 0 < v <= epochs or (v > 1 and v != int(v))]: raise ValueError(f'timed={timed}: {odd[0]!r} epochs cannot be timed; give a share between 0 and 1, or a whole number up to {epochs}')
     if odd := [d for d in depths if isinstance(d, bool) or not isinstance(d, int) or d < 0]: raise ValueError(f"depths={list(depths)}: {odd[0]!r} cannot be timed; give 0 or more, such as 0 1 2 (at 'all' nothing is frozen, and there is nothing to save)")
     weights, rows, chosen = (pretrained if isinstance(pretrained, dict) else {a: pretrained for a in archs}), [], {}
     say = (lambda *a: None) if quiet else (lambda *a: print(*a, file=sys.stderr, flush=True))
@@ -238,7 +241,7 @@ def ratios(
     get = lambda **kw: t.loc[np.logical_and.reduce([t[k] == v for k, v in kw.items()]), 'whole'].sum() or None
     cases = [(f'{display_name(a)} depth {d}', dict(arch=a, depth=d), dict(arch=a, depth=d)) for a, d in dict.fromkeys(zip(t.arch, t.depth)) if d != 'study']
     res = []
-    for name, base, ours in cases + [(f'{display_name(a)} study', a, dict(arch=a, depth='study')) for a in dict.fromkeys(t.arch)] + [('whole study', None, dict(depth='study'))]:
+    for name, base, ours in cases + [(f'{display_name(a)} study', a, dict(arch=a, depth='study')) for a in dict.fromkeys(t.arch)] + [('whole study', None, dict(depth='study'))] * (set(t.arch) == set(t.arch[t.depth == 'study'])):   # while it runs, the last arch has no study yet
         part = lambda w: get(way=w, **base) if isinstance(base, dict) else float(t[(t.way == w) & (t.depth != 'study') & ((t.arch == base) | (base is None))].whole.sum()) or None
         s = dict(stock=part('stock'), tuned=part('tuned'), cold=get(way='cold', **ours), warm=get(way='warm', **ours))
         res.append(dict(case=name, **s, **{f'{b}/{o}': s[b] / s[o] if s[b] and s[o] else None for b in ('stock', 'tuned') for o in ('cold', 'warm')}))
@@ -286,16 +289,15 @@ def bench_figure(
     left.margins(x=.12)
     ways = [w for w in WAYS if any(r[w] for r in res['ratios'])]
     fig.legend([Patch(color=colours[w]) for w in ways], [dict(stock='stock fastai', tuned='fastai, tuned', cold='here, cold cache', warm='here, warm').get(w) for w in ways], loc='outside lower center', ncols=4, frameon=False)
-    epochs = np.linspace(0, 2 * res['epochs'], 100)
+    epochs, styles = np.linspace(0, 2 * res['epochs'], 100), ('-', '--', ':', '-.')
     for k, a in enumerate(archs):
         ax = fig.add_subplot(grid[k, 1])
         rows = [r for r in res['rows'] if r['arch'] == a and r['depth'] != 'study' and r['way'] in ('stock', 'cold')]
         depths = list(dict.fromkeys(r['depth'] for r in rows))
         for r in rows:
-            style = ('-', '--', ':', '-.')[depths.index(r['depth']) % 4]
-            ax.plot(epochs, r['setup'] + r['evaluate'] + epochs * r['train'] / res['epochs'], style, color=colours[r['way']], lw=1.8, label=f"depth {r['depth']}" if r['way'] == 'cold' else None)
+            ax.plot(epochs, r['setup'] + r['evaluate'] + epochs * r['train'] / res['epochs'], styles[depths.index(r['depth']) % 4], color=colours[r['way']], lw=1.8)
         ax.set(yscale='log', xlim=(0, None), ylabel='seconds', title=f'{display_name(a)}: time against epochs', xlabel='epochs' if k == len(archs) - 1 else '')
-        ax.legend(frameon=False, fontsize=8, ncols=3, handlelength=1.6)
+        ax.legend(handles=[Line2D([], [], color='#444444', ls=styles[i % 4], label=f'depth {d}') for i, d in enumerate(depths)], frameon=False, fontsize=8, ncols=3, handlelength=1.6)
         ax.spines[['top', 'right']].set_visible(False)
         ax.grid(alpha=.25)
     left.spines[['top', 'right']].set_visible(False)

@@ -1,4 +1,4 @@
-"""Packs and features are made once and found again; features have a limit in all, and everything in the cache may go at any time.
+"""What is made once and found again: packs, features, unpacked zips, drawings; features have a limit in all, and everything in the cache may go at any time.
 
 Docs: https://xray-xfer.github.io/xray_xfer/cache.html.md"""
 
@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/cache.html.md"""
 __all__ = ['cache_table', 'clear_cache', 'cache_limit', 'trim_cache']
 
 # %% ../nbs/02b_cache.ipynb #46027e70
-import json, os
+import json, os, re
 from pathlib import Path
 
 import pandas as pd
@@ -16,28 +16,37 @@ import pandas as pd
 from .files import DAMAGED, cache_dir, drop
 
 # %% ../nbs/02b_cache.ipynb #9829703a
+# kind: where it lies, and what its folders are called: nothing that we did not name is ours to remove
+_PLACES = dict(packs=('packs', '[0-9a-f]{32}'), features=('features', '[0-9a-f]{32}'), zips=('zips', '.*-[0-9a-f]{12}'), drawings=('', r'demo-\d+-[0-9a-f]{8}'))
+
+def _what(kind, folder):
+    "A line on what a folder of the cache holds, and when it was last of use"
+    if kind in ('zips', 'drawings'): return folder.name, folder.stat().st_mtime
+    file = folder/('pack.json' if kind == 'packs' else 'features.json')
+    try:
+        meta = json.loads(file.read_text())
+        return f"{meta['n']} images" + (f" of {meta['size']} px, {meta['resize']}" if kind == 'packs' else f", {meta['what']}, {meta['dtype']}"), file.stat().st_mtime
+    except DAMAGED: return 'damaged', 0.
+
 def cache_table(
     cache=None, # Folder; default `cache_dir()`
 )->pd.DataFrame: # kind, what, MB, used (seconds since 1970), path; the most recently used first
     "What the cache holds"
-    root, rows = Path(cache or cache_dir()).expanduser(), []
-    for kind, name in (('packs', 'pack.json'), ('features', 'features.json')):
-        for folder in (root/kind).glob('[!.]*/'):
-            try: size = sum(x.stat().st_size for x in folder.iterdir()) / 1e6
+    root, rows = Path(cache or cache_dir()).expanduser().absolute(), []
+    for kind, (place, name) in _PLACES.items():
+        for folder in (root/place).glob('*/'):
+            if not re.fullmatch(name, folder.name, re.DOTALL): continue
+            try: size, (what, used) = sum(x.stat().st_size for x in folder.rglob('*') if x.is_file()) / 1e6, _what(kind, folder)
             except OSError: continue   # gone in this very moment
-            try:
-                meta, used = json.loads((folder/name).read_text()), (folder/name).stat().st_mtime
-                what = f"{meta['n']} images" + (f" of {meta['size']} px, {meta['resize']}" if kind == 'packs' else f", {meta['what']}, {meta['dtype']}")
-            except DAMAGED: what, used = 'damaged', 0.
             rows.append(dict(kind=kind, what=what, MB=size, used=used, path=folder))
     return pd.DataFrame(rows, columns=['kind', 'what', 'MB', 'used', 'path']).sort_values('used', ascending=False, ignore_index=True)
 
 def clear_cache(
-    kind:str='features', # 'features', 'packs' or 'all'
+    kind:str='features', # 'features', 'packs', 'zips', 'drawings' or 'all'
     cache=None, # Folder; default `cache_dir()`
 )->float: # MB that were freed
-    "Remove features or packs; whatever is needed again is made again"
-    if kind not in ('features', 'packs', 'all'): raise ValueError(f"clear={kind!r}: give 'features', 'packs' or 'all'")
+    "Remove what is of this kind; whatever is needed again is made again"
+    if kind not in (*_PLACES, 'all'): raise ValueError(f"clear={kind!r}: give {', '.join(map(repr, _PLACES))} or 'all'")
     t = cache_table(cache)
     t = t[(t.kind == kind) | (kind == 'all')]
     for p in t.path: drop(p)
@@ -50,7 +59,7 @@ def cache_limit(
     text = os.environ.get('XRAY_XFER_CACHE_GB', '50') if limit_gb is None else limit_gb
     try: limit = float(text)
     except ValueError: limit = -1.
-    if not limit >= 0: raise ValueError(f'XRAY_XFER_CACHE_GB={text!r}: give a number of gigabytes, 0 or more, such as 50')
+    if not limit >= 0: raise ValueError(f"{'XRAY_XFER_CACHE_GB' if limit_gb is None else 'limit'}={text!r}: give a number of gigabytes, 0 or more, such as 50")
     return limit * 1e3
 
 def trim_cache(

@@ -68,13 +68,14 @@ def card_text(
     "The whole card"
     c, m, t, k, ctl = run['config'], run['metrics'], run['twins'], run['calibration'], run['controls']
     twins = ('Near-duplicates were not looked for: near-twins of training images may sit in the test part and flatter the score.' if t is None else escaped(t.get('note') or 'Twins may lie on both sides of the split.') if not t['grouped'] else
-             f"{t.get('exact_pairs', 0):,} pixel-identical and {t.get('near_pairs', 0):,} near-identical pairs were found; each group lies whole in one part.")
+             f"{t.get('exact_pairs', 0):,} pixel-identical and {t.get('near_pairs', 0):,} near-identical pairs were found; " + (f"the given split has {t['torn']:,} groups (twins, or the user's own) in more than one part, so its parts are not independent." if t.get('torn') else 'each group lies whole in one part.'))
     controls = escaped(ctl['sentence']) if ctl and ctl.get('sentence') else 'The controls for shortcuts were not run, so it is not known whether the model reads the lungs (`xray_xfer controls`).'
     before, after = ((k or {}).get(w) or {} for w in ('before', 'after'))
     calibration = (f"Temperature {number(k.get('temperature'), 3)}: expected calibration error {number(before.get('ece'))} before, {number(after.get('ece'))} after scaling; Brier score {number(before.get('brier'))} and {number(after.get('brier'))}." if k else 'Not computed: do not read the outputs as probabilities.')
     env = run['environment'] or {}
     versions = ', '.join(f'{a} {v}' for a, v in (env.get('versions') or {}).items() if a in ('torch', 'timm', 'fastai'))
     split = f"test {m['n']:,}" + (f", validation {n:,}" if (n := (m.get('valid') or {}).get('n')) else '')
+    divided = ('in a split that was given' if env.get('split_given') or c.get('split') else f"divided by class{' and by group' if t and t.get('grouped') else ''} with seed {c['split_seed']}")
     missing = f"\nNo test image of {escaped(', '.join(m['missing']))}: the averages are over the other classes.\n" if m.get('missing') else ''
     note = f"\n{escaped(m['interval_note'])}\n" if m.get('interval_note') else ''
     return f"""---
@@ -101,7 +102,7 @@ Research and teaching on transfer learning with chest X-rays: comparing fine-tun
 
 ## Data
 
-{c['images']:,} images of {escaped(c['data'])} ({split}; {c['rejects']:,} files could not be decoded), divided by class{' and by group' if t and t.get('grouped') else ''} with seed {c['split_seed']}; `split.csv` lists every image. {twins}
+{c['images']:,} images of {escaped(c['data'])} ({split}; {c['rejects']:,} files could not be decoded), {divided}; `split.csv` lists every image. {twins}
 
 ## Results on the test part
 

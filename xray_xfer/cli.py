@@ -204,13 +204,14 @@ def report(
     print(write(folder))
 
 def cache(
-    clear:Annotated[str, 'Remove these; what is needed again is made again', {'choices': ['features', 'packs', 'all']}]=None,
+    clear:Annotated[str, 'Remove these; what is needed again is made again', {'choices': ['features', 'packs', 'zips', 'drawings', 'all']}]=None,
     limit:float=None, # Drop the features used longest ago until all of them take at most this many GB (default of every run: $XRAY_XFER_CACHE_GB, or 50)
 ):
     "List what is kept on disk, with sizes, or clear it"
     from datetime import datetime
-    from xray_xfer.cache import cache_table, clear_cache, trim_cache
+    from xray_xfer.cache import cache_limit, cache_table, clear_cache, trim_cache
     from xray_xfer.files import cache_dir
+    if limit is not None: cache_limit(limit)   # before anything goes
     if clear: print(f'{clear_cache(clear):,.1f} MB freed')
     if limit is not None: print(f'{len(trim_cache(limit))} features dropped')
     t = cache_table()

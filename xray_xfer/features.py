@@ -67,6 +67,7 @@ class Features:
     seconds: float # That this call took
     reused: bool # Found in the cache, and whole
     note: str = '' # What did not go as asked for
+    derived: bool = False # Made from the features of a deeper cut, not from the images
 
     def __len__(self): return len(self.arrays[0])
     @property
@@ -187,7 +188,7 @@ def features(
         found = _open(path, n)
         trim_cache(limit_gb, cache, keep=(path, deep.path) if deep else (path,))
     arrays, meta = found
-    return Features(arrays, path, meta['engine'], meta['dtype'], time.perf_counter() - started, reused, meta['note'])
+    return Features(arrays, path, meta['engine'], meta['dtype'], time.perf_counter() - started, reused, meta['note'], between is not None)
 
 def _key(trunk, pack, rows, view, mean, std, backend, dtype, device, batch):
     "Name of the features of these rows"

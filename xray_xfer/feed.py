@@ -82,7 +82,7 @@ def feed(
     n = len(rows['train'])
     dls = DataLoaders(FeaturesDL(training, y[rows['train']], min(bs, n), shuffle=True, drop_last=True, device=device),
                       *(FeaturesDL([(first, rows[p])], y[rows[p]], bs, device=device) for p in PARTS[1:] if len(rows[p])), device=torch.device(device))
-    return _ordered(Feed(dls, c.tail, 'features', '; '.join(dict.fromkeys(f.note for f in made if f.note)), made, deep and deepest), seed)
+    return _ordered(Feed(dls, c.tail, 'features', '; '.join(dict.fromkeys(f.note for f in made if f.note)), made, deepest if made[0].derived else None), seed)
 
 def _ordered(fed, seed):
     "The order of the training images, whatever loads them"

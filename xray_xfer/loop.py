@@ -10,6 +10,7 @@ __all__ = ['resolve_device', 'resolve_precision', 'keep_buffers', 'KeepChannelsL
 
 # %% ../nbs/10c_loop.ipynb #ddfc70bf
 import ctypes, platform
+from functools import partial
 
 import numpy as np, torch
 from fastai.callback.channelslast import ChannelsLast
@@ -86,17 +87,19 @@ class _ChannelsLastMode(TorchFunctionMode):
         if out.requires_grad and out.is_contiguous(memory_format=torch.channels_last): out.register_hook(_kept)
         return out
 
+def _within(forward, *args, **kwargs):
+    "A network's forward pass in this mode, which ends with it whatever happens"
+    with _ChannelsLastMode(): return forward(*args, **kwargs)
+
 class KeepChannelsLast(ChannelsLast):
     "fastai's `ChannelsLast`; on a CPU, activations and gradients stay so too, and the gradient of a 1 × 1 convolution is a matrix product"
-    hooks = ()
     def before_fit(self):
         super().before_fit()
         self.after_fit()   # of a fit that broke off
-        if next(self.model.parameters()).device.type != 'cpu': return
-        mode = _ChannelsLastMode()
-        self.hooks = [self.model.register_forward_pre_hook(lambda *_: (mode.__enter__(), None)[1]), self.model.register_forward_hook(lambda *_: mode.__exit__(None, None, None), always_call=True)]
+        if next(self.model.parameters()).device.type == 'cpu': self.model.forward = partial(_within, self.model.forward)
     def after_fit(self):
-        for h in self.hooks: h.remove()
+        if getattr(vars(self.model).get('forward'), 'func', None) is _within: del self.model.forward
+
 
 # %% ../nbs/10c_loop.ipynb #6808f616
 class EpochLog(Callback):

@@ -207,7 +207,7 @@ def _open(path, n_files, size, colour, fresh=False):
     meta = json.loads((path/'pack.json').read_text())
     index = (path/'index.csv').read_bytes()
     if meta['schema'] != SCHEMA or zlib.crc32(index) != meta['crc32']['index']: raise ValueError('its index has changed')
-    reasons = [r['reason'] for r in csv.DictReader(index.decode().splitlines(keepends=True))]
+    reasons = [r['reason'] for r in csv.DictReader(io.StringIO(index.decode(), newline=''))]
     pixels = np.load(path/'pixels.npy', mmap_mode='r')
     if pixels.shape != _shape(reasons.count(''), size, colour) or pixels.dtype != np.uint8 or len(reasons) != n_files \
             or os.path.getsize(path/'pixels.npy') != pixels.offset + pixels.nbytes: raise ValueError('its size has changed')

@@ -37,7 +37,7 @@ def _twins(r):
     elif not t['grouped']: said.append(P(text_of(t.get('note') or 'Near-duplicates were not kept together (--no-groups): twins may lie on both sides of the split.'), cls='warn'))
     else:
         found = f"{_s(t['exact_pairs'], 'pixel-identical pair')} and {_s(t['near_pairs'], 'near-identical pair')} were found: {_s(t['images'], 'image')} in {_s(t['groups'], 'group')}."
-        said.append(P(found + ' Each group lies whole in one part.'))
+        said.append(P(found + ' Each group lies whole in one part.' * (not t.get('torn') and not torn)))
         if t.get('crossing_labels'): said.append(grid(['image', 'label', 'its twin', 'its label', 'correlation'], [[text_of(c) if isinstance(c, str) else c for c in row] for row in t['crossing_labels'][:20]], f"{_s(len(t['crossing_labels']), 'pair')} under two labels" + (' (the first 20)' if len(t['crossing_labels']) > 20 else '')))
     if torn: said.append(P(f'{_s(torn, "group")} of split.csv {"lies" if torn == 1 else "lie"} in more than one part: the parts are not independent.', cls='warn'))
     elif len(named): said.append(P(f'{len(named):,} images are in {_s(named.nunique(), "named group")} (twins, or the user’s own); checked on split.csv: none lies in two parts.'))
@@ -177,10 +177,11 @@ def last_sections(
         rows = [['device', text_of(f"{env.get('device_name')} ({env.get('device')}), {env.get('cores')} cores, {env.get('threads')} threads")], ['system', text_of(env.get('system'))], ['Python', text_of(env.get('python'))]]
         if all(s is not None for s in seconds): rows.append(['training', f'{sum(seconds):,.0f} s' + (f' for {len(runs)} runs' if len(runs) > 1 else '')])
         machine = [grid(['what', 'which'], rows + [['libraries', text_of(', '.join(f'{k} {v}' for k, v in (env.get('versions') or {}).items()))]], 'Where it was computed')]
-    c = r['config']
+    c, deep = r['config'], (env or {}).get('features_of_depth')
+    derived = '' if study or deep is None else f' This run was part of a study: its features were made from those of depth {deep}, in {text_of(c.get("features"))}, and not from the images, as a run alone does; so much it may differ, too.'
     again = [P(f"With xray_xfer {text_of(c['xray_xfer'])} and the same images, where their folder is:"), Pre(Code(command([x['config'] for x in runs], folder, study))),
              P('The images’ fingerprint is ', Code(text_of(c.get('data_digest'))), ' (pixels, names, labels and parts together; config.json of a new run shows the same if all agree). The parts of these runs are in ',
-               Code('split.csv'), '; ', Code('--split split.csv'), ' uses exactly them. On one machine’s CPU the numbers come out the same; elsewhere they differ in the last digits.')]
+               Code('split.csv'), '; ', Code('--split split.csv'), ' uses exactly them. On one machine’s CPU the numbers come out the same; elsewhere they differ in the last digits.', derived)]
     return [bounds, ('environment', 'Environment', machine), ('reproduce', 'How to do it again', again)]
 
 def _safely(section, *args):

@@ -142,7 +142,8 @@ def split_of(
     for i, c in enumerate(classes):
         if not (train & (y == i)).any(): raise ValueError(f'the given split has no training image of class {c!r}: mark some of its rows "train", or leave the class out')
     torn = np.intersect1d(group[train], group[~train])
-    if len(torn): warnings.warn(f"{len(torn)} groups lie in more than one part of the given split (first: {t['group'].iloc[int((group == torn[0]).argmax())]}): the parts are not independent", stacklevel=2)
+    several = np.flatnonzero(pd.Series(part).groupby(group).nunique() > 1)   # torn, or in the validation and the test part
+    if len(several): warnings.warn(f"{len(several)} groups lie in more than one part of the given split (first: {t['group'].iloc[int((group == several[0]).argmax())]}): the parts are not independent", stacklevel=2)
     new = {p: s for p, s in shares.items() if s and p not in part}
     if new:
         # A group that a given split has torn apart is not torn further: its training rows stay.

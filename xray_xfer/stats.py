@@ -123,7 +123,9 @@ def interval_note(
     unit = 'images' if of == len(y) else 'groups'
     what = f'{of:,} images' if of == len(y) else f'{of:,} groups ({len(y):,} images)'
     say = [f'{100 * level:g} % intervals: BCa bootstrap, {n:,} resamples of the {what} of the test part, drawn within each class.']
-    if (mixed := (stratum > y.max()).sum()): say.append(f'{mixed} groups hold several classes and are drawn among themselves.')
+    if (apart := (stratum > y.max()).sum()):
+        several = int((pd.Series(y).groupby(ids).nunique() > 1).sum())
+        say.append(f'{several} group{"s hold" if several > 1 else " holds"} several classes and {"are" if several > 1 else "is"} drawn ' + ('among themselves.' if apart == several else f'together with {apart - several} that {"is" if apart - several == 1 else "are"} the only one of a class.'))
     called = probs.argmax(1)
     wrong = np.unique(ids[called != y]).size
     if not wrong or (called != y).all(): say.append(f'Every image is {"wrong" if wrong else "right"}: the interval of the accuracy is the exact binomial one, and resamples cannot show how the other metrics may vary.')

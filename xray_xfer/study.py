@@ -87,6 +87,7 @@ class Study:
             with replacing(self.path/name) as tmp: tmp.write_text(text, encoding='utf-8')
         if len(self.runs) > 1 and (t := self.compare()) is not None:
             with replacing(self.path/'compare.csv') as tmp: t.to_csv(tmp, index=False, lineterminator='\n')
+        else: (self.path/'compare.csv').unlink(missing_ok=True)   # of an older study here
         with replacing(self.path/'depths.png') as tmp: depth_figure(self.results, title=f"{self.runs[0].config['images']:,} images of {self.runs[0].config['data']}").savefig(tmp, dpi=120, format='png')
         study_report(self.path)
 

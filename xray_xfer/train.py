@@ -81,12 +81,13 @@ def _pretrained_name(value):
     return f'{Path(value).name} sha256:{hashlib.sha256(Path(value).expanduser().read_bytes()).hexdigest()[:16]}'
 
 def _grouped(p, groups, quiet):
-    "The pack with the groups that its split must not tear, and what twins.json says"
+    "The pack with the groups that its split must not tear, and what twins.json says of that split, given its parts"
     if not groups:
-        return replace(p, table=p.table.drop(columns='group', errors='ignore')), dict(grouped=False, note='Near-duplicates were not looked for, and groups were not kept together (groups=False): twins may lie on both sides of the split.')
+        return replace(p, table=p.table.drop(columns='group', errors='ignore')), lambda parts: dict(grouped=False, note='Near-duplicates were not looked for, and groups were not kept together (groups=False): twins may lie on both sides of the split.')
     twins = find_twins(p, quiet=quiet)
     if len(twins.pairs) and not twins.reused: _say(twins.note, quiet)
-    return replace(p, table=grouped(p.table, twins)), twins_json(twins)
+    table = grouped(p.table, twins)
+    return replace(p, table=table), lambda parts: twins_json(twins, torn=int((pd.Series(list(parts)).groupby(table.group.to_numpy(object)).nunique() > 1).sum()))
 
 def _evenly(rows, n): return rows[np.unique(np.linspace(0, len(rows) - 1, n).astype(int))]
 
@@ -165,7 +166,7 @@ def run(
     p = packed(data if isinstance(data, Pack) else table, size, resize, colour, quiet, source_name(data))
     timer.seconds['pack'] = round(p.seconds, 3)   # of making or opening it; a study does so once for all its runs
     with timer('twins'): p, twins = _grouped(p, groups, quiet)
-    with timer('split'): parts = parts_of(p, valid, test, split_seed, split)
+    with timer('split'): parts, given = parts_of(p, valid, test, split_seed, split), split is not None or 'split' in p.table
     classes = sorted(set(p.table.label))
     with no_random(seed, reproducible=device.startswith('cuda')):
         config = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), rejects=len(p.rejects), classes=classes,
@@ -202,7 +203,7 @@ def run(
             learn = Learner(dls, model, loss, splitter=splitter, train_bn=False, wd=wd, cbs=cbs)
         timer.seconds['train_images_per_second'] = round(epochs * len(fed.dls.train) * fed.dls.train.bs / timer.seconds['train'], 1)
         res = Run(path, config, scores, pd.DataFrame(log.rows), predictions, timer.seconds, learn)
-        with timer('figures'): _save(res, model, p, parts, fed, dict(calibration=calibrated, twins=twins))   # after the timings are filed: it is here for whoever holds the run
+        with timer('figures'): _save(res, model, p, parts, fed, dict(calibration=calibrated, twins=twins(parts)), given)   # after the timings are filed: it is here for whoever holds the run
     _say(f'{title}: test accuracy {scores["accuracy"]:.4f}, macro F1 {scores["f1"]:.4f} ({timer.seconds["train"]:.0f} s of training)', quiet)
     return res
 
@@ -220,11 +221,11 @@ def _judged(predictions, classes):
     scores = metrics_of(predictions, classes) | dict(valid=metrics_of(predictions, classes, 'valid'), intervals=ends, interval_note=interval_note(y, probs, classes, group), class_intervals=by_class)
     return scores, calibration(*parts['valid'][:2], logits, y, group)
 
-def _save(r, model, p, parts, fed, extra):
+def _save(r, model, p, parts, fed, extra, given):
     "File a run that has just ended, with its figures, report and model card"
     c = r.config
     title = f"{display_name(c['arch'])}, depth {c['depth']}, {_from(c)}: {c['images']:,} images of {c['data']}"
-    env = environment(c['device']) | dict(trained_on=fed.trains_on, trunk=fed.features[0].engine if fed.features else None, note=fed.note, features_of_depth=fed.deepest)
+    env = environment(c['device']) | dict(trained_on=fed.trains_on, trunk=fed.features[0].engine if fed.features else None, note=fed.note, features_of_depth=fed.deepest, split_given=given)
     figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch'])} | run_figures(r, model, p, extra['calibration'])
     save_run(r, model, p, parts, env, summary(model, c['size']), figures, extra)
     _tell(r.path)

@@ -169,9 +169,10 @@ def describe(
 
 def twins_json(
     twins, # what `find_twins` returned
-    grouped=True, # whether the split kept the groups whole
+    grouped=True, # whether the groups were used for the split
+    torn=0, # groups, twins or the user's own, that a given split has in several parts
 ) -> dict: # as in a run's twins.json
     "What a run keeps of it"
-    note = twins.note + ('; the split keeps each group whole' if grouped else '; the groups were not used: a test image may have a twin in training')
-    return dict(grouped=bool(grouped), exact_pairs=twins.exact, near_pairs=len(twins.pairs) - twins.exact, groups=twins.n_groups, images=int((twins.sizes > 1).sum()),
-                crossing_labels=_named(twins, twins.conflicts), note=note if len(twins.pairs) else twins.note)
+    note = twins.note + (f'; the given split has {torn} of the groups (twins, or your own) in more than one part' if grouped and torn else '; the split keeps each group whole' if grouped else '; the groups were not used: a test image may have a twin in training')
+    return dict(grouped=bool(grouped), torn=torn, exact_pairs=twins.exact, near_pairs=len(twins.pairs) - twins.exact, groups=twins.n_groups, images=int((twins.sizes > 1).sum()),
+                crossing_labels=_named(twins, twins.conflicts), note=note if len(twins.pairs) or torn else twins.note)
