@@ -5,6 +5,7 @@
   views      what k fixed views of each training image, or new ones in each epoch, buy and cost, three seeds
   memory     anonymous memory and seconds of each phase for 1, 4, 16, 64 and 100 thousand images (by repetition)
   layout     images/s of training with fastai's `ChannelsLast` and with `KeepChannelsLast`, an epoch of each in turn
+  profile    where a training step on features goes, and what the matrix products in it could cost at best
   parts      packing, trunk, bootstrap and twins against their yardsticks
   twins      near-duplicates among 21,165 images: those of FOLDER, altered copies of 500, and the rest bent out of them so that they are none
   leak       the same models on a naive and on a grouped split of FOLDER with altered copies of a tenth (--also: a second folder of the same classes)
@@ -118,6 +119,53 @@ def layout(a):
                 print(rows[-1], file=sys.stderr, flush=True)
     write('layout', dict(rows=res, images=len(p)), table(rows, ['images/s in training', '`ChannelsLast`', '`KeepChannelsLast`', 'ratio: median of pairs (range)'])
         + f'\n\nOne epoch of each in turn, {a.epochs} pairs, validation included; {len(p):,} images, {a.size} px, batch 64, from features; EfficientNet-B0 from random weights.')
+
+def profile(a):
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+    from xray_xfer.evaluate import display_name
+    from xray_xfer.cut import cut
+    from xray_xfer.loop import _ChannelsLastMode, keep_buffers
+    from xray_xfer.models import build
+    kinds = {'convolutions and matrix products, forward and backward': ('mkldnn_convolution', 'convolution_backward', 'mm', 'addmm'), 'BatchNorm': ('native_batch_norm', 'native_batch_norm_backward'),
+             'activations': ('threshold_backward', 'clamp_min', 'clamp_min_', 'silu', 'silu_', 'silu_backward', 'sigmoid', 'mul'), 'copies (channel shuffle, joining)': ('copy_', 'cat')}
+    keep_buffers()
+    rows, res = [], []
+    for arch in (ARCH, 'efficientnet_b0'):
+        for depth in a.depths:
+            model = build(arch, depth, 4, a.pretrained if arch == ARCH else False)
+            c = cut(model, a.size)
+            with torch.no_grad(): x = [f.to(memory_format=torch.channels_last) if f.ndim == 4 else f for f in c.trunk(torch.rand(64, 3, a.size, a.size))]
+            y, net = torch.arange(64) % 4, c.tail.to(memory_format=torch.channels_last)
+            model.to(memory_format=torch.channels_last)
+            net.train()
+            flop = 0
+            def count(m, args, out):
+                nonlocal flop
+                # forward, the weight's gradient, and the input's but for what the features enter
+                n = 2 * out.numel() * m.weight[0].numel()
+                flop += n * (1 + m.weight.requires_grad + (args[0].requires_grad or args[0].grad_fn is not None))
+            hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+            def step():
+                with _ChannelsLastMode(): z = net(*x)
+                F.cross_entropy(z, y).backward()
+                net.zero_grad()
+            step()
+            for h in hooks: h.remove()
+            for _ in range(5): step()
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as prof:
+                for _ in range(10): step()
+            spent = {e.key.removeprefix('aten::'): e.self_cpu_time_total / 1e4 for e in prof.key_averages()}   # ms a step
+            whole = sum(spent.values())
+            best_mm = best(lambda b=torch.rand(2048, 2048): b @ b, 2 * 2048**3, 5)
+            share = {k: sum(spent.get(n, 0.) for n in names) for k, names in kinds.items()}
+            share['all else'] = whole - sum(share.values())
+            res.append(dict(arch=arch, depth=depth, ms=whole, shares=share, flop=flop, mm_flops=best_mm))
+            for k, v in share.items(): rows.append([f'{display_name(arch)}, depth {depth}', k, f'{v:.0f}', f'{100 * v / whole:.0f} %'])
+            rows.append(['', f'a step; its {flop / 1e9:.1f} GFLOP at the rate of one matrix product of side 2,048 ({best_mm / 1e9:.0f} GFLOP/s) would take', f'{whole:.0f}; {1e3 * flop / best_mm:.0f}', f'{100 * 1e3 * flop / best_mm / whole:.0f} %'])
+            print(rows[-1], file=sys.stderr, flush=True)
+    write('profile', dict(rows=res), table(rows, ['training on features', 'what', 'ms', 'share']) + f'\n\nMean of 10 steps of 64 images, {a.size} px, forward and backward, without the optimiser and the loader; `torch.profiler`.')
 
 def views(a):
     from xray_xfer.data import images_of
@@ -366,7 +414,7 @@ def leak(a):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['agreement', 'epochs', 'views', 'memory', 'layout', 'parts', 'twins', 'leak'])
+    parser.add_argument('what', choices=['agreement', 'epochs', 'views', 'memory', 'layout', 'profile', 'parts', 'twins', 'leak'])
     parser.add_argument('folder')
     parser.add_argument('--pretrained', required=True)
     parser.add_argument('--depths', nargs='+', type=int, default=None)
@@ -376,5 +424,5 @@ if __name__ == '__main__':
     parser.add_argument('--size', type=int, default=224)
     parser.add_argument('--also', nargs='*', default=[])
     args = parser.parse_args()
-    args.depths = args.depths or dict(agreement=[0, 1, 2], epochs=[2], views=[1, 2], memory=[0, 2], layout=[0, 1, 2], parts=[2], twins=[], leak=[0, 2])[args.what]
-    dict(agreement=agreement, epochs=epochs, views=views, memory=memory, layout=layout, parts=parts, twins=twins, leak=leak)[args.what](args)
+    args.depths = args.depths or dict(agreement=[0, 1, 2], epochs=[2], views=[1, 2], memory=[0, 2], layout=[0, 1, 2], profile=[2], parts=[2], twins=[], leak=[0, 2])[args.what]
+    dict(agreement=agreement, epochs=epochs, views=views, memory=memory, layout=layout, profile=profile, parts=parts, twins=twins, leak=leak)[args.what](args)
