@@ -72,7 +72,7 @@ def trim_cache(
     over = t.MB.sum() - cache_limit(limit_gb)
     for p, mb in zip(t.path[::-1], t.MB[::-1]):
         if over <= 0: break
-        if p in [Path(k) for k in keep]: continue
+        if p.resolve() in {Path(k).resolve() for k in keep}: continue
         drop(p)
         went.append(p)
         over -= mb
