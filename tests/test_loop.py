@@ -105,3 +105,6 @@ def test_nothing_stays_behind(error):
     assert set(modes) == {1} and 'forward' not in vars(learn.model)
     learn.model(torch.rand(2, 3, 4, 4))
     assert modes[-1] == 0
+    own = learn.model.forward = lambda x: Fails.forward(learn.model, x)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    assert set(modes[-8:]) == {1} and learn.model.forward is own

@@ -98,7 +98,10 @@ class KeepChannelsLast(ChannelsLast):
         self.after_fit()   # of a fit that broke off
         if next(self.model.parameters()).device.type == 'cpu': self.model.forward = partial(_within, self.model.forward)
     def after_fit(self):
-        if getattr(vars(self.model).get('forward'), 'func', None) is _within: del self.model.forward
+        kept = vars(self.model).get('forward')
+        if getattr(kept, 'func', None) is not _within: return
+        del self.model.forward
+        if kept.args[0] != self.model.forward: self.model.forward = kept.args[0]   # somebody's own, not the class's
 
 
 # %% ../nbs/10c_loop.ipynb #6808f616
