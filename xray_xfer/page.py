@@ -178,7 +178,7 @@ def last_sections(
         if all(s is not None for s in seconds): rows.append(['training', f'{sum(seconds):,.0f} s' + (f' for {len(runs)} runs' if len(runs) > 1 else '')])
         machine = [grid(['what', 'which'], rows + [['libraries', text_of(', '.join(f'{k} {v}' for k, v in (env.get('versions') or {}).items()))]], 'Where it was computed')]
     c, deep = r['config'], (env or {}).get('features_of_depth')
-    derived = '' if study or deep is None else f' This run was part of a study: its features were made from those of depth {deep}, in {text_of(c.get("features"))}, and not from the images, as a run alone does; so much it may differ, too.'
+    derived = '' if study or deep is None else f' This run was part of a study: its features were made from those of depth {deep}, in {text_of(c.get("features"))}. Alone, it makes them from the images, and may then end elsewhere, for training carries a rounding on.'
     again = [P(f"With xray_xfer {text_of(c['xray_xfer'])} and the same images, where their folder is:"), Pre(Code(command([x['config'] for x in runs], folder, study))),
              P('The images’ fingerprint is ', Code(text_of(c.get('data_digest'))), ' (pixels, names, labels and parts together; config.json of a new run shows the same if all agree). The parts of these runs are in ',
                Code('split.csv'), '; ', Code('--split split.csv'), ' uses exactly them. On one machine’s CPU the numbers come out the same; elsewhere they differ in the last digits.', derived)]

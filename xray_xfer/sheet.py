@@ -145,7 +145,7 @@ section > :last-child { margin-bottom: 0; }
 #answer p.note, #answer p.warn { font-size: .92rem; }
 #answer p.lead { font-size: clamp(1.15rem, 1.05rem + .6vw, 1.4rem); line-height: 1.4; letter-spacing: -.005em; text-wrap: pretty; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.2rem, 1fr)); gap: .7rem; margin: 1.3rem 0; }
-.tile { background: var(--tint); border-radius: 8px; padding: .7rem .9rem .6rem; display: flex; flex-direction: column; }
+.tile { background: var(--tint); border-radius: 8px; padding: .7rem .65rem .6rem; display: flex; flex-direction: column; }
 .tile .name { color: var(--soft); font-size: .85rem; } .tile .value { font-size: 1.65rem; font-weight: 600; line-height: 1.25; font-variant-numeric: tabular-nums; letter-spacing: -.01em; }
 .ci { color: var(--soft); font-size: .8rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td .ci { display: block; line-height: 1.3; }
