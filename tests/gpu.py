@@ -28,7 +28,12 @@ from xray_xfer.train import run
 from xray_xfer.trunk import Engine, FromPixels
 
 device, rows, failed = args.device, [], []
-def row(what, value): rows.append((what, value)); print(f'{what:<72} {value}', flush=True)
+out = Path(os.environ.get('OUT', '.'))
+def row(what, value):
+    rows.append((what, value))
+    print(f'{what:<72} {value}', flush=True)
+    (out/'gpu.json').write_text(json.dumps(dict(rows=rows, environment=env, date=time.strftime('%Y-%m-%d')), indent=1))   # what was measured stays
+env = environment(device)
 def sync(): torch.cuda.synchronize() if device.startswith('cuda') else None
 
 draw(work/'phantoms', n=400, seed=0, size=224)
@@ -49,6 +54,7 @@ for arch in ('shufflenetv2_100', 'efficientnet_b0'):
         for name, f in (('float32', f32), ('float16', f16)):
             got = torch.from_numpy(logits_of(f.net, f.dls[2])).softmax(1)
             row(f'{arch} depth {depth}: probabilities from {name} features, largest difference', f'{(worst := float((got - want).abs().max())):.1e}')
+            row(f'{arch} depth {depth}: {name} features by', '; '.join(filter(None, (f.features[0].engine if f.features else 'images', f.note))))
             if not worst < 5e-3: failed.append(f'{arch} depth {depth}, {name}: {worst:.1e}, 5e-3 is allowed')
 
 r = [run(p, 'shufflenetv2_100', 1, pretrained=False, epochs=2, device=device, out=work/f'r{i}', quiet=True, **kw) for i, kw in enumerate((dict(), dict(cache=False)))]
@@ -60,8 +66,9 @@ for arch in ('shufflenetv2_100', 'efficientnet_b0'):
     trunk = FromPixels(cut(model, 224).trunk, norm['mean'], norm['std']).to(device).eval()
     x = torch.randint(0, 256, (256 if device != 'cpu' else 8, 224, 224), dtype=torch.uint8, device=device)
     engine = Engine(trunk, (x[:3].cpu().numpy(),), 'torch', device, True)
+    host = x.cpu().numpy()
     compiled = torch.compile(trunk)
-    for name, f in (('engine', lambda: engine.run((x.cpu().numpy(),))), ('compiled, data resident', lambda: compiled(x))):
+    for name, f in (('engine', lambda: engine.run((host,))), ('compiled, data resident', lambda: compiled(x))):
         with torch.no_grad(), torch.autocast(device.split(':')[0], torch.float16 if device != 'cpu' else torch.bfloat16, enabled=device != 'cpu'):
             for _ in range(3): f()
             sync(); start = time.perf_counter()
@@ -78,10 +85,7 @@ for name in ('cold', 'warm'):
     s = study(work/'phantoms', ('shufflenetv2_100', 'efficientnet_b0'), (0, 1, 2), pretrained=False, epochs=args.epochs, device=device, groups=False, out=work/name, quiet=True)
     whole = time.perf_counter() - start
     row(f'six models, {args.images:,} images, {args.epochs} epochs, {name} (without figures {whole - sum(r.timings["figures"] for r in s.runs):.1f} s)', f'{whole:.1f} s')
-    for r in s.runs: row(f'    {r.name}', ', '.join(f'{k} {r.timings[k]:.1f}' for k in ('pack', 'features', 'train', 'evaluate', 'figures') if k in r.timings))
-env = environment(device)
+    for r in s.runs: row(f'    {r.name}, on {json.loads((r.path/"environment.json").read_text())["trained_on"]}', ', '.join(f'{k} {r.timings[k]:.1f}' for k in ('pack', 'features', 'train', 'evaluate', 'figures') if k in r.timings))
 row('device', f"{env['device_name']}, torch {env['versions']['torch']}, fastai {env['versions']['fastai']}, timm {env['versions']['timm']}")
-out = Path(os.environ.get('OUT', '.'))
-(out/'gpu.json').write_text(json.dumps(dict(rows=rows, environment=env, date=time.strftime('%Y-%m-%d')), indent=1))
 shutil.rmtree(work)
 raise SystemExit('\n'.join(failed) or 0)

@@ -1,5 +1,5 @@
 "Features: the same training as on images, and a cache in which nothing half-made is ever taken for whole."
-import multiprocessing, os, random, signal, time, warnings
+import json, multiprocessing, os, random, signal, time, warnings
 
 import numpy as np, pytest, torch
 from fastai.callback.core import Callback
@@ -9,15 +9,18 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import no_random
 from safetensors.torch import save_file
 
-from xray_xfer.cut import cut
+from xray_xfer import feed as feeding, train as training, trunk
+from xray_xfer.cut import CutError, cut
 from xray_xfer.data import images_of
 from xray_xfer.demo import draw
 from xray_xfer.features import _verified, features
 from xray_xfer.feed import feed, logits_of
 from xray_xfer.load import image_batches, parts_of
-from xray_xfer.loop import KeepChannelsLast
-from xray_xfer.models import build, calibrate, splitter, stats
+from xray_xfer.loop import FusedAdam, KeepChannelsLast
+from xray_xfer.cache import clear_cache
+from xray_xfer.models import Classifier, build, calibrate, splitter, stats
 from xray_xfer.pack import pack
+from xray_xfer.study import study
 from xray_xfer.train import run
 from xray_xfer.trunk import channels_first
 
@@ -49,7 +52,7 @@ def train(p, arch, depth, epochs=2, **kw):
         before = {k: v.clone() for k, v in model.state_dict().items()}
         fed = feed(model, p, parts, norm, bs=16, seed=3, quiet=True, **kw)
         log = StepLoss()
-        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, cbs=[log, KeepChannelsLast()])
+        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, opt_func=FusedAdam, cbs=[log, KeepChannelsLast()])
         torch.manual_seed(3)
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 2e-3)
     return log.all, model, before, fed
@@ -190,6 +193,8 @@ def test_a_depth_that_cannot_be_cut_costs_the_others_nothing(packed, tmp_path, m
     fed = feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=len(model.groups), quiet=True)   # at which nothing is frozen
     assert fed.trains_on == 'features' and fed.deepest is None
     assert feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=2, quiet=True).deepest == 2
+    assert feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=[0, len(model.groups), 2], quiet=True).deepest == 2   # the deepest that can be
+    assert feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=[0, 1], quiet=True).deepest is None
 
 @pytest.mark.usefixtures('plain_figures')
 def test_another_seed_makes_no_features(packed, tmp_path, monkeypatch):
@@ -225,6 +230,70 @@ def test_views_are_trained_on(packed, tmp_path, monkeypatch):
 def test_what_cannot_be_cut_trains_on_images_and_says_so(packed, tmp_path, capsys):
     r = run(packed, 'resnet10t', 'all', pretrained=False, epochs=1, bs=32, groups=False, out=tmp_path)
     assert 'nothing is frozen' in capsys.readouterr().err
-    import json
     env = json.loads((r.path/'environment.json').read_text())
     assert env['trained_on'] == 'images' and env['trunk'] is None
+
+def test_where_the_cut_fails_images_are_trained_on_and_the_reason_is_told(packed, tmp_path, capsys, monkeypatch):
+    def fail(*args): raise CutError('it has two heads')
+    monkeypatch.setattr(feeding, 'cut', fail)
+    r = run(packed, 'resnet10t', 1, pretrained=False, epochs=1, bs=32, groups=False, out=tmp_path)
+    assert 'note: resnet10t at depth 1 cannot be cut (it has two heads): each image passes' in capsys.readouterr().err
+    assert json.loads((r.path/'environment.json').read_text())['trained_on'] == 'images'
+    with pytest.raises(ValueError, match='views=2 needs features'): run(packed, 'resnet10t', 1, pretrained=False, views=2, epochs=1, groups=False, out=tmp_path, name='views')
+
+def test_views_of_what_is_not_frozen_are_refused(packed, tmp_path):
+    with pytest.raises(ValueError, match='give augment=True'): run(packed, 'resnet10t', 'all', pretrained=False, views=2, epochs=1, groups=False, quiet=True, out=tmp_path)
+    with pytest.raises(ValueError, match='leave that depth out'): study(packed, 'resnet10t', (0, 'all'), pretrained=False, views=2, epochs=1, groups=False, quiet=True, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+@pytest.mark.usefixtures('plain_figures')
+def test_a_network_that_disagrees_with_its_features_is_an_error(packed, tmp_path, monkeypatch):
+    "The 64 images of every run: another network, and it is noticed"
+    agree = training._agree
+    def spoilt(model, *args, **kw):
+        with torch.no_grad(): next(p for n, p in model.named_parameters() if n.endswith('conv1.0.weight') or n.endswith('conv1.weight')).mul_(1.5)
+        return agree(model, *args, **kw)
+    monkeypatch.setattr(training, '_agree', spoilt)
+    with pytest.raises(RuntimeError, match='other probabilities on images than on their features'): run(packed, 'resnet10t', 1, pretrained=False, epochs=2, bs=32, lr=2e-2, groups=False, quiet=True, out=tmp_path)
+    assert not (tmp_path/'resnet10t_1').exists()
+
+def test_the_limit_drops_the_oldest(packed, tmp_path):
+    torch.manual_seed(0)
+    a, b = (features(cut(build('resnet10t', d, pretrained=False, size=64), 64), packed, MEAN, STD, cache=tmp_path, limit_gb=g, quiet=True) for d, g in ((0, 1), (1, 0)))
+    assert [f.name for f in (tmp_path/'features').iterdir()] == [b.path.name] and len(a) == len(b) == 160   # what is open can still be read
+
+def test_a_pack_in_hand_outlives_its_folder(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path))
+    p = pack(images_of(phantoms/'images'), size=64, quiet=True)
+    clear_cache('packs')
+    r = run(p, 'resnet10t', 0, pretrained=False, epochs=1, bs=32, quiet=True, out=tmp_path/'out')
+    assert r.config['data_digest'] and not p.path.exists()
+
+def test_what_went_wrong_with_the_deep_pass_is_said_of_those_made_from_it(packed, tmp_path, monkeypatch):
+    init = trunk._OnnxRuntime.__init__
+    def fail(self, module, example):
+        if isinstance(module, trunk.FromPixels): raise RuntimeError('no such operator')
+        init(self, module, example)
+    monkeypatch.setattr(trunk._OnnxRuntime, '__init__', fail)
+    torch.manual_seed(0)
+    model = build('resnet10t', 1, pretrained=False, size=64)
+    deep, shallow = cut(model, 64, 1), cut(model, 64, 0)
+    f = features(shallow, packed, MEAN, STD, deepest=deep, cache=tmp_path, quiet=True)
+    assert f.derived and 'no such operator' in f.note and f.engine.startswith('torch')
+
+class Pooled(torch.nn.Module):
+    "A backbone whose constants stand in no state dict, and whose pooling does not print all that it does"
+    num_features = 8
+    def __init__(self, value, ceil):
+        super().__init__()
+        self.conv, self.pool, self.fc = torch.nn.Conv2d(3, 8, 3, 2), torch.nn.AvgPool2d(2, ceil_mode=ceil), torch.nn.Linear(8, 8)
+        self.register_buffer('shift', torch.tensor(value), persistent=False)
+    def forward(self, x): return self.fc(self.pool(self.conv(x) + self.shift).mean((2, 3)))
+
+def test_networks_that_differ_in_what_no_state_holds_do_not_share_features(packed, tmp_path):
+    seen = set()
+    for value, ceil in ((0., False), (1., False), (0., True), (0., False)):
+        torch.manual_seed(0)
+        model = Classifier(Pooled(value, ceil), torch.nn.Linear(8, 4)).freeze(0)
+        seen.add(features(cut(model, 64), packed, MEAN, STD, backend='torch', cache=tmp_path, quiet=True).path)
+    assert len(seen) == 3

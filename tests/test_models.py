@@ -116,3 +116,12 @@ def test_shared_weights_load_clean(shared):
     want = load_file(shared/'weights'/'shufflenetv2_100.safetensors')
     have = net.backbone.state_dict()
     assert net.left_out == [] and all(torch.equal(have[k], v) for k, v in want.items())
+
+@pytest.mark.parametrize('arch', ['efficientnet_b0', 'shufflenetv2_050', 'resnet10t'])
+def test_a_summary_wherever_the_network_is(arch):
+    "The meta device stands for a GPU: a tensor on the CPU that meets it is an error there too"
+    here, there = build(arch, 1, pretrained=False), build(arch, 1, pretrained=False).to('meta')
+    assert summary(there) == summary(here) and here.training and all(m.training for m in here.head.modules())
+    here.eval()
+    summary(here)
+    assert not any(m.training for m in here.modules())

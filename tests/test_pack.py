@@ -260,6 +260,20 @@ def test_a_damaged_pack_is_made_again(packed, broken):
     assert left(packed.folder) == [want.key]
 
 
+@pytest.mark.parametrize('fault', [OSError(errno.EACCES, 'Permission denied'), OSError(errno.EIO, 'Input/output error'), MemoryError()], ids=['rights', 'disk', 'memory'])
+def test_what_could_not_be_read_is_tried_again(packed, table, monkeypatch, fault):
+    "The same file, unchanged, another day: a fault that was not the file's is not kept for ever"
+    class Faulty(io.BytesIO):
+        def read(self, *args): raise fault
+    with monkeypatch.context() as m:
+        m.setattr(module, 'open', lambda path, *a, **kw: Faulty() if str(path) == table.path[7] else open(path, *a, **kw), raising=False)
+        first = packed()
+        assert first.rejects.path.tolist() == [table.path[7]] and first.rejects.reason[0].startswith('unreadable: ')
+        assert packed().reused   # as long as it cannot be read
+    again = packed()
+    assert not again.reused and len(again) == 40 and not len(again.rejects) and again.key == first.key and again.crc != first.crc
+    assert packed().reused and len(first.pixels) == 39   # who holds the old one keeps it
+
 def test_the_key(packed, table, tmp_path):
     key = packed().key
     assert packed(table.assign(label='x')).key == key and packed(table.assign(group='g')).reused

@@ -232,7 +232,8 @@ def bench(
     quiet:bool=False, # No lines while it runs
 ):
     "Time the same study by stock fastai, tuned fastai, and this package from a cold and from a warm cache"
-    from xray_xfer.bench import bench, bench_text
+    from xray_xfer.bench import bench
+    from xray_xfer.ratios import bench_text
     try: epochs_of = {k: float(v) for k, v in (t.split('=', 1) for t in timed)}
     except ValueError: raise ValueError(f"--timed {' '.join(timed)}: give ARCH=EPOCHS, such as efficientnet_b0=1") from None
     print(bench_text(bench(data, archs, depths, weights_for(pretrained, archs), ways, epochs, epochs_of, seeds=seeds, device=device, out=out, quiet=quiet)))

@@ -15,6 +15,7 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from .cut import full_float32
 from .data import relative_paths, stated
 from .evaluate import display_name, metrics, softmax
 from .files import replacing
@@ -58,6 +59,7 @@ def _found(r, data, quiet):
     if lost := [n for n in names if n not in test.index]: raise ValueError(f'{len(lost)} test images of split.csv are not in predictions.csv of {r.path}, first {lost[0]!r}: the folder is damaged, train the run again')
     return p, parts, test.loc[names]
 
+@full_float32()
 def _logits(model, config, pixels, lungs, change, device, bs=64):
     "Logits (n, classes) of the changed images"
     mean, std = (torch.tensor(config[k], device=device).view(3, 1, 1) for k in ('mean', 'std'))

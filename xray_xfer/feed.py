@@ -15,7 +15,7 @@ import numpy as np, torch
 from fastai.data.core import DataLoaders
 from torch import nn
 
-from .cut import CutError, cut
+from .cut import CutError, cut, full_float32
 from .features import FeaturesDL, features
 from .load import dataloaders, resident
 from .models import Classifier
@@ -31,7 +31,7 @@ class Feed:
     trains_on: str # 'features' or 'images'
     note: str # Why images, or what was special about the features; '' where there is nothing to say
     features: list = field(default_factory=list) # The `Features`, one for each view
-    deepest: int|str = None # Depth whose features these were made from; None: made from the images
+    deepest: int = None # Depth whose features these were made from; None: made from the images
     @property
     def seconds(self)->float: return sum(f.seconds for f in self.features)
 
@@ -45,7 +45,7 @@ def feed(
     augment:bool=False, # Other versions of each image in each epoch: only images can do that
     cache:bool=True, # Train on features where the network can be cut
     views:int=1, # Fixed versions of each training image, see `view_pixels`; 1: as they are
-    deepest:int=None, # A depth whose features are made first, and this one's from them
+    deepest:int|list=None, # Depths: the features of the deepest that can be cut are made first, and this one's from them
     backend:str='auto', # Of the trunk: 'auto', 'onnxruntime' (CPU) or 'torch'
     dtype:str='float16', # Of the features, or 'float32'
     device:str='cpu', # Of the training
@@ -54,6 +54,7 @@ def feed(
 )->Feed:
     "What this network is trained on: cached features of its trunk, or images"
     if views < 1: raise ValueError(f'views={views}: give 1 (the images as they are) or more')
+    if views > 1 and model.depth == 'all': raise ValueError(f"views={views} are cached versions of the images, and at depth 'all' nothing is frozen that could be cached: give augment=True (--augment)")
     if views > 1 and (augment or not cache): raise ValueError(f'views={views} are cached versions of the images: leave out augment=True and cache=False (--augment, --no-cache), which make new ones in each epoch')
     why, made = '', []
     if augment: why = 'augment makes another image in each epoch, so nothing is cached'
@@ -65,8 +66,9 @@ def feed(
             if views > 1: raise ValueError(f'views={views} needs features, and {model.arch} at depth {model.depth} cannot be cut: {e}. Give augment=True (--augment) instead') from e
             why = f'{model.arch} at depth {model.depth} cannot be cut ({e}): each image passes its frozen part in each epoch'
         else:
-            # a depth of the study that cannot be cut has no features to share
-            with suppress(CutError): deep = cut(model, pack.size, deepest) if deepest is not None and deepest > model.depth else None
+            for d in sorted({deepest} if isinstance(deepest, int) else deepest or (), reverse=True):
+                if d <= model.depth or deep: break
+                with suppress(CutError): deep = cut(model, pack.size, d)   # a depth that cannot be cut has no features to share
     if why:
         dls = dataloaders(pack, model.arch, bs=bs, split=list(parts), augment=augment, device=torch.device(device))
         return _ordered(Feed(dls, model, 'images', why), seed)
@@ -82,13 +84,14 @@ def feed(
     n = len(rows['train'])
     dls = DataLoaders(FeaturesDL(training, y[rows['train']], min(bs, n), shuffle=True, drop_last=True, device=device),
                       *(FeaturesDL([(first, rows[p])], y[rows[p]], bs, device=device) for p in PARTS[1:] if len(rows[p])), device=torch.device(device))
-    return _ordered(Feed(dls, c.tail, 'features', '; '.join(dict.fromkeys(f.note for f in made if f.note)), made, deepest if made[0].derived else None), seed)
+    return _ordered(Feed(dls, c.tail, 'features', '; '.join(dict.fromkeys(f.note for f in made if f.note)), made, deep.depth if made[0].derived else None), seed)
 
 def _ordered(fed, seed):
     "The order of the training images, whatever loads them"
     fed.dls.train.rng.seed(seed)
     return fed
 
+@full_float32()
 def logits_of(
     net:nn.Module, # Of a `Feed`
     dl, # A loader of it

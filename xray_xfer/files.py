@@ -32,7 +32,8 @@ def cache_dir(
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, IndexError, SyntaxError, tokenize.TokenError)
 
 # Part of every temporary name: process ids mean something on one machine (or in one container) only.
-_HOST = f'{zlib.crc32(platform.node().encode()):08x}'[:4]
+_SPACE = os.stat('/proc/self/ns/pid').st_ino if os.path.exists('/proc/self/ns/pid') else ''   # containers may share a name
+_HOST = f'{zlib.crc32(f"{platform.node()} {_SPACE}".encode()):08x}'[:4]
 
 def _sibling(dest): return dest.with_name(f'.{dest.name}.{os.getpid()}-{_HOST}{secrets.token_hex(4)}.part')
 

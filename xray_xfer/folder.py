@@ -11,7 +11,7 @@ __all__ = ['FILES', 'SCHEMA', 'write_csv', 'read_csv', 'write_json', 'read_json'
 # %% ../nbs/10b_folder.ipynb #001e35ed
 import json, os, platform, re
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
@@ -54,12 +54,16 @@ def _cpu():
     names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.is_file() else []
     return names[0] if names else platform.processor() or platform.machine()
 
+def _version(package):
+    try: return version(package)
+    except PackageNotFoundError: return None   # not there, or there without its metadata
+
 def environment(device:str='cpu')->dict:
     "Versions of what computes, and the machine that it ran on"
     packages = 'xray_xfer fastai torch torchvision timm onnxruntime scikit-learn numpy pandas pillow fastcore safetensors'.split()
     name = torch.cuda.get_device_name(device) if str(device).startswith('cuda') else _cpu()
     return dict(python=platform.python_version(), system=platform.platform(), device=str(device), device_name=name,
-                cores=os.cpu_count(), threads=torch.get_num_threads(), cuda=torch.version.cuda, versions={p: version(p) for p in packages})
+                cores=os.cpu_count(), threads=torch.get_num_threads(), cuda=torch.version.cuda, versions={p: _version(p) for p in packages})
 
 # %% ../nbs/10b_folder.ipynb #f6d6ec44
 def predictions_table(

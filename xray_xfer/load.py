@@ -33,6 +33,10 @@ class _There(weakref.WeakValueDictionary):
 
 _there = _There()
 
+def _free(device):
+    "Bytes that may still be had: PyTorch keeps what was freed, and the driver counts that as taken"
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
 def resident(
     arrays:list, # Memory-mapped, or in memory
     device, # Of the training
@@ -43,7 +47,7 @@ def resident(
     device = torch.device(device)
     if device.type != 'cuda': return list(arrays)
     found = [_there.get((k, str(device))) for k in keys]
-    if sum(a.nbytes for a, f in zip(arrays, found) if f is None) > share * torch.cuda.mem_get_info(device)[0]: return list(arrays)
+    if sum(a.nbytes for a, f in zip(arrays, found) if f is None) > share * _free(device): return list(arrays)
     found = [torch.from_numpy(np.array(a)).to(device) if f is None else f for a, f in zip(arrays, found)]
     _there.update(zip([(k, str(device)) for k in keys], found))
     return found
@@ -72,7 +76,7 @@ class PackedImage(DisplayedTransform):
         if isinstance(pixels, str): raise ValueError(f'{o} cannot be used: {pixels}')
         return TensorImage(torch.from_numpy(planes(pixels[None])[0].copy()))
 
-    def __getstate__(self): return self.__dict__ | dict(pixels=None, labels=None)
+    def __getstate__(self): return self.__dict__ | dict(pixels=None, labels=None, there=None)
 
 class _Column:
     "The value of a table column for an item: picklable, unlike a lambda"
@@ -98,6 +102,7 @@ class PackedDL(TfmdDL):
         image = next(f for f in tls[0].tfms.fs if isinstance(f, PackedImage))
         device = self.device if self.device is not None else 'cpu'
         items, [pixels] = np.asarray(tls[0].items), resident([image.pixels], device, [image.key])
+        image.there = pixels   # held from one epoch to the next
         for b in chunked(samps, self.bs, self.drop_last):
             yield TensorImage(planes(take(pixels, items[b], device))), TensorCategory(torch.from_numpy(image.labels[items[b]]))
 

@@ -125,10 +125,10 @@ def decode(
                 im.load()
                 turn = _UPRIGHT.get(im.getexif().get(0x0112))
                 return fit((rgb if colour else grey)(im if turn is None else im.transpose(turn)), size, resize)
-        except MemoryError: return 'too large: not enough memory to decode it'
+        except MemoryError: return 'unreadable: not enough memory to decode it'
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e: return f'too large: {_words(e)}'
         except Image.UnidentifiedImageError: return 'damaged: its header cannot be read'
-        except _BROKEN as e: return f'damaged: {_words(e)}'
+        except _BROKEN as e: return f'unreadable: {e.strerror}' if getattr(e, 'errno', None) else f'damaged: {_words(e)}'   # the disk's fault, or the file's
 
 # %% ../nbs/02_pack.ipynb #e1be0c7a
 DECODER = 2   # raised when `decode` would make other pixels of the same file; old packs are then left alone
@@ -203,7 +203,7 @@ def _write(part, paths, size, resize, colour, workers, quiet):
 def _top(reasons): return ', '.join(f'{n} {r}' for r, n in Counter(r.split(':')[0] for r in reasons if r).most_common(4))
 
 def _open(path, n_files, size, colour, fresh=False):
-    "Pixels and reasons of a finished pack; an error if it is not what was written. One written just now is not read again"
+    "Pixels, reasons and checksum of a finished pack; an error if it is not what was written. One written just now is not read again"
     meta = json.loads((path/'pack.json').read_text())
     index = (path/'index.csv').read_bytes()
     if meta['schema'] != SCHEMA or zlib.crc32(index) != meta['crc32']['index']: raise ValueError('its index has changed')
@@ -211,11 +211,11 @@ def _open(path, n_files, size, colour, fresh=False):
     pixels = np.load(path/'pixels.npy', mmap_mode='r')
     if pixels.shape != _shape(reasons.count(''), size, colour) or pixels.dtype != np.uint8 or len(reasons) != n_files \
             or os.path.getsize(path/'pixels.npy') != pixels.offset + pixels.nbytes: raise ValueError('its size has changed')
-    if fresh: return pixels, reasons
+    if fresh: return pixels, reasons, meta['crc32']['pixels']
     crc = 0
     for i in range(0, len(pixels), 1024): crc = zlib.crc32(pixels[i:i+1024], crc)
     if crc != meta['crc32']['pixels']: raise ValueError('its pixels have changed')
-    return pixels, reasons
+    return pixels, reasons, crc
 
 # %% ../nbs/02_pack.ipynb #91f1c746
 @dataclass(eq=False)
@@ -230,6 +230,7 @@ class Pack:
     path: Path              # its folder in the cache
     seconds: float          # that this call took
     reused: bool            # found in the cache, and whole
+    crc: int                # checksum of the pixels, from which names are made of what is computed from them
     source: str = 'a table' # short name of where the table came from, for captions
 
     def __len__(self): return len(self.table)
@@ -276,7 +277,10 @@ def pack(
     path = Path(cache or cache_dir()).expanduser().absolute()/'packs'/key
     reused, found = False, None
     if path.exists():
-        try: found, reused = _open(path, len(paths), size, colour), True
+        try:
+            found = _open(path, len(paths), size, colour)
+            # a file's rights and its disk stand in no key: what could not be read is tried again
+            reused = not any(why.startswith('unreadable') and not isinstance(decode(p, size, resize, colour), str) for p, why in zip(paths, found[1]))
         except (*DAMAGED, csv.Error) as e: warnings.warn(f'the pack {path} is damaged ({_words(e)}): it is made again')
     if not reused:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -289,11 +293,11 @@ def pack(
             warnings.filterwarnings('ignore', module='PIL')   # what Pillow warns of is either harmless or becomes a reject
             _write(part, paths, size, resize, colour, workers or _cores(), quiet)
         found = _open(path, len(paths), size, colour, fresh=True)
-    pixels, reasons = found
+    pixels, reasons, crc = found
     bad = np.array([r != '' for r in reasons])
     rejects = table.loc[bad, ['path', 'label']].assign(reason=[r for r in reasons if r]).reset_index(drop=True)
     kept = table[~bad].reset_index(drop=True)
     if lost := sorted(set(rejects.label) - set(kept.label)):
         raise ValueError(f'no image of the class {lost[0]} could be decoded ({_top(rejects.reason[rejects.label == lost[0]])}): '
                          'repair its files or leave the class out')
-    return Pack(pixels, kept, rejects, size, resize, key, path, time.perf_counter()-started, reused)
+    return Pack(pixels, kept, rejects, size, resize, key, path, time.perf_counter()-started, reused, crc)

@@ -137,9 +137,10 @@ def study(
         for a in archs:
             probe = build(a, pretrained=weights[a], size=size)
             for d in depths: probe.freeze(d)
+    if 'all' in depths and settings.get('views', 1) > 1: raise ValueError(f"views={settings['views']} are cached versions of the images, and at depth 'all' nothing is frozen that could be cached: leave that depth out, or give augment=True (--augment)")
     table, source = data if isinstance(data, Pack) else images_of(data), source_name(data)
     packs, runs = {}, []
-    deepest = max((d for d in depths if isinstance(d, int)), default=None)   # its features serve the shallower depths too
+    deepest = [d for d in depths if isinstance(d, int)]   # the features of the deepest serve the shallower ones too
     for i, (a, d, s) in enumerate(jobs):
         fit = fitting(data, a, size, resize, colour)
         if fit not in packs: packs[fit] = packed(table, *fit, quiet, source)
@@ -149,7 +150,7 @@ def study(
         for r in runs:
             if load_controls(r.path) is None:
                 _say(f'controls of {r.path.name}', quiet)
-                ask_controls(r, packs[fitting(data, r.arch, size, resize, colour)], quiet=quiet)
+                ask_controls(r, packs[fitting(data, r.arch, size, resize, colour)], quiet=quiet, device=settings.get('device', 'auto'))
                 run_report(r.path)
                 model_card(r.path)
     res = Study(out, runs)

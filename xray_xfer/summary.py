@@ -24,7 +24,7 @@ def _torchvision_twin(model):
     if not hasattr(net, last): return None
     setattr(net, last, model.head)
     same = sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in model.parameters())
-    return net if same else None
+    return net.to(next(model.parameters()).device).train(model.training) if same else None
 
 def _outputs(model, size):
     "Numbers that all modules but containers put out for one image: what torchsummary counts"

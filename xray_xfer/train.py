@@ -25,8 +25,8 @@ from . import __version__
 from .data import images_of, relative_paths
 from .files import sweep
 from .evaluate import display_name, softmax
-from .folder import SCHEMA, Run, environment, finished, metrics_of, predictions_table, read_json, save_run
-from .loop import EpochLog, KeepBest, KeepChannelsLast, Progress, keep_buffers, lr_range, resolve_device, resolve_precision
+from .folder import SCHEMA, Run, environment, finished, metrics_of, predictions_table, save_run
+from .loop import EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, autocast_ends, keep_buffers, lr_range, resolve_device, resolve_precision
 from .card import model_card
 from .confidence import calibration
 from .feed import feed, logits_of
@@ -57,9 +57,8 @@ def _digest(*parts): return hashlib.sha256('\n'.join(map(str, parts)).encode('ut
 
 def _data_digest(p, parts):
     "What the images are, whatever folder and time they have: pixels, relative paths, labels, groups, parts"
-    crc = read_json(p.path/'pack.json')['crc32']['pixels']
     groups = p.table['group'].fillna('') if 'group' in p.table else ()
-    return _digest(crc, p.size, p.resize, *['colour'] * p.colour, *relative_paths(p.table), *p.table.label, *groups, *parts)
+    return _digest(p.crc, p.size, p.resize, *['colour'] * p.colour, *relative_paths(p.table), *p.table.label, *groups, *parts)
 
 def run_name(arch:str, depth:int|str, seed:int=0)->str:
     "The folder of a run that was given no name"
@@ -98,7 +97,7 @@ def _agree(model, p, parts, norm, predictions, device, n=64):
     rows = np.flatnonzero(np.asarray(parts) == 'test')[at]
     got = logits_of(model, ((x, None) for x in image_batches(p, rows, norm, device)))
     worst = abs(softmax(got) - softmax(filed)).max()
-    if not worst <= 5e-3: raise RuntimeError(f'the network gives other probabilities on images than on their features (by {worst:.1e}, 5e-3 is allowed): train with cache=False (--no-cache), and please report this')
+    if not worst <= 5e-3: raise RuntimeError(f"the network gives other probabilities on images than on their features (by {worst:.1e}, 5e-3 is allowed): train with features='float32' (--features float32) or cache=False (--no-cache), and please report this")
 
 def _results(fed, p, parts, classes):
     "Predictions of the validation and the test part as they are filed"
@@ -127,7 +126,7 @@ def run(
     cache:bool=True, # Run the frozen part once for each image and train on its features; the result is the same
     features:str='float16', # Precision of these, or 'float32'
     backend:str='auto', # What runs the frozen part: 'onnxruntime' (CPU), 'torch', or 'auto'
-    deepest:int=None, # A depth of the same study whose features are there or will be needed: made first, and this depth's from them
+    deepest:int|list=None, # Depths of the same study: the features of the deepest that can be cut are made first, and this depth's from them
     size:int=None, # Side of the square images in pixels; default the arch's own
     resize:str=None, # 'squish' to the square (the default), or 'pad' with black
     colour:bool=None, # Keep red, green and blue; default grey, which a radiograph is
@@ -186,11 +185,11 @@ def run(
             fed = feed(model, p, parts, norm, bs=bs, augment=augment, cache=cache, views=views, deepest=deepest, backend=backend, dtype=features, device=device, seed=seed, quiet=quiet)
         if fed.note and cache: _say(f'note: {fed.note}', quiet)
         loss, cbs = CrossEntropyLossFlat(), [KeepChannelsLast()] if precision == 'fp32' else [KeepChannelsLast(), MixedPrecision(precision)]
-        learn = Learner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False, wd=wd, cbs=cbs)
+        learn = Learner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False, opt_func=FusedAdam, wd=wd, cbs=cbs)
         log, best, title = EpochLog(), KeepBest(), f'{display_name(arch)} depth {depth}' + f' seed {seed}' * (seed != 0)
         steps = epochs * (len(fed.dls.train) + len(fed.dls.valid))
         torch.manual_seed(seed)   # whatever came before, Dropout draws the same
-        with timer('train'), learn.no_bar(), learn.no_logging(), tqdm(total=steps, desc=title, unit='batch', leave=False, disable=quiet or None) as bar:
+        with timer('train'), autocast_ends(), learn.no_bar(), learn.no_logging(), tqdm(total=steps, desc=title, unit='batch', leave=False, disable=quiet or None) as bar:
             learn.fit_one_cycle(epochs, slice(*lrs), cbs=[log, best, Progress(bar, title)])
         with timer('evaluate'):
             predictions = _results(fed, p, parts, classes)
@@ -200,7 +199,7 @@ def run(
         dls = dataloaders(p, arch, bs=bs, split=parts, augment=augment, device=torch.device(device))
         if fed.trains_on == 'features':
             with timer('check'): _agree(model, p, parts, norm, predictions, device)
-            learn = Learner(dls, model, loss, splitter=splitter, train_bn=False, wd=wd, cbs=cbs)
+            learn = Learner(dls, model, loss, splitter=splitter, train_bn=False, opt_func=FusedAdam, wd=wd, cbs=cbs)
         timer.seconds['train_images_per_second'] = round(epochs * len(fed.dls.train) * fed.dls.train.bs / timer.seconds['train'], 1)
         res = Run(path, config, scores, pd.DataFrame(log.rows), predictions, timer.seconds, learn)
         with timer('figures'): _save(res, model, p, parts, fed, dict(calibration=calibrated, twins=twins(parts)), given)   # after the timings are filed: it is here for whoever holds the run
