@@ -33,6 +33,7 @@ def test_overview_and_version(capsys):
     code, out, err = xray(capsys, 'studdy')
     assert code == 2 and 'study' in err and not out
 
+@pytest.mark.usefixtures('plain_figures')
 def test_study_then_table(capsys, xrays, tmp_path):
     words = ['study', xrays, '--archs', ARCH, 'resnet10t', '--depths', 0, 1, '--pretrained', f'{ARCH}=false', 'resnet10t=false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path/'s']
     code, out, err = xray(capsys, *words)
@@ -46,6 +47,7 @@ def test_study_then_table(capsys, xrays, tmp_path):
     code, out, err = xray(capsys, *words[:-3], '--out', tmp_path/'s')    # again, aloud: everything is there
     assert code == 0 and err.count('already in') == 4
 
+@pytest.mark.usefixtures('plain_figures')
 def test_run_and_report_columns(capsys, xrays, tmp_path):
     code, out, err = xray(capsys, 'run', xrays, '--arch', 'shufflenetv2_100', '--depth', 2, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path, '--name', 'mine')
     assert code == 0 and str(tmp_path/'mine') in out
@@ -105,6 +107,7 @@ def test_a_reader_that_leaves_early(xrays):
     p = subprocess.run(f"{sys.executable} -W ignore -c 'import sys; from xray_xfer.cli import main; sys.exit(main())' check {xrays} --quiet | head -1", shell=True, capture_output=True, text=True)
     assert 'Traceback' not in p.stderr and 'BrokenPipe' not in p.stderr and p.stdout.count('\n') == 1
 
+@pytest.mark.usefixtures('plain_figures')
 def test_cache_lists_and_clears(capsys, xrays, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/'cache'))
     assert xray(capsys, 'run', xrays, '--arch', ARCH, '--depth', 1, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path)[0] == 0

@@ -62,7 +62,7 @@ def _learner(s, dls, tuned):
     model = build(s['arch'], s['depth'], len(dls.vocab), s['pretrained'], size=s['size'])
     if tuned:
         precision = resolve_precision('auto', s['device'])
-        return Learner(dls, model, CrossEntropyLossFlat(), splitter=splitter, train_bn=False, wd=.01, cbs=[ChannelsLast()] + [MixedPrecision(precision)] * (precision != 'fp32'))
+        return Learner(dls, model, CrossEntropyLossFlat(), splitter=splitter, train_bn=False, wd=.01, cbs=[ChannelsLast()] if precision == 'fp32' else [ChannelsLast(), MixedPrecision(precision)])
     for p in model.parameters(): p.requires_grad_(True)
     learn = Learner(dls, nn.Sequential(model.backbone, model.head), CrossEntropyLossFlat(), splitter=lambda _: _groups(model, s['depth']), wd=.01)
     learn.freeze_to(-(s['depth'] + 1))
