@@ -90,11 +90,12 @@ def layout(a):
     from fastai.callback.schedule import fit_one_cycle
     from fastai.learner import Learner
     from fastai.losses import CrossEntropyLossFlat
+    from fastai.optimizer import Adam
     from xray_xfer.data import images_of
     from xray_xfer.evaluate import display_name
     from xray_xfer.feed import feed
     from xray_xfer.load import parts_of
-    from xray_xfer.loop import KeepChannelsLast, keep_buffers
+    from xray_xfer.loop import FusedAdam, KeepChannelsLast, keep_buffers
     from xray_xfer.models import build, splitter, stats
     from xray_xfer.pack import pack
     keep_buffers()
@@ -105,20 +106,22 @@ def layout(a):
         for arch in (ARCH, 'efficientnet_b0'):
             for depth in a.depths:
                 model = build(arch, depth, 4, a.pretrained if arch == ARCH else False)
-                fed, rates = feed(model, p, parts_of(p), stats(arch), quiet=True), {ChannelsLast: [], KeepChannelsLast: []}
+                fed = feed(model, p, parts_of(p), stats(arch), quiet=True)
+                rates = {(ChannelsLast, Adam): [], (KeepChannelsLast, Adam): [], (KeepChannelsLast, FusedAdam): []}
                 for _ in range(1 + a.epochs):   # the first of each warms up
-                    for cb, found in rates.items():
-                        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, wd=.01, cbs=cb())
+                    for (cb, opt), found in rates.items():
+                        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, opt_func=opt, wd=.01, cbs=cb())
                         with learn.no_bar(), learn.no_logging():
                             start = time.perf_counter()
                             learn.fit_one_cycle(1, slice(2e-3 / 3, 2e-3))
                         found.append(len(fed.dls.train) * fed.dls.train.bs / (time.perf_counter() - start))
-                before, after = (np.array(v[1:]) for v in rates.values())
-                res.append(dict(arch=arch, depth=depth, channels_last=list(before), kept=list(after)))
-                rows.append([f'{display_name(arch)}, depth {depth}', f'{np.median(before):,.0f}', f'{np.median(after):,.0f}', f'{np.median(after / before):.2f} ({min(after / before):.2f}–{max(after / before):.2f})'])
+                before, layout, both = (np.array(v[1:]) for v in rates.values())
+                res.append(dict(arch=arch, depth=depth, fastai=list(before), layout=list(layout), both=list(both)))
+                ratio = lambda x, y: f'{np.median(x / y):.2f} ({min(x / y):.2f}–{max(x / y):.2f})'
+                rows.append([f'{display_name(arch)}, depth {depth}', *(f'{np.median(v):,.0f}' for v in (before, layout, both)), ratio(layout, before), ratio(both, layout)])
                 print(rows[-1], file=sys.stderr, flush=True)
-    write('layout', dict(rows=res, images=len(p)), table(rows, ['images/s in training', '`ChannelsLast`', '`KeepChannelsLast`', 'ratio: median of pairs (range)'])
-        + f'\n\nOne epoch of each in turn, {a.epochs} pairs, validation included; {len(p):,} images, {a.size} px, batch 64, from features; EfficientNet-B0 from random weights.')
+    write('layout', dict(rows=res, images=len(p)), table(rows, ['images/s in training', "fastai's `ChannelsLast`, `Adam`", '`KeepChannelsLast`, `Adam`', '`KeepChannelsLast`, `FusedAdam`', 'layout: median of pairs (range)', 'optimiser: median of pairs (range)'])
+        + f'\n\nOne epoch of each in turn, {a.epochs} rounds, validation included; {len(p):,} images, {a.size} px, batch 64, from features; EfficientNet-B0 from random weights.')
 
 def profile(a):
     import torch

@@ -1,11 +1,13 @@
 "The bench from its first job to its files, on phantoms: each measurement in this process instead of one of its own, but for the last test."
 import io, json, sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from xray_xfer import bench as room, demo
 from xray_xfer.bench import bench
+from xray_xfer.data import images_of
 
 @pytest.fixture(scope='module')
 def xrays(tmp_path_factory):
@@ -30,19 +32,19 @@ def jobs(monkeypatch):
 @pytest.mark.usefixtures('plain_figures')
 def test_every_way_to_its_end(xrays, jobs, tmp_path, capsys):
     out = tmp_path/'out'
-    res = bench(xrays, 'resnet10t', depths=(0, 1), pretrained=False, epochs=2, timed={'resnet10t 1': 1}, size=64, bs=16, seeds=(0, 1), tries=dict(bs=(8, 16), workers=(0,), images=16), out=out)
+    res = bench(xrays, 'resnet10t', depths=(0, 1), pretrained=False, epochs=2, timed={'resnet10t 1': .5}, size=64, bs=8, seeds=(0, 1), tries=dict(bs=(4, 8), workers=(0,), images=16), out=out)
     first = [s for s in jobs if s['seed'] == 0]
     assert [(s['way'], s['depth']) for s in first] == [('stock', 0), ('try', 0), ('tuned', 0), ('cold', 0), ('warm', 0), ('stock', 1), ('try', 1), ('tuned', 1), ('cold', 1), ('warm', 1), ('cold', None), ('warm', None)]
     # the second seed is for the accuracy of what was trained in full: not of depth 1, whose baselines were not, nor of a study
     assert [(s['way'], s['depth']) for s in jobs if s['seed'] == 1] == [('stock', 0), ('tuned', 0), ('cold', 0)]
     assert len({s['split'] for s in jobs}) == len({s['pretrained'] for s in jobs}) == 1   # one split and one file of weights for all
-    assert {s['bs'] for s in jobs if s['way'] in ('stock', 'cold', 'warm')} == {16}
+    assert {s['bs'] for s in jobs if s['way'] in ('stock', 'cold', 'warm')} == {8}
     rows = {(r['way'], r['depth']): r for r in res['rows']}
     assert len(rows) == len(res['rows']) == 10
     for (way, depth), r in rows.items():
         assert r['whole'] == pytest.approx(r['setup'] + r['train'] + r['evaluate']) and r['train'] > 0 and .1 < r['peak_gb'] < 60
         scaled = way in ('stock', 'tuned') and depth == 1
-        assert r['epochs_timed'] == (1 if scaled else 2) and (r['accuracy'] is None) == scaled and len(r['seeds']) == (0 if scaled else 2 if depth == 0 and way != 'warm' else 1)
+        assert r['epochs_timed'] == (.5 if scaled else 2) and (r['accuracy'] is None) == scaled and len(r['seeds']) == (0 if scaled else 2 if depth == 0 and way != 'warm' else 1)
     assert list(res['chosen']) == ['resnet10t 0', 'resnet10t 1']
     for depth in 0, 1: assert rows['tuned', depth]['bs'] == max(res['chosen'][f'resnet10t {depth}']['tries'], key=lambda t: t['images_per_second'])['bs']
     for depth in 0, 1, 'study': assert rows['warm', depth]['accuracies'] == rows['cold', depth]['accuracies']   # two studies, cold and warm, are one
@@ -53,11 +55,12 @@ def test_every_way_to_its_end(xrays, jobs, tmp_path, capsys):
     filed = json.loads((out/'bench.json').read_text())
     assert [r['whole'] for r in filed['rows']] == [r['whole'] for r in res['rows']] and filed['seeds'] == [0, 1] and filed['images'] == 80
     text = (out/'bench.md').read_text()
-    assert '(1 of 2 epochs timed, scaled)' in text and '80 images (16 in the test part), 2 epochs' in text
+    assert '(0.5 of 2 epochs timed, scaled)' in text and '80 images (16 in the test part), 2 epochs' in text
     with Image.open(out/'bench.png') as im: im.load()
     said = capsys.readouterr().err
     assert said.count('images/s in training') == 10 and 'resnet10t depth 1, stock' in said
 
+@pytest.mark.usefixtures('plain_figures')
 def test_what_was_measured_stays_when_the_next_fails(xrays, jobs, tmp_path, monkeypatch):
     here = room._job
     def fail(spec, folder, quiet):
@@ -67,6 +70,15 @@ def test_what_was_measured_stays_when_the_next_fails(xrays, jobs, tmp_path, monk
     with pytest.raises(RuntimeError, match='lights'):
         bench(xrays, 'resnet10t', depths=(0,), pretrained=False, ways=('warm', 'cold'), epochs=1, size=64, bs=16, out=tmp_path/'out', quiet=True)
     assert [r['way'] for r in json.loads((tmp_path/'out'/'bench.json').read_text())['rows']] == ['cold']
+
+def test_too_little_to_be_timed_is_an_error_before_anything_is_trained(xrays, jobs, tmp_path):
+    with pytest.raises(ValueError, match='0.1 of an epoch is 0 batches of 64 here: give more'):
+        bench(xrays, 'resnet10t', depths=(0,), pretrained=False, ways='stock', epochs=1, timed=dict(resnet10t=.1), size=64, out=tmp_path/'out', quiet=True)
+
+@pytest.mark.usefixtures('plain_figures')
+def test_a_source_that_is_no_folder_is_resolved_once_for_all(xrays, jobs, tmp_path):
+    res = bench(images_of(xrays), 'resnet10t', depths=(0,), pretrained=False, ways=('cold',), epochs=1, size=64, bs=16, out=tmp_path/'out', quiet=True)
+    assert {Path(s['data']).suffix for s in jobs} == {'.csv'} and res['rows'][0]['accuracy'] == res['rows'][1]['accuracy']
 
 def test_a_job_that_fails_says_why(tmp_path):
     "In a process of its own, as all are"

@@ -112,8 +112,8 @@ def test_cache_lists_and_clears(capsys, xrays, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/'cache'))
     assert xray(capsys, 'run', xrays, '--arch', ARCH, '--depth', 1, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path)[0] == 0
     code, out, err = xray(capsys, 'cache')
-    assert (code, err) == (0, '') and '3 entries' in out and '60 images of 64 px, squish' in out and '60 images of 224 px' in out and f'{ARCH} depth 1, float16' in out
-    assert '1 features dropped' in xray(capsys, 'cache', '--limit', 0)[1] and '2 entries' in xray(capsys, 'cache')[1]   # the packs: of training, and that in which twins are looked for
+    assert (code, err) == (0, '') and '4 entries' in out and '60 images of 64 px, squish' in out and '60 images of 224 px' in out and f'{ARCH} depth 1, float16' in out
+    assert '1 features dropped' in xray(capsys, 'cache', '--limit', 0)[1] and '3 entries' in xray(capsys, 'cache')[1]   # two packs, of training and for the twins, and these
     assert 'MB freed' in xray(capsys, 'cache', '--clear', 'all')[1] and '0 entries' in xray(capsys, 'cache')[1]
     code, out, err = xray(capsys, 'cache', '--limit', 'nan')
     assert code == 1 and 'limit' in err

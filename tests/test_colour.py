@@ -31,6 +31,7 @@ def tinted(tmp_path_factory):
 
 SMALL = dict(arch='resnet10t', depth=1, pretrained=False, size=64, epochs=3, bs=16, groups=False, quiet=True)
 
+@pytest.mark.usefixtures('plain_figures')
 def test_colour_is_seen_only_where_it_is_asked_for(tinted, tmp_path):
     grey = run(tinted, **SMALL, name='grey', out=tmp_path)
     seen = {name: run(tinted, **SMALL, colour=True, name=name, out=tmp_path, **kw) for name, kw in dict(cached=dict(), images=dict(cache=False), views=dict(views=2)).items()}

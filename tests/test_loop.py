@@ -4,12 +4,13 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
+from fastai.optimizer import Adam
 from torch import nn
 from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode_stack
 
 from xray_xfer.cut import cut
-from xray_xfer.loop import KeepChannelsLast, _ChannelsLastMode, _Pointwise
+from xray_xfer.loop import FusedAdam, KeepChannelsLast, _ChannelsLastMode, _Pointwise
 from xray_xfer.models import build
 
 CL = torch.channels_last
@@ -109,3 +110,38 @@ def test_nothing_stays_behind(error):
     own = learn.model.forward = lambda x: Fails.forward(learn.model, x)
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
     assert set(modes[-8:]) == {1} and learn.model.forward is own
+
+# ---- the optimiser
+
+def problem():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    x = torch.randn(32, 3, 9, 9)
+    items = list(zip(x, (x.mean((1, 2, 3)) > 0).long()))
+    return DataLoaders(DataLoader(items, bs=8), DataLoader(items, bs=8)), net
+
+def learner(opt, **kw):
+    dls, net = problem()
+    return Learner(dls, net, CrossEntropyLossFlat(), opt_func=opt, splitter=lambda m: [list(m[:3].parameters()), list(m[3:].parameters())], **kw)
+
+def fitted(learn, *how):
+    for f in how or ('fit',):
+        with learn.no_bar(), learn.no_logging():
+            if f == 'freeze': learn.freeze()
+            elif f == 'unfreeze': learn.unfreeze()
+            elif f == 'channels_last': learn.model.to(memory_format=CL)
+            else: learn.fit(2, slice(1e-3, 1e-2), wd=.1, reset_opt=False)
+    return [p.detach() for p in learn.model.parameters()]
+
+@pytest.mark.parametrize('how', [('fit',), ('fit', 'fit'), ('freeze', 'fit', 'unfreeze', 'fit'), ('fit', 'channels_last', 'fit'), ('channels_last', 'fit')], ids=' '.join)
+def test_the_fused_optimiser_is_fastais(how):
+    "Two fits, frozen groups, and weights that change their layout under it: equal but for rounding"
+    for a, b in zip(fitted(learner(Adam), *how), fitted(learner(FusedAdam), *how), strict=True): torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+@pytest.mark.parametrize('saved, loaded', [(FusedAdam, FusedAdam), (Adam, FusedAdam)])
+def test_a_saved_state_goes_on(saved, loaded, tmp_path):
+    a, b = learner(saved, path=tmp_path), learner(loaded, path=tmp_path)
+    fitted(a)
+    a.save('half', with_opt=True)
+    b.load('half', with_opt=True)
+    for p, q in zip(fitted(a), fitted(b), strict=True): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)

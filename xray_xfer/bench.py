@@ -72,9 +72,15 @@ class _Clock(Callback):
     "When the first training batch was done, and the seconds of validation"
     def before_fit(self): self.first, self.valid = None, 0.
     def after_batch(self):
-        if self.training and self.first is None: self.first = time.perf_counter()
+        if not self.training or self.first is not None: return
+        if torch.cuda.is_initialized(): torch.cuda.synchronize()
+        self.first = time.perf_counter()
     def before_validate(self): self.started = time.perf_counter()
     def after_validate(self): self.valid += time.perf_counter() - self.started
+
+def _scaled(seconds, first, valid, timed, batches, epochs):
+    "Seconds of `batches` batches and all validations, from `seconds` of `timed` batches, of which the first took `first`, and `epochs` times fewer validations, `valid`: what happens once is not scaled"
+    return first + (seconds - first - valid) * (batches - 1) / (timed - 1) + valid * epochs
 
 def _fastai(s, tuned):
     "One model by fastai: seconds of phases, metrics"
@@ -82,25 +88,23 @@ def _fastai(s, tuned):
     table = images_of(s['data'])
     parts = pd.read_csv(s['split']).part.to_numpy()
     norm, share = stats(s['arch']), min(1, s['timed'])
-    if share < 1:   # part of an epoch: of the training and of the validation images
-        keep = np.random.default_rng(0).random(len(parts)) < share
-        keep |= parts == 'test'
+    if share < 1:   # part of an epoch, and its whole validation
+        keep = (np.random.default_rng(0).random(len(parts)) < share) | (parts != 'train')
         table, parts = table[keep].reset_index(drop=True), parts[keep]
     set_seed(s['seed'])
     dls, test = _loaders(table, parts, s['size'], norm, s['bs'], s['workers'], s['device'])
+    clock, epochs, bs = _Clock(), max(1, round(s['timed'])), dls.train.bs
+    timed, batches = epochs * len(dls.train), s['epochs'] * (s['n_train'] // bs)   # batches that are timed, and of the full training
+    if timed < min(2, batches): raise ValueError(f"{s['timed']} of an epoch is {timed} batches of {bs} here: give more to be timed")
     learn = _learner(s, dls, tuned)
     ready = time.perf_counter()
-    clock, epochs, bs = _Clock(), max(1, round(s['timed'])), dls.train.bs
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, slice(s['lr'] / 3, s['lr']), cbs=clock)
     trained = time.perf_counter()
     with learn.no_bar(): logits, y = learn.get_preds(dl=test, act=lambda x: x)
     scores = metrics(y.numpy(), softmax(logits.float().numpy()), list(dls.vocab))
     done = time.perf_counter()
-    seconds, timed, batches = trained - ready, epochs * len(dls.train), s['epochs'] * (s['n_train'] // bs)   # batches that were timed, and of the full training
-    if timed < batches:   # what happens once is not scaled, and of the rest each by its own number
-        if timed < 2: raise ValueError(f"{s['timed']} of an epoch is {timed} batch of {bs} here: give more to be timed")
-        first = clock.first - ready
-        seconds = first + (seconds - first - clock.valid) * (batches - 1) / (timed - 1) + clock.valid * s['epochs'] * s['n_valid'] / (epochs * len(dls.valid_ds))
+    seconds = trained - ready
+    if timed < batches: seconds = _scaled(seconds, clock.first - ready, clock.valid, timed, batches, s['epochs'] / epochs)
     return dict(setup=ready - start, train=seconds, evaluate=done - trained, images_per_second=batches * bs / seconds, accuracy=scores['accuracy'])
 
 def _ours(s):
@@ -138,6 +142,7 @@ def _try(s):
             if timed >= s['tries']['images']: break
         sync()
         rows.append(dict(bs=bs, workers=workers, images_per_second=timed / (time.perf_counter() - start)))
+    if not rows: raise ValueError(f"{(parts == 'train').sum()} training images are fewer than two of the smallest batch to be tried, {min(s['tries']['bs'])}: give more images, or tries with smaller batches")
     return dict(tries=rows, best=max(rows, key=lambda r: r['images_per_second']))
 
 def _work():
@@ -200,10 +205,10 @@ def bench(
         save_split(p.table, parts, tmp/'split.csv')
         for a in archs:
             if weights.get(a, True) is False: weights = weights | {a: str(_calibrated(a, p, parts, size, tmp))}
-        if isinstance(data, (str, Path)) and (folder := Path(data).expanduser()).is_dir(): source = folder.absolute()
+        if isinstance(data, (str, Path)) and data not in ('demo', 'kaggle') and (folder := Path(data).expanduser()).is_dir(): source = folder.absolute()
         else: table.to_csv(source := tmp/'images.csv', index=False, errors='surrogateescape')   # unpacked, drawn or downloaded once, for all ways
         common = dict(data=str(source), split=str(tmp/'parts.csv'), split_csv=str(tmp/'split.csv'),
-                      epochs=epochs, lr=lr, device=device, **{f'n_{k}': int((np.asarray(parts) == k).sum()) for k in ('train', 'valid')})
+                      epochs=epochs, lr=lr, device=device, n_train=int((np.asarray(parts) == 'train').sum()))
         about = dict(date=date.today().isoformat(), images=len(table), parts={k: int((np.asarray(parts) == k).sum()) for k in ('train', 'valid', 'test')}, epochs=epochs, lr=lr,
                      seeds=list(seeds), environment=environment(common['device']))
         for a in archs:

@@ -1,4 +1,4 @@
-"""What is made once and found again: packs, features, unpacked zips, drawings; features have a limit in all, and everything in the cache may go at any time.
+"""What is made once and found again: packs, features, unpacked zips, drawings, twins; features have a limit in all, and everything in the cache may go at any time.
 
 Docs: https://xray-xfer.github.io/xray_xfer/cache.html.md"""
 
@@ -16,12 +16,12 @@ import pandas as pd
 from .files import DAMAGED, cache_dir, drop
 
 # %% ../nbs/02b_cache.ipynb #9829703a
-# kind: where it lies, and what its folders are called: nothing that we did not name is ours to remove
-_PLACES = dict(packs=('packs', '[0-9a-f]{32}'), features=('features', '[0-9a-f]{32}'), zips=('zips', '.*-[0-9a-f]{12}'), drawings=('', r'demo-\d+-[0-9a-f]{8}'))
+# kind: where it lies, and what its folders (of twins: its files) are called: nothing that we did not name is ours to remove
+_PLACES = dict(packs=('packs', '[0-9a-f]{32}'), features=('features', '[0-9a-f]{32}'), zips=('zips', '.*-[0-9a-f]{12}'), drawings=('', r'demo-\d+-[0-9a-f]{8}'), twins=('twins', r'[0-9a-f]{32}-.+\.json'))
 
 def _what(kind, folder):
     "A line on what a folder of the cache holds, and when it was last of use"
-    if kind in ('zips', 'drawings'): return folder.name, folder.stat().st_mtime
+    if kind in ('zips', 'drawings', 'twins'): return folder.name, folder.stat().st_mtime
     file = folder/('pack.json' if kind == 'packs' else 'features.json')
     try:
         meta = json.loads(file.read_text())
@@ -34,15 +34,15 @@ def cache_table(
     "What the cache holds"
     root, rows = Path(cache or cache_dir()).expanduser().absolute(), []
     for kind, (place, name) in _PLACES.items():
-        for folder in (root/place).glob('*/'):
-            if not re.fullmatch(name, folder.name, re.DOTALL): continue
-            try: size, (what, used) = sum(x.stat().st_size for x in folder.rglob('*') if x.is_file()) / 1e6, _what(kind, folder)
+        for path in (root/place).glob('*'):
+            if not re.fullmatch(name, path.name, re.DOTALL) or path.is_dir() == (kind == 'twins'): continue
+            try: size, (what, used) = sum(x.stat().st_size for x in [path, *path.rglob('*')] if x.is_file()) / 1e6, _what(kind, path)
             except OSError: continue   # gone in this very moment
-            rows.append(dict(kind=kind, what=what, MB=size, used=used, path=folder))
+            rows.append(dict(kind=kind, what=what, MB=size, used=used, path=path))
     return pd.DataFrame(rows, columns=['kind', 'what', 'MB', 'used', 'path']).sort_values('used', ascending=False, ignore_index=True)
 
 def clear_cache(
-    kind:str='features', # 'features', 'packs', 'zips', 'drawings' or 'all'
+    kind:str='features', # 'features', 'packs', 'zips', 'drawings', 'twins' or 'all'
     cache=None, # Folder; default `cache_dir()`
 )->float: # MB that were freed
     "Remove what is of this kind; whatever is needed again is made again"

@@ -204,7 +204,7 @@ def report(
     print(write(folder))
 
 def cache(
-    clear:Annotated[str, 'Remove these; what is needed again is made again', {'choices': ['features', 'packs', 'zips', 'drawings', 'all']}]=None,
+    clear:Annotated[str, 'Remove these; what is needed again is made again', {'choices': ['features', 'packs', 'zips', 'drawings', 'twins', 'all']}]=None,
     limit:float=None, # Drop the features used longest ago until all of them take at most this many GB (default of every run: $XRAY_XFER_CACHE_GB, or 50)
 ):
     "List what is kept on disk, with sizes, or clear it"

@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/controls.html.md"""
 __all__ = ['FILL', 'CONTROLS', 'source_alone', 'by_source', 'shuffled_labels', 'controls', 'load_controls']
 
 # %% ../nbs/12_controls.ipynb #36033051
-import dataclasses, tempfile, warnings
+import dataclasses, warnings
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
@@ -148,9 +148,9 @@ def shuffled_labels(
 def _shuffled(r, p, parts, groups, device):
     "The row of a head trained on shuffled labels, and what its probabilities say"
     c, q = r.config, dataclasses.replace(p, table=shuffled_labels(p.table, parts, r.seed))
-    with tempfile.TemporaryDirectory() as tmp, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter('ignore')   # what there is to say about these images the run itself has said
-        s = train_run(q, r.arch, 0, pretrained=r.path/'model.safetensors', epochs=3, groups=False, bs=c['bs'], dropout=c['dropout'], seed=r.seed, device=device, out=tmp, quiet=True)
+        s = train_run(q, r.arch, 0, pretrained=r.path/'model.safetensors', epochs=3, groups=False, bs=c['bs'], dropout=c['dropout'], seed=r.seed, device=device, out=None, quiet=True)
     test = s.predictions[s.predictions.part == 'test']
     y, classes = test.label.map({k: i for i, k in enumerate(c['classes'])}).to_numpy(int), c['classes']
     row = _row(SHUFFLED, y, test[[f'logit_{k}' for k in classes]].to_numpy(np.float32), classes, groups, n=0)

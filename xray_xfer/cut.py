@@ -194,10 +194,10 @@ def cut(
 @contextmanager
 def full_float32():
     "Convolutions in float32 proper: on CUDA they are TF32 by default, whose ten bits of mantissa are too few to compare by"
-    was = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    conv = torch.backends.cudnn.conv
+    was, conv.fp32_precision = conv.fp32_precision, 'ieee'
     try: yield
-    finally: torch.backends.cudnn.allow_tf32 = was
+    finally: conv.fp32_precision = was
 
 def held(module:nn.Module)->dict: # name → tensor
     "All that a module computes with: parameters and buffers, those too that are saved in no state"

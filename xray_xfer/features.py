@@ -51,7 +51,7 @@ _onnxruntime = version('onnxruntime') if find_spec('onnxruntime') else ''
 def _digest(module, *words):
     "Digest of a module's code and state, and of words"
     # strides, paddings and activations stand in no state and, of modules that are not traced into, in no code; not all of it is printed
-    plain = [(name, k, v) for name, m in module.named_modules() for k, v in sorted(vars(m).items()) if k[0] != '_' and isinstance(v, (bool, int, float, str, tuple, type(None)))]
+    plain = [(name, k, v) for name, m in module.named_modules() for k, v in sorted(vars(m).items()) if k[0] != '_' and k != 'training' and isinstance(v, (bool, int, float, str, tuple, type(None)))]
     h = hashlib.sha256('\0'.join(map(str, (SCHEMA, *words, module.code, *module.children(), plain))).encode())
     for k, v in held(module).items():
         h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())

@@ -66,7 +66,7 @@ def feed(
             if views > 1: raise ValueError(f'views={views} needs features, and {model.arch} at depth {model.depth} cannot be cut: {e}. Give augment=True (--augment) instead') from e
             why = f'{model.arch} at depth {model.depth} cannot be cut ({e}): each image passes its frozen part in each epoch'
         else:
-            for d in sorted({deepest} if isinstance(deepest, int) else deepest or (), reverse=True):
+            for d in sorted([deepest] if hasattr(deepest, '__index__') else deepest or (), reverse=True):
                 if d <= model.depth or deep: break
                 with suppress(CutError): deep = cut(model, pack.size, d)   # a depth that cannot be cut has no features to share
     if why:

@@ -93,7 +93,7 @@ def metrics_of(
 @dataclass
 class Run:
     "One trained model and its folder"
-    path: Path # The run folder
+    path: Path # The run folder; None where nothing was written
     config: dict # Every argument as resolved
     metrics: dict # On the test part (accuracy, f1, …); `valid`: the same on validation; `best_epoch`
     history: pd.DataFrame # One row an epoch

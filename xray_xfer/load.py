@@ -67,7 +67,7 @@ class PackedImage(DisplayedTransform):
     input_types = (int, str, Path)   # fastai asks where in its pipeline an item of a type may enter
     def __init__(self, pack:Pack, classes:list):
         super().__init__()
-        self.pixels, self.size, self.resize, self.colour, self.key = pack.pixels, pack.size, pack.resize, pack.colour, pack.key
+        self.pixels, self.size, self.resize, self.colour, self.key = pack.pixels, pack.size, pack.resize, pack.colour, (pack.key, pack.crc)
         self.labels = pack.table.label.map({c: i for i, c in enumerate(classes)}).to_numpy(dtype=np.int64)
 
     def encodes(self, o:int): return TensorImage(torch.from_numpy(planes(self.pixels[o][None])[0].copy()))

@@ -129,14 +129,18 @@ class FusedAdam(Optimizer):
         for params, hyper in zip(self.param_lists, self.hypers):
             for decays in True, False:
                 ps = [p for p in params if p.grad is not None and self.state[p].get('do_wd', True) == decays]
+                if not ps: continue
+                fused = ps[0].device.type in ('cpu', 'cuda')
+                # the fused pass goes through memory, so all must lie as the weight does
+                like = lambda p, t: t if t.stride() == p.stride() else torch.empty_like(p).copy_(t)
                 for p in ps:
-                    if 'step' not in self.state[p]:
-                        self.state[p] |= dict(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=torch.zeros((), device=p.device))
+                    s = self.state[p]
+                    for k in 'grad_avg', 'sqr_avg': s[k] = like(p, s[k]) if k in s else torch.zeros_like(p)
+                    # fastai's own counts with an integer, and may have written the state that was loaded
+                    s['step'] = torch.as_tensor(s.get('step', 0), dtype=torch.float32, device=p.device if fused else 'cpu')
                 states = [self.state[p] for p in ps]
-                # the fused pass goes through memory, so a gradient must lie as its weight does
-                grads = [p.grad if p.grad.stride() == p.stride() else torch.empty_like(p).copy_(p.grad) for p in ps]
-                if ps: adamw(ps, grads, *([s[k] for s in states] for k in ('grad_avg', 'sqr_avg')), [], [s['step'] for s in states], fused=ps[0].device.type in ('cpu', 'cuda'),
-                             amsgrad=False, maximize=False, beta1=hyper['mom'], beta2=hyper['sqr_mom'], lr=hyper['lr'], weight_decay=hyper['wd'] * decays, eps=hyper['eps'])
+                adamw(ps, [like(p, p.grad) for p in ps], *([s[k] for s in states] for k in ('grad_avg', 'sqr_avg')), [], [s['step'] for s in states], fused=fused,
+                      amsgrad=False, maximize=False, beta1=hyper['mom'], beta2=hyper['sqr_mom'], lr=hyper['lr'], weight_decay=hyper['wd'] * decays, eps=hyper['eps'])
 
 @contextmanager
 def autocast_ends():

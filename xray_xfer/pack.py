@@ -133,6 +133,7 @@ def decode(
 # %% ../nbs/02_pack.ipynb #e1be0c7a
 DECODER = 2   # raised when `decode` would make other pixels of the same file; old packs are then left alone
 SCHEMA = 1
+_PASSING = 'unreadable', 'damaged: [Errno', 'too large: not enough memory'   # reasons that may be gone another day; the last two are older words for the first
 
 def _key(paths, size, resize, colour):
     "The name of the pack of these files"
@@ -280,7 +281,7 @@ def pack(
         try:
             found = _open(path, len(paths), size, colour)
             # a file's rights and its disk stand in no key: what could not be read is tried again
-            reused = not any(why.startswith('unreadable') and not isinstance(decode(p, size, resize, colour), str) for p, why in zip(paths, found[1]))
+            reused = not any(why.startswith(_PASSING) and not isinstance(decode(p, size, resize, colour), str) for p, why in zip(paths, found[1]))
         except (*DAMAGED, csv.Error) as e: warnings.warn(f'the pack {path} is damaged ({_words(e)}): it is made again')
     if not reused:
         path.parent.mkdir(parents=True, exist_ok=True)

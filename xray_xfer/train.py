@@ -138,7 +138,7 @@ def run(
     split_seed:int=0, # Of the split, apart from `seed`
     precision:str='auto', # 'auto', 'fp32', 'fp16' or 'bf16'
     device:str='auto', # 'auto', 'cuda', 'mps' or 'cpu'
-    out:str|Path='runs', # Folder of runs
+    out:str|Path='runs', # Folder of runs; None: nothing is written, the `Run` is all there is
     name:str=None, # Of the run's folder; default <arch>_<depth>, and _seed<seed> but for seed 0
     overwrite:bool=False, # Replace a run of other settings at the same place
     quiet:bool=False, # No progress, no lines
@@ -156,8 +156,8 @@ def run(
     if not 0 <= dropout < 1: raise ValueError(f'dropout={dropout}: give a probability from 0 to below 1')
     if bs < 2: raise ValueError(f'bs={bs}: give at least 2, for BatchNorm needs more than one image')
     if not valid or not test: raise ValueError(f'valid={valid}, test={test}: a run needs both parts, the one to choose the epoch and the other to judge it')
-    path = _place(out, run_name(arch, depth, seed) if name is None else name)
-    sweep(path.parent)
+    path = None if out is None else _place(out, run_name(arch, depth, seed) if name is None else name)
+    if path: sweep(path.parent)
     size, resize, colour = fitting(data, arch, size, resize, colour)
     table = data.table if isinstance(data, Pack) else images_of(data)
     # built before the images are decoded, which may take a minute: a wrong depth or file is known at once
@@ -173,8 +173,7 @@ def run(
             weights=model.weights, left_out=model.left_out, epochs=epochs, lr=list(lrs), bs=bs, wd=wd, dropout=dropout, augment=augment, views=views, cache=cache, features=features, backend=backend,
             size=p.size, resize=p.resize, colour=p.colour, mean=norm['mean'], std=norm['std'], valid=valid, test=test, split=split and Path(split).name, groups=groups,
             seed=seed, split_seed=split_seed, precision=precision, device=device, epoch_kept_by='valid_loss_scaled')
-        done = finished(path, config, overwrite)
-        if done:
+        if path and (done := finished(path, config, overwrite)):
             if not {'report.html', 'MODEL_CARD.md'} <= {f.name for f in done.path.iterdir()}: _tell(done.path)   # stopped in that very moment
             _say(f'{done.name}: already in {path}, test accuracy {done.metrics["accuracy"]:.4f}', quiet)
             return done
@@ -202,7 +201,8 @@ def run(
             learn = Learner(dls, model, loss, splitter=splitter, train_bn=False, opt_func=FusedAdam, wd=wd, cbs=cbs)
         timer.seconds['train_images_per_second'] = round(epochs * len(fed.dls.train) * fed.dls.train.bs / timer.seconds['train'], 1)
         res = Run(path, config, scores, pd.DataFrame(log.rows), predictions, timer.seconds, learn)
-        with timer('figures'): _save(res, model, p, parts, fed, dict(calibration=calibrated, twins=twins(parts)), given)   # after the timings are filed: it is here for whoever holds the run
+        if path:
+            with timer('figures'): _save(res, model, p, parts, fed, dict(calibration=calibrated, twins=twins(parts)), given)   # after the timings are filed: it is here for whoever holds the run
     _say(f'{title}: test accuracy {scores["accuracy"]:.4f}, macro F1 {scores["f1"]:.4f} ({timer.seconds["train"]:.0f} s of training)', quiet)
     return res
 

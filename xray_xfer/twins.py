@@ -91,7 +91,7 @@ def find_twins(
     home = pack.path.parent.parent
     if pack.size < SIZE or pack.colour: pack = packed(pack.table, max(pack.size, SIZE), pack.resize, cache=home, quiet=quiet)   # in grey
     n, near = len(pack), float(near)
-    path = home/'twins'/f'{pack.key}-{MATCHER}-{near:g}.json'
+    path = home/'twins'/f'{pack.key}-{pack.crc:08x}-{MATCHER}-{near:g}.json'
     found = None
     if path.exists():
         try: found = _read(path, n, near)
