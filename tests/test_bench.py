@@ -72,8 +72,8 @@ def test_what_was_measured_stays_when_the_next_fails(xrays, jobs, tmp_path, monk
     assert [r['way'] for r in json.loads((tmp_path/'out'/'bench.json').read_text())['rows']] == ['cold']
 
 def test_too_little_to_be_timed_is_an_error_before_anything_is_trained(xrays, jobs, tmp_path):
-    with pytest.raises(ValueError, match='0.1 of an epoch is 0 batches of 64 here: give more'):
-        bench(xrays, 'resnet10t', depths=(0,), pretrained=False, ways='stock', epochs=1, timed=dict(resnet10t=.1), size=64, out=tmp_path/'out', quiet=True)
+    for words, kw in (('0.1 of an epoch is 0 batches of 16 here: give more', dict(bs=16, timed=dict(resnet10t=.1))), ('training images are fewer than one batch of 64', dict(bs=64))):
+        with pytest.raises(ValueError, match=words): bench(xrays, 'resnet10t', depths=(0,), pretrained=False, ways='stock', epochs=1, size=64, out=tmp_path/'out', quiet=True, **kw)
 
 @pytest.mark.usefixtures('plain_figures')
 def test_a_source_that_is_no_folder_is_resolved_once_for_all(xrays, jobs, tmp_path):

@@ -95,6 +95,7 @@ def _fastai(s, tuned):
     dls, test = _loaders(table, parts, s['size'], norm, s['bs'], s['workers'], s['device'])
     clock, epochs, bs = _Clock(), max(1, round(s['timed'])), dls.train.bs
     timed, batches = epochs * len(dls.train), s['epochs'] * (s['n_train'] // bs)   # batches that are timed, and of the full training
+    if not batches: raise ValueError(f"{s['n_train']} training images are fewer than one batch of {bs}: give a smaller bs")
     if timed < min(2, batches): raise ValueError(f"{s['timed']} of an epoch is {timed} batches of {bs} here: give more to be timed")
     learn = _learner(s, dls, tuned)
     ready = time.perf_counter()
