@@ -156,12 +156,15 @@ class Engine:
         n, b = len(arrays[0]), self.run.batch
         jobs = (tuple(a[i:i + b] for a in arrays) for i in range(0, n, b))
         if self.run.workers == 1: yield from map(self.run, jobs); return
-        pool, ahead = ThreadPoolExecutor(self.run.workers, 'trunk'), deque()
+        pool, ahead, threads = ThreadPoolExecutor(self.run.workers, 'trunk'), deque(), torch.get_num_threads()
+        torch.set_num_threads(1)   # the cores are taken: what the caller does with each batch by PyTorch would wait for a thread that gets none
         try:
             for j in jobs:
                 ahead.append(pool.submit(self.run, j))
                 if len(ahead) > 2 * self.run.workers: yield ahead.popleft().result()
             while ahead: yield ahead.popleft().result()
-        finally: pool.shutdown(cancel_futures=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
 
 def _short(e): return ' '.join(str(e).split())[:200] or type(e).__name__
