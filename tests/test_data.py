@@ -195,6 +195,26 @@ def test_what_is_left_out_is_said(tmp_path):
     assert '1 images lie beside' in str(said[0].message) and 'no images in C' in str(said[1].message)
 
 
+@pytest.mark.parametrize('kept', ['study.json', 'run/config.json run/metrics.json', 'config.json metrics.json', 'bench.json'])
+def test_our_own_results_are_no_class(tmp_path, kept):
+    "`xray_xfer study .` writes ./study, which holds pictures"
+    root = tree(tmp_path/'set', 'A/1.png', 'B/1.png', 'study/run/curves.png')
+    for f in kept.split(): (root/'study'/f).write_text('{}')
+    with pytest.warns(UserWarning, match='study in .*results of this package'): t = images_of(root)
+    assert t.label.tolist() == ['A', 'B']
+    # and beside a wrapper, which is still one
+    inner = tree(tmp_path/'outer', 'Radiography/A/1.png', 'Radiography/B/1.png', 'study/run/curves.png')
+    for f in kept.split(): (inner/'study'/f).write_text('{}')
+    assert images_of(inner).label.tolist() == ['A', 'B']
+
+
+def test_columns_without_a_name(tmp_path):
+    "As a spreadsheet leaves them"
+    root = tree(tmp_path/'set', 'A/1.png', 'B/1.png')
+    (root/'t.csv').write_text('path,label,,\nA/1.png,A,,\nB/1.png,B,x,y\n')
+    assert images_of(root/'t.csv').label.tolist() == ['A', 'B']
+
+
 def test_folders_without_classes(tmp_path):
     (tmp_path/'empty').mkdir()
     with pytest.raises(ValueError, match='no images.*Give a folder'): images_of(tmp_path/'empty')

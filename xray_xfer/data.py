@@ -94,8 +94,8 @@ def _checked(df, where, base):
             raise ValueError(f'the column split of {where} is empty in {n} of {len(given)} rows: fill all of it, or none')
         cols['split'] = given
     _classes(cols['label'], where)
-    for c in df.columns:
-        if str(c) not in COLUMNS: cols[c] = df[c].tolist()
+    for i, c in enumerate(df.columns):   # by position: spreadsheets leave several columns without a name
+        if str(c) not in COLUMNS: cols[c] = df.iloc[:, i].tolist()
     # object, not pandas' str: a file name that is no valid text cannot be an Arrow string
     known = {c: v for c, v in cols.items() if c not in COLUMNS[2:] or any(x is not None for x in v)}
     return pd.DataFrame({c: pd.Series(v, dtype=object if c in COLUMNS else None) for c, v in known.items()})
@@ -152,10 +152,15 @@ def _class_rows(folder, label, split=None):
     return [dict(path=whole(rel), label=_plain(label), mask=whole(masks[k]) if k in masks else None, split=split,
                  order=_natural('/'.join((split or '', *rel))), stem=k[-1]) for rel, k in images], len(masks)
 
+def _results(folder):
+    "Whether a run, a study or a bench was filed there"
+    filed = lambda f: any((f/n).is_file() for n in ('study.json', 'bench.json')) or all((f/n).is_file() for n in ('config.json', 'metrics.json'))
+    with os.scandir(folder) as entries: return filed(folder) or any(filed(Path(e.path)) for e in entries if e.is_dir())
+
 def _from_folder(root):
     "The image table of a folder tree"
     root = top = Path(root)
-    classes = lambda r: [n for n in _folders(r) if n.casefold() != 'masks']
+    classes = lambda r: [n for n in _folders(r) if n.casefold() != 'masks' and not _results(Path(r)/n)]
     for _ in range(8):    # a link that points back at its own folder must not lead us down for ever
         found = classes(root)
         if len(found) != 1 or _loose(root/found[0]) or not {n.casefold() for n in classes(root/found[0])} - {'images'}: break
@@ -174,8 +179,9 @@ def _from_folder(root):
     n_loose = sum(len(_loose(home)) for home in {h for h, _ in homes} | {root})
     if not rows:
         n_masks += sum(1 for n in _folders(root) if n.casefold() == 'masks' for _ in _files(root/n))
-        what = f'{n_masks} masks and no images' if n_masks else f'{n_loose} images but no class folders' if n_loose else 'no images'
+        what = 'results of this package and no images' if _results(root) else f'{n_masks} masks and no images' if n_masks else f'{n_loose} images but no class folders' if n_loose else 'no images'
         raise ValueError(f'{top} holds {what}. {_LAYOUT}')
+    if ours := [n for n in _folders(root) if _results(root/n)]: warnings.warn(f'{_some(ours)} in {root}: results of this package, and no class; left out')
     if n_loose: warnings.warn(f'{n_loose} images lie beside the class folders in {root}, in no class: they are left out')
     if empty: warnings.warn(f'no images in {_some(sorted(set(empty)), 9)} in {root}: left out')
     _classes([r['label'] for r in rows], root)
