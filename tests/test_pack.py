@@ -260,6 +260,16 @@ def test_a_damaged_pack_is_made_again(packed, broken):
     assert left(packed.folder) == [want.key]
 
 
+def test_a_file_that_was_gone_for_a_moment_comes_back(packed, table, monkeypatch):
+    "A drive that drops out after the files were listed: the same names, sizes and times another day"
+    with monkeypatch.context() as m:
+        m.setattr(module, 'decode', lambda path, *a: 'missing: no such file' if str(path) == table.path[7] else decode(path, *a))
+        first = packed()
+        assert first.rejects.path.tolist() == [table.path[7]] and packed().reused
+    again = packed()
+    assert not again.reused and len(again) == 40 and again.key == first.key and packed().reused
+
+
 @pytest.mark.parametrize('fault', [OSError(errno.EACCES, 'Permission denied'), OSError(errno.EIO, 'Input/output error'), MemoryError()], ids=['rights', 'disk', 'memory'])
 def test_what_could_not_be_read_is_tried_again(packed, table, monkeypatch, fault):
     "The same file, unchanged, another day: a fault that was not the file's is not kept for ever"

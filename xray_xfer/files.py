@@ -46,7 +46,7 @@ def _swap(new, dest):
     for _ in range(100):   # another process may finish the same name between any two of these steps
         try: return os.replace(new, dest)
         except OSError as e:
-            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR): raise
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR) and not (os.name == 'nt' and e.errno == errno.EACCES and dest.is_dir()): raise   # Windows says so of any folder
         old = _sibling(dest)
         try: os.rename(dest, old)
         except FileNotFoundError: continue

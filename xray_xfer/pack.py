@@ -40,13 +40,13 @@ from .files import DAMAGED, cache_dir, replacing, sweep
 def grey(
     im, # loaded PIL image of any mode that PNG or JPEG have
 ) -> Image.Image: # mode L, or F with values from 0 to 255 where the image had 16 bits
-    "`im` as grey: colour to luma, transparency over black, 12, 14 and 16 bits scaled"
+    "`im` as grey: colour to luma, transparency over black, 16-bit containers by what they hold"
     clear = im.info.get('transparency')
     if im.mode.startswith('I'):
         a = np.asarray(im).astype(np.float32)
         if isinstance(clear, int): a[a == clear] = 0
         a = a.clip(0, 65535)
-        return Image.fromarray((a*(255/next(s for s in (4095, 16383, 65535) if a.max() <= s))).astype(np.float32))
+        return Image.fromarray((a*(255/next(s for s in (255, 4095, 16383, 65535) if a.max() <= s))).astype(np.float32))
     if clear is not None or im.mode in ('LA', 'PA', 'RGBA'):
         im = im.convert('RGBA')
         return ImageChops.multiply(im.convert('L'), im.getchannel('A'))
@@ -55,7 +55,7 @@ def grey(
 def rgb(
     im, # loaded PIL image of any mode that PNG or JPEG have
 ) -> Image.Image: # mode RGB
-    "`im` in colour: transparency over black, 12, 14 and 16 bits scaled"
+    "`im` in colour: transparency over black, 16-bit containers by what they hold"
     if im.mode.startswith('I'): return grey(im).point(lambda v: v + .5).convert('L').convert('RGB')   # half: PIL cuts decimals off
     if im.info.get('transparency') is not None or im.mode in ('LA', 'PA', 'RGBA'):
         im = im.convert('RGBA')
@@ -131,9 +131,9 @@ def decode(
         except _BROKEN as e: return f'unreadable: {e.strerror}' if getattr(e, 'errno', None) else f'damaged: {_words(e)}'   # the disk's fault, or the file's
 
 # %% ../nbs/02_pack.ipynb #e1be0c7a
-DECODER = 2   # raised when `decode` would make other pixels of the same file; old packs are then left alone
+DECODER = 3   # raised when `decode` would make other pixels of the same file; old packs are then left alone
 SCHEMA = 1
-_PASSING = 'unreadable', 'damaged: [Errno', 'too large: not enough memory'   # reasons that may be gone another day; the last two are older words for the first
+_PASSING = 'unreadable', 'missing', 'damaged: [Errno', 'too large: not enough memory'   # reasons that may be gone another day (a file can vanish while a pack is made); the last two are older words for the first
 
 def _key(paths, size, resize, colour):
     "The name of the pack of these files"
