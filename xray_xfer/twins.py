@@ -89,7 +89,8 @@ def find_twins(
     if not isinstance(near, Real) or isinstance(near, bool) or not STOP < near <= 1:
         raise ValueError(f'near={near!r}: give a correlation above {STOP} and at most 1, such as {NEAR}; strangers reach {STOP}')
     home = pack.path.parent.parent
-    if pack.size < SIZE or pack.colour: pack = packed(pack.table, max(pack.size, SIZE), pack.resize, cache=home, quiet=quiet)   # in grey
+    # of one size and in grey: the same images have the same twins, and so the same split, whatever a network takes
+    if pack.size != SIZE or pack.colour: pack = packed(pack.table, SIZE, pack.resize, cache=home, quiet=quiet)
     n, near = len(pack), float(near)
     path = home/'twins'/f'{pack.key}-{pack.crc:08x}-{MATCHER}-{near:g}.json'
     found = None
