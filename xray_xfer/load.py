@@ -185,9 +185,10 @@ def parts_of(
 def _filed(path, pack):
     "A split on file, drawn for the decoded images or for these and the rejects"
     try: return load_split(path, pack.table)
-    except ValueError:
-        if not len(pack.rejects): raise
-        return load_split(path, pd.concat([pack.table, pack.rejects[['path', 'label']]], ignore_index=True))[:len(pack)]
+    except ValueError as e:
+        # drawn before those files broke
+        if not len(pack.rejects) or 'are not in the table' not in str(e): raise
+    return load_split(path, pd.concat([pack.table, pack.rejects[['path', 'label']]], ignore_index=True))[:len(pack)]
 
 def dataloaders(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`

@@ -175,7 +175,7 @@ def _check_sizes(classes, images, groups, names, named):
     say = lambda i: f'{classes[i]!r} has {some(images[i], "image")}' + (f' in {some(groups[i], "group")}' if named else '')
     out = 'class ' + ', '.join(map(say, small[:5])) + (f' and {len(small) - 5} more' if len(small) > 5 else '')
     raise ValueError(f"too small to split: {out}; {', '.join(names)} need at least one {'group' if named else 'image'} each, so {k}. "
-                     f"Add images, leave the class out (table[table.label != {classes[small[0]]!r}])" + (', or pass test=0 for no test part' if 'test' in names else ''))
+                     f"Add images, or leave the class out (its folder, or its rows: table[table.label != {classes[small[0]]!r}])" + (', or, where nothing is to be tested, give the splitter test=0' if 'test' in names else ''))
 
 def _look(part, y, classes, group, named, new, shares):
     "Check the finished split, and say what it is"
