@@ -1,5 +1,5 @@
 "Features: the same training as on images, and a cache in which nothing half-made is ever taken for whole."
-import json, multiprocessing, os, random, signal, time, warnings
+import json, multiprocessing, os, random, shutil, signal, time, warnings
 
 import numpy as np, pytest, torch
 from fastai.callback.core import Callback
@@ -16,7 +16,7 @@ from xray_xfer.demo import draw
 from xray_xfer.features import _verified, features
 from xray_xfer.feed import feed, logits_of
 from xray_xfer.load import image_batches, parts_of
-from xray_xfer.loop import FusedAdam, KeepChannelsLast
+from xray_xfer.loop import KeepChannelsLast, adam_for
 from xray_xfer.cache import clear_cache
 from xray_xfer.models import Classifier, build, calibrate, splitter, stats
 from xray_xfer.pack import pack
@@ -52,7 +52,7 @@ def train(p, arch, depth, epochs=2, **kw):
         before = {k: v.clone() for k, v in model.state_dict().items()}
         fed = feed(model, p, parts, norm, bs=16, seed=3, quiet=True, **kw)
         log = StepLoss()
-        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, opt_func=FusedAdam, cbs=[log, KeepChannelsLast()])
+        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, opt_func=adam_for(model), cbs=[log, KeepChannelsLast()])
         torch.manual_seed(3)
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 2e-3)
     return log.all, model, before, fed
@@ -106,6 +106,60 @@ def test_defaults_reach_the_accuracy_of_uncached_training_on_real_images(shared)
     runs = {c: [run(p, 'shufflenetv2_100', 0, seed=s, cache=c, **kw) for s in range(3)] for c in (True, False)}
     cached, uncached = (np.array([r.metrics['accuracy'] for r in runs[c]]) for c in (True, False))
     assert abs(cached.mean() - uncached.mean()) <= .005, (cached, uncached)
+
+@pytest.mark.parametrize('arch', ['convnext_atto', 'efficientnet_b0'])
+def test_the_same_parameters_decay_on_features_and_on_images(packed, arch, monkeypatch, phantoms):
+    "timm's LayerNorm is traced into its parts, and fastai knows a norm by its class"
+    monkeypatch.setenv('XRAY_XFER_CACHE', str(phantoms))
+    decays = []
+    for cache in True, False:
+        model = build(arch, 1, pretrained=False, size=64)
+        fed = feed(model, packed, even(packed), stats(arch), bs=16, cache=cache, quiet=True)
+        assert fed.trains_on == ('features' if cache else 'images')
+        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, opt_func=adam_for(model))
+        learn.create_opt()
+        decays.append({n: learn.opt.state[p].get('do_wd', True) for n, p in model.named_parameters() if p.requires_grad})
+    assert decays[0] == decays[1] and not any(v for n, v in decays[0].items() if 'norm' in n) and any(decays[0].values())
+
+def test_threads_come_back_also_where_a_notebook_keeps_the_error(packed, tmp_path, monkeypatch):
+    "IPython keeps the traceback of the last error, and with it the frames and all that they hold"
+    was = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(shutil, 'disk_usage', lambda p: shutil._ntuple_diskusage(0, 0, 0))
+        c = cut(build('resnet10t', 1, pretrained=False, size=64), 64)
+        try: features(c, packed, MEAN, STD, cache=tmp_path, quiet=True)
+        except OSError as e: kept = e
+        assert 'has 0.0 GB free' in str(kept) and kept.__traceback__ is not None
+        assert torch.get_num_threads() == 2
+    finally: torch.set_num_threads(was)
+
+def test_a_split_without_a_test_part_is_the_same_on_features_and_on_images(packed, monkeypatch, phantoms):
+    monkeypatch.setenv('XRAY_XFER_CACHE', str(phantoms))
+    parts = ['train' if p == 'test' else p for p in even(packed)]
+    n = [[len(dl.dataset) for dl in feed(build('resnet10t', 1, pretrained=False, size=64), packed, parts, stats('resnet10t'), bs=16, cache=cache, quiet=True).dls] for cache in (True, False)]
+    assert n[0] == n[1] == [144, 16]
+
+class Compiled:
+    "What `torch.compile` gives, but for the compiler"
+    def __init__(self, module, factor=1., error=None): self.module, self.factor, self.error, self.sizes = module, factor, error, []
+    def __call__(self, *xs):
+        self.sizes.append(len(xs[0]))
+        if self.error: raise self.error
+        return tuple(self.factor * t for t in self.module(*xs))
+
+@pytest.mark.parametrize('kw,sizes', [({}, [8, 8, 8]), (dict(factor=1.001), [8, 8, 8]), (dict(factor=1.1), [8]), (dict(factor=float('nan')), [8]), (dict(error=RuntimeError('no C++ compiler')), [8])])
+def test_a_compiled_trunk_is_compared_once_and_dropped_when_it_is_wrong(packed, kw, sizes):
+    "Whole batches only; the first is computed twice, and the rest by whichever can be trusted"
+    module = trunk.FromPixels(cut(build('resnet10t', 1, pretrained=False, size=64), 64).trunk, MEAN, STD).eval()
+    engine, pixels = trunk.Engine(module, (packed.pixels[:3],), 'torch', batch=8), packed.pixels[:29]
+    want = torch.cat([t for t, in engine(pixels)])
+    engine.run.compiled = stub = Compiled(module, **kw)
+    got = torch.cat([t for t, in engine(pixels)])
+    assert stub.sizes == sizes
+    trusted = kw.get('factor', 1.) if len(sizes) > 1 else 1.
+    assert torch.equal(got[:8], want[:8]) and torch.equal(got[24:], want[24:])   # the comparison's own batch, and what is no whole one
+    np.testing.assert_allclose(got[8:24], trusted * want[8:24], rtol=1e-6)
 
 def work(images, cache, out=None):
     "Pack and features from nothing"

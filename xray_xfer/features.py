@@ -9,7 +9,7 @@ __all__ = ['BLOCK', 'VIEWS', 'SCHEMA', 'view_pixels', 'Features', 'features', 'F
 
 # %% ../nbs/07c_features.ipynb #9e3d33a5
 import errno, hashlib, json, os, shutil, time, warnings, zlib
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -179,7 +179,8 @@ def features(
             try:
                 engine = Engine(module, first, backend, device, half and kept == 'float16', n, batch)
                 with replacing(path) as part, tqdm(total=n, desc=f'trunk of {what}', unit='image', leave=False, disable=quiet or None) as bar:
-                    crcs, shapes = _write(part, blocks(engine), n, kept, bar)
+                    # closed at once, also where a notebook keeps the frames of an error: the engine gives back its threads
+                    with closing(blocks(engine)) as tensors: crcs, shapes = _write(part, tensors, n, kept, bar)
                     note = '; '.join(dict.fromkeys(filter(None, [deep.note if deep else '', engine.note, 'its values are beyond float16: kept in float32' * (kept != dtype)])))
                     seen_by = deep.engine if deep else engine.name   # what saw the images
                     (part/'features.json').write_text(json.dumps(dict(schema=SCHEMA, n=n, shapes=shapes, dtype=kept, crc32=crcs, what=what, engine=seen_by, error=engine.error, note=note,

@@ -26,7 +26,7 @@ from .data import images_of, relative_paths
 from .files import sweep
 from .evaluate import display_name, softmax
 from .folder import SCHEMA, Run, environment, finished, metrics_of, predictions_table, save_run
-from .loop import EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, autocast_ends, keep_buffers, lr_range, resolve_device, resolve_precision
+from .loop import EpochLog, FusedAdam, adam_for, KeepBest, KeepChannelsLast, Progress, autocast_ends, keep_buffers, lr_range, resolve_device, resolve_precision
 from .card import model_card
 from .confidence import calibration
 from .feed import feed, logits_of
@@ -89,6 +89,11 @@ def _grouped(p, groups, quiet):
     return replace(p, table=table), lambda parts: twins_json(twins, torn=int((pd.Series(list(parts)).groupby(table.group.to_numpy(object)).nunique() > 1).sum()))
 
 def _evenly(rows, n): return rows[np.unique(np.linspace(0, len(rows) - 1, n).astype(int))]
+
+def _calibrated(model, p, parts, norm, device):
+    "BatchNorm statistics of random weights from up to 256 training images, in even batches, for each counts the same"
+    rows = _evenly(np.flatnonzero(np.asarray(parts) == 'train'), 256)
+    calibrate(model, image_batches(p, rows, norm, device, bs=-(-len(rows) // -(-len(rows) // 64))))
 
 def _agree(model, p, parts, norm, predictions, device, n=64):
     "Error unless the whole network gives on `n` test images what was computed from their features"
@@ -179,12 +184,12 @@ def run(
             return done
         model.to(device)
         if model.weights == 'random':
-            with timer('calibrate'): calibrate(model, image_batches(p, _evenly(np.flatnonzero(np.asarray(parts) == 'train'), 256), norm, device))
+            with timer('calibrate'): _calibrated(model, p, parts, norm, device)
         with timer('features'):
             fed = feed(model, p, parts, norm, bs=bs, augment=augment, cache=cache, views=views, deepest=deepest, backend=backend, dtype=features, device=device, seed=seed, quiet=quiet)
         if fed.note and cache: _say(f'note: {fed.note}', quiet)
         loss, cbs = CrossEntropyLossFlat(), [KeepChannelsLast()] if precision == 'fp32' else [KeepChannelsLast(), MixedPrecision(precision)]
-        learn = Learner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False, opt_func=FusedAdam, wd=wd, cbs=cbs)
+        learn = Learner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False, opt_func=adam_for(model), wd=wd, cbs=cbs)
         log, best, title = EpochLog(), KeepBest(), f'{display_name(arch)} depth {depth}' + f' seed {seed}' * (seed != 0)
         steps = epochs * (len(fed.dls.train) + len(fed.dls.valid))
         torch.manual_seed(seed)   # whatever came before, Dropout draws the same
