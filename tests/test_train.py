@@ -337,6 +337,11 @@ def test_a_split_drawn_before_a_file_broke(xrays, tmp_path):
     next((tmp_path/'x'/'COVID'/'images').iterdir()).write_bytes(b'')
     with pytest.warns(UserWarning, match='1 of 60 files could not be decoded'): r = run(tmp_path/'x', ARCH, **FAST, split=first.path/'split.csv', out=tmp_path/'b')
     assert r.config['images'] == 59 and r.config['rejects'] == 1
+    # where a label disagrees, that is told, whether or not the split was drawn before the file broke
+    table = images_of(tmp_path/'x')
+    table.loc[table.index[-1], 'label'] = 'Normal'
+    for split in (r.path, first.path):
+        with pytest.raises(ValueError, match='1 labels disagree'), pytest.warns(UserWarning): run(table, ARCH, **FAST, split=split/'split.csv', out=tmp_path/'c')
 
 def test_overwrite_spares_what_is_no_run(packed, tmp_path):
     "A Hugging Face folder has a config.json too, and a run folder may hold somebody's notes"
@@ -403,4 +408,9 @@ def test_numpy_integers_and_foreign_arguments(packed, tmp_path):
 def test_runs_over_different_data_are_not_captioned_as_one_study(packed, xrays, tmp_path):
     run(packed, ARCH, 0, **FAST, out=tmp_path)
     run(packed, ARCH, 1, **FAST | dict(epochs=2), split_seed=4, out=tmp_path)
-    assert 'differ' in load_study(tmp_path).caption
+    assert 'differ in epochs, split_seed, split.csv' in load_study(tmp_path).caption
+
+def test_two_runs_of_one_model_are_two_columns(packed, tmp_path):
+    for name, lr in (('first try', 1e-3), ('second', 2e-3)): run(packed, ARCH, 0, **FAST, lr=lr, name=name, out=tmp_path)
+    s = load_study(tmp_path)
+    assert list(s.table) == ['first try', 'second'] and 'differ in lr' in s.caption

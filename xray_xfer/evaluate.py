@@ -120,25 +120,27 @@ def student_interval(
     return float(values.mean() - half), float(values.mean() + half)
 
 def metric_table(
-    results, # iterable of mappings or objects with arch, depth, metrics (a dict as `metrics` gives it) and, with several seeds, seed
+    results, # iterable of mappings or objects with arch, depth, metrics (a dict as `metrics` gives it), with several seeds seed, and label where the column is to have another name
     report=False, # put the report's column beside ours, where it has that model
 ):
-    "Metrics down, models across; `.attrs`: sd (table of the same shape), intervals (by column, for each metric (low, high), None where not defined, or a word why there is none), seeds and missing (lists by column)"
+    "Metrics down, models across (`Name_depth`, or `label` where the results have one); `.attrs`: sd (table of the same shape), intervals (by column, for each metric (low, high), None where not defined, or a word why there is none), seeds and missing (lists by column)"
     get = lambda r, key, *default: r.get(key, *default) if isinstance(r, Mapping) else getattr(r, key, *default)
-    cells, archs, depths = {}, {}, {}
+    cells, archs, depths, labels = {}, {}, {}, {}
     for r in results:
-        arch, depth, seed, values = get(r, 'arch', None), get(r, 'depth', None), get(r, 'seed', None), get(r, 'metrics', None)
+        arch, depth, seed, values, label = (get(r, k, None) for k in ('arch', 'depth', 'seed', 'metrics', 'label'))
         if arch is None or depth is None or not isinstance(values, Mapping): raise ValueError(f'{r!r:.200} is no result: it needs arch, depth and metrics (a dict)')
         lacks = [k for k in ROWS.values() if k not in values]
         if lacks: raise ValueError(f'the metrics of {arch} at depth {depth} lack {", ".join(lacks)}: take them from metrics(y, probs, classes)')
-        runs = cells.setdefault((arch, depth), {})
+        runs = cells.setdefault((arch, depth, label), {})
         if seed in runs: raise ValueError(f'two results of {arch} at depth {depth} with seed {seed}: give each result once, and a seed to each repetition')
         runs[seed] = values
-        archs[arch] = depths[depth] = True
+        archs[arch] = depths[depth] = labels[label] = True
     if not cells: raise ValueError('no results: give at least one')
     table, sd, seeds, missing, intervals = {}, {}, {}, {}, {}
-    for arch, depth in ((a, d) for a in archs for d in depths if (a, d) in cells):
-        name, runs = f'{display_name(arch)}_{depth}', cells[arch, depth]
+    for arch, depth, label in (k for k in itertools.product(archs, depths, labels) if k in cells):
+        model, runs = f'{display_name(arch)}_{depth}', cells[arch, depth, label]
+        name = model if label is None else label
+        if name in table: raise ValueError(f'two models are labelled {name!r}: give each a label of its own')
         # np.array(None, float) is NaN: a mean over seeds is not defined where one of them is not
         values = np.array([[v[k] for k in ROWS.values()] for v in runs.values()], dtype=np.float64)
         table[name], seeds[name] = values.mean(0), list(runs)
@@ -147,7 +149,7 @@ def metric_table(
         if one: intervals[name] = [tuple(one[k]) if one.get(k) else None for k in ROWS.values()]
         elif len(runs) > 1: intervals[name] = [student_interval(v) for v in values.T]
         missing[name] = list(dict.fromkeys(c for v in runs.values() for c in v.get('missing', ())))
-        if report and name in REPORT_TABLE: table[f'{name} (report)'], sd[f'{name} (report)'] = REPORT_TABLE[name], np.nan
+        if report and model in REPORT_TABLE: table[f'{model} (report)'], sd[f'{model} (report)'] = REPORT_TABLE[model], np.nan
     table, sd = (pd.DataFrame(t, index=REPORT_TABLE.index) for t in (table, sd))
     table.attrs.update(sd=sd, seeds=seeds, missing=missing, intervals=intervals)
     return table
@@ -158,10 +160,10 @@ def _texts(table):
     sd, intervals = table.attrs.get('sd'), table.attrs.get('intervals', {})
     def text(row, col):
         x = table[col].iloc[row]
-        if pd.isna(x): return 'not defined'
+        ends = intervals[col][row] if row < len(intervals.get(col, ())) else ''   # '': none was to be expected
+        if pd.isna(x): return ends if ends and isinstance(ends, str) else 'not defined'
         if isinstance(x, (str, int, np.integer)): return str(x)
         s = sd[col].iloc[row] if sd is not None and col in sd else np.nan
-        ends = intervals[col][row] if row < len(intervals.get(col, ())) else ''   # '': none was to be expected
         if not isinstance(ends, str): ends = 'interval not defined' if ends is None else f'{ends[0]:.3f}–{ends[1]:.3f}'
         return f'{x:.4f}' + ('' if pd.isna(s) else f' ± {s:.4f}') + (f' ({ends})' if ends else '')
     return [[str(name)] + [text(i, c) for c in table.columns] for i, name in enumerate(table.index)]

@@ -6,7 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/folder.html.md"""
 
 # %% auto #0
 __all__ = ['FILES', 'SCHEMA', 'write_csv', 'read_csv', 'write_json', 'read_json', 'environment', 'predictions_table',
-           'metrics_of', 'Run', 'save_run', 'load_run', 'load_model', 'finished']
+           'metrics_of', 'Run', 'save_run', 'load_run', 'load_model', 'finished', 'unlike']
 
 # %% ../nbs/10b_folder.ipynb #001e35ed
 import json, os, platform, re
@@ -27,6 +27,7 @@ FILES = {'config.json', 'environment.json', 'split.csv', 'rejects.csv', 'history
          'calibration.json', 'twins.json', 'model.safetensors', 'summary.txt', 'curves.png', 'confusion.png', 'roc.png', 'calibration.png', 'errors.png', 'gradcam.png',
          'report.html', 'MODEL_CARD.md', 'controls.json', 'controls.png'}   # the last two are there when `xray_xfer controls` was asked for
 SCHEMA = 1   # of the run folder; raised when a reader of the old one would misread the new
+_VARIED, _BY_ARCH = ('arch', 'depth', 'seed'), ('pretrained', 'weights', 'left_out', 'mean', 'std', 'size', 'data_digest')   # of a study; the latter are one for each arch
 
 def write_csv(df:pd.DataFrame, path):
     "A table as CSV; floats with the nine digits that tell any two float32 apart"
@@ -45,7 +46,7 @@ def read_json(path):
     "The value in a JSON file"
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError as e: raise FileNotFoundError(f'{path} is missing: the folder is damaged, remove it and train the run again') from e
-    except ValueError as e: raise ValueError(f'{path} is damaged ({e}): remove its folder and train the run again') from e
+    except ValueError as e: raise ValueError(f'{path} is damaged ({e}): remove ' + ('this file, which can be made again' if Path(path).name in ('controls.json', 'study.json') else 'its folder and train the run again')) from e
 
 # %% ../nbs/10b_folder.ipynb #32d9f918
 def _cpu():
@@ -171,3 +172,15 @@ def finished(
     differ = [f'{k} {there.get(k)!r}, now {ours.get(k)!r}' for k in {**there, **ours} if there.get(k) != ours.get(k)]
     raise FileExistsError(f"{path} holds a run with other settings ({'; '.join(differ[:3])}{'; …' * (len(differ) > 3)}): "
                           'choose another out= or name= (--out, --name), or overwrite=True (--overwrite)')
+
+# %% ../nbs/10b_folder.ipynb #6510c823
+def unlike(
+    configs, # config.json of each run
+    folders, # Their folders
+)->list: # Names of settings, and 'split.csv'; empty where the runs can be compared
+    "What differs between runs beyond backbone, depth and seed"
+    configs, files, of = list(configs), [Path(f)/'split.csv' for f in folders], {}
+    for c in configs: of.setdefault(c['arch'], c)
+    odd = [k for k in dict.fromkeys(k for c in configs for k in c) if k not in _VARIED and any(c.get(k) != (of[c['arch']] if k in _BY_ARCH else configs[0]).get(k) for c in configs)]
+    odd += ['split.csv'] * (len({f.read_bytes() if f.is_file() else None for f in files}) > 1)
+    return odd or ['their names alone'] * (len({tuple(c.get(k) for k in _VARIED) for c in configs}) < len(configs))

@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/study.html.md"""
 __all__ = ['Study', 'load_study', 'study']
 
 # %% ../nbs/12b_study.ipynb #758bdddc
-import hashlib, inspect, itertools, json, operator
+import inspect, itertools, json, operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from .controls import controls as ask_controls, load_controls
 from .data import images_of
 from .files import replacing
 from .evaluate import display_name, metric_table, softmax, table_csv, table_latex, table_markdown
-from .folder import SCHEMA, load_run, read_json
+from .folder import SCHEMA, load_run, read_json, unlike
 from .load import fitting, packed, source_name
 from .models import build
 from .pack import Pack
@@ -42,23 +42,23 @@ class Study:
     def table(self)->pd.DataFrame: return self.table_of()
     def table_of(self, report:bool=False)->pd.DataFrame:
         "Metrics down, models across; with `report`, the report's own numbers beside"
-        t = metric_table([dict(arch=r.arch, depth=r.depth, seed=r.seed, metrics=r.metrics) for r in self.runs], report=report)
-        asked = [(r.name, load_controls(r.path)) for r in self.runs]
+        twice = len({(r.arch, r.depth, r.seed) for r in self.runs}) < len(self.runs)   # single runs under names of their own: a column each
+        t = metric_table([dict(arch=r.arch, depth=r.depth, seed=r.seed, metrics=r.metrics) | (dict(label=r.path.name) if twice else {}) for r in self.runs], report=report)
+        asked = [(r.path.name if twice else r.name, load_controls(r.path)) for r in self.runs]
         return with_controls(t, asked) if any(c for _, c in asked) else t
     @property
     def caption(self)->str:
         "What was trained, on what, from which weights"
         c, seeds = self.runs[0].config, sorted({r.seed for r in self.runs})
-        own = ('arch', 'depth', 'seed', 'pretrained', 'weights', 'left_out', 'mean', 'std', 'size', 'data_digest')
-        shared = lambda r: [v for k, v in r.config.items() if k not in own] + [hashlib.sha256((r.path/'split.csv').read_bytes()).digest()]
-        if any(shared(r) != shared(self.runs[0]) for r in self.runs): return "These runs differ in data, split or settings, so their columns must not be compared: see each run's config.json."
+        if odd := unlike([r.config for r in self.runs], [r.path for r in self.runs]):
+            return f"These runs differ in {', '.join(odd[:5])}{', …' * (len(odd) > 5)}, so their columns must not be compared: see each run's config.json."
         origins = {display_name(r.arch): _from(r.config) for r in self.runs}
         origin = '; '.join(f'{name} {o}' for name, o in origins.items())
         sizes = ' and '.join(map(str, dict.fromkeys(r.config['size'] for r in self.runs)))
         rejects = f"; {c['rejects']:,} files could not be decoded" if c['rejects'] else ''
         return (f"{c['images']:,} images of {c['data']} ({self.runs[0].metrics['n']:,} in the test part{rejects}), {c['epochs']} epoch{'s' * (c['epochs'] > 1)}, {sizes} px, "
                 f"split seed {c['split_seed']}, training seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. {origin}. "
-                + ('± is the spread over training seeds: training noise only, not what other images would give.' if len(seeds) > 1 else 'In brackets 95 % intervals, from resampling the test images' + ' by group' * c.get('groups', False) + '.'))
+                + ('± is the spread over training seeds: training noise only, not what other images would give; in brackets the 95 % interval, of the mean over seeds (Student) or, for a single run, from' if len(seeds) > 1 else 'In brackets 95 % intervals, from') + ' resampling the test images' + ' by group' * c.get('groups', False) + '.')
     @property
     def results(self)->pd.DataFrame:
         "One row a run: name, arch, depth, seed, folder, seconds of training, and the metrics with the ends of their intervals"

@@ -125,8 +125,12 @@ def with_controls(
     table.attrs = {}   # pandas compares .attrs when it joins, and cannot compare tables
     res = join(table, mean)
     res.attrs = attrs | (dict(sd=join(old, sd)) if old is not None else {})
-    one = {name: {f'{what}, {r["control"]}': r.get(key) or ('one draw' if r['control'] == SHUFFLED else None) for r in c['rows'] for what, key in (('Accuracy', 'interval'), ('AUC', 'auc_interval'))} for name, c in results if c and seeds[name] == 1}
-    res.attrs['intervals'] = {name: [*ends, *(one[name].get(r) if name in one else '' for r in rows)] for name, ends in attrs.get('intervals', {}).items()}
+    one = {name: {f'{what}, {r["control"]}': r.get(key) or ('one draw' if r['control'] == SHUFFLED and r[what.lower()] is not None else None) for r in c['rows'] for what, key in (('Accuracy', 'interval'), ('AUC', 'auc_interval'))} for name, c in results if c and seeds[name] == 1}
+    def end(name, r):
+        asked = len(value.get((name, r), []))
+        if asked == seeds.get(name, 0): return one[name].get(r) if name in one else ''
+        return 'not for every seed' if asked else 'not run'
+    res.attrs['intervals'] = {name: [*ends, *(end(name, r) for r in rows)] for name, ends in attrs.get('intervals', {}).items()}
     return res
 
 # %% ../nbs/11b_verdict.ipynb #f071f7fa
