@@ -48,6 +48,17 @@ def test_study_then_table(capsys, xrays, tmp_path):
     assert code == 0 and err.count('already in') == 4
 
 @pytest.mark.usefixtures('plain_figures')
+def test_controls_of_one_run_reach_the_study(capsys, xrays, tmp_path):
+    "As the README has it: a study first, then the controls of its best run"
+    assert xray(capsys, 'study', xrays, '--archs', 'resnet10t', '--depths', 0, 1, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path/'s')[0] == 0
+    assert 'is not known yet' in (tmp_path/'s'/'report.html').read_text()
+    code, out, err = xray(capsys, 'controls', tmp_path/'s'/'resnet10t_1', xrays, '--quiet', '--no-shuffled')
+    assert (code, err) == (0, '') and str(tmp_path/'s'/'report.html') in out
+    row = next(l for l in (tmp_path/'s'/'table.md').read_text().splitlines() if l.startswith('| Accuracy, lungs blacked out'))
+    assert row.split('|')[2].strip() == 'not run' and float(row.split('|')[3].split()[0]) <= 1
+    assert 'lungs blacked out' in (tmp_path/'s'/'report.html').read_text()
+
+@pytest.mark.usefixtures('plain_figures')
 def test_run_and_report_columns(capsys, xrays, tmp_path):
     code, out, err = xray(capsys, 'run', xrays, '--arch', 'shufflenetv2_100', '--depth', 2, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path, '--name', 'mine')
     assert code == 0 and str(tmp_path/'mine') in out

@@ -59,7 +59,8 @@ def invent_study(folder, seeds=(0,), depths=(0, 1, 2), **kwargs):
     runs = [invent(folder/f'shufflenetv2_100_{d}' if not s else folder/f'shufflenetv2_100_{d}_seed{s}', depth=d, seed=s, skill=1 + i, **kwargs) for i, d in enumerate(depths) for s in seeds]
     write_json(dict(schema=1, runs=[r.name for r in runs]), folder/'study.json')
     pairs = [(a, b) for i, a in enumerate(runs) for b in runs[:i]]
-    rows = [dict(metric=m, a=a.name, b=b.name, value_a=.9, value_b=.8, difference=.1, low=.05, high=.15, p=.001, p_holm=.002, test='', p_test=None) for m in ('accuracy', 'f1', 'auc') for a, b in pairs]
+    value = {r: json.loads((r/'metrics.json').read_text()) for r in runs}
+    rows = [dict(metric=m, a=a.name, b=b.name, value_a=value[a][m], value_b=value[b][m], difference=.1, low=.05, high=.15, p=.001, p_holm=.002, test='', p_test=None) for m in ('accuracy', 'f1', 'auc') for a, b in pairs]
     pd.DataFrame(rows).to_csv(folder/'compare.csv', index=False)
     depth_figure(pd.DataFrame([dict(name='A', depth=d, seed=0, accuracy=.8) for d in depths])).savefig(folder/'depths.png', dpi=120)
     return folder
@@ -113,7 +114,7 @@ def test_same_bytes_again(hostile):
 def test_missing_files_are_said(bare):
     text = Checked(run_report(bare).read_text()).text
     for said in ('not defined', 'no interval was computed', 'split.csv is not in the folder', 'Near-duplicates were not looked for', 'curves.png is not in the folder', 'Calibration was not computed', 'predictions.csv is not in the folder',
-                 'xray_xfer controls bare', 'environment.json is not in the folder'): assert said in text, said
+                 f'xray_xfer controls {bare.parent.name}/bare X-rays', 'environment.json is not in the folder'): assert said in text, said
     card = model_card(bare).read_text()
     for said in ('not defined', 'not looked for', 'Not computed', 'were not run'): assert said in card, said
 
@@ -166,6 +167,42 @@ def test_study_without_comparison_and_with_seeds(tmp_path):
         Checked(study_report(folder).read_text())
     (folder/'compare.csv').unlink(); (folder/'study.json').unlink()
     assert 'was not tested' in study_report(folder).read_text()   # a folder of single runs
+
+def edit(file, **changes): write_json(json.loads(file.read_text()) | changes, file)
+
+@pytest.mark.parametrize('what', ['epochs', 'split', 'data', 'weights'])
+def test_runs_that_are_no_study_are_not_compared(tmp_path, what):
+    "Settings, split or data differ: no best, no differences, no spread over seeds"
+    folder = invent_study(tmp_path/'s', seeds=(0, 1), depths=(0, 1), figures=False)
+    (folder/'study.json').unlink()
+    other = folder/'shufflenetv2_100_1'
+    if what == 'split': (other/'split.csv').write_text((other/'split.csv').read_text().replace(',valid', ',train', 1))
+    else: edit(other/'config.json', **dict(epochs=dict(epochs=20), data=dict(data='other films', images=5), weights=dict(weights='others', pretrained='others'))[what])
+    text = Checked(study_report(folder).read_text()).text
+    assert f"These runs differ in {dict(split='split.csv', epochs='epochs', data='data, images', weights='pretrained, weights')[what]}" in text
+    for words in ('is the best', 'over one split', 'Over 2 seeds', 'Over seeds', 'Are the differences real'): assert words not in text
+    assert 'that must not be compared' in text and 'shufflenetv2_100_0' in text
+
+def test_a_comparison_of_runs_that_were_replaced_is_not_shown(tmp_path):
+    folder = invent_study(tmp_path/'s', depths=(0, 1), figures=False)
+    assert 'p = 0.002' in study_report(folder).read_text().replace('\u00a0', ' ')
+    edit(folder/'shufflenetv2_100_1'/'metrics.json', accuracy=.5)
+    text = study_report(folder).read_text().replace('\u00a0', ' ')
+    assert 'compare.csv is of other runs' in text and 'p = 0.002' not in text and 'was not tested' in text
+
+def test_beside_the_report_stand_means_over_seeds(tmp_path):
+    folder = invent_study(tmp_path/'s', seeds=(0, 1), figures=False)
+    for depth, accuracies in enumerate(((.8, .8), (.9, .9), (.99, .7))):   # depth 2 is best with one seed, and not on average
+        for seed, a in enumerate(accuracies): edit(folder/(f'shufflenetv2_100_{depth}' + '_seed1' * seed)/'metrics.json', **{k: a for k in ('accuracy', 'f1', 'precision', 'recall', 'auc')})
+    assert 'it is best on 0 of 5 (means over 2 seeds).' in Checked(study_report(folder).read_text()).text
+
+def test_a_report_from_within_its_folder(tmp_path, monkeypatch):
+    folder = invent_study(tmp_path/'my study', depths=(0, 1), figures=False, data="Anna's films")
+    for r in folder.glob('shuf*'): (r/'controls.json').unlink()
+    for where, told in ((folder, "xray_xfer controls 'my study/shufflenetv2_100_1'"), (folder/'shufflenetv2_100_0', "xray_xfer controls 'my study/shufflenetv2_100_0'")):
+        monkeypatch.chdir(where)
+        text = Checked(report('.').read_text()).text
+        assert told in text and """ 'Anna'"'"'s films'""" in text and "--out ''" not in text and "--name ''" not in text
 
 def test_best_is_chosen_by_validation(tmp_path):
     "The luckiest test score is not the best model"

@@ -190,11 +190,18 @@ def controls(
     "Ask a finished model for shortcuts: lungs blacked out, only the lungs, only the border, 8x8 pixels, shuffled labels"
     from xray_xfer.card import model_card
     from xray_xfer.controls import controls as ask
+    from xray_xfer.folder import read_json
     from xray_xfer.page import report as write
+    from xray_xfer.study import load_study
     from xray_xfer.verdict import controls_lines
     print(controls_lines(ask(folder, data, shuffled=not no_shuffled, quiet=quiet, device=device)))
     model_card(folder)
     print(f'\nThe report with them: {write(folder)}')
+    study = Path(folder).absolute().parent
+    if (study/'study.json').is_file() and Path(folder).absolute().name in read_json(study/'study.json')['runs']:
+        try: load_study(study).save()   # its table and report have them too
+        except (OSError, ValueError) as e: print(f'The study in {study} was not brought up to date: {e}')
+        else: print(f"The study's: {study/'report.html'}")
 
 def report(
     folder:Path, # Folder of a finished run or study

@@ -9,6 +9,7 @@ __all__ = ['data_section', 'results_table', 'report_section', 'curves_section', 
            'controls_section', 'last_sections', 'run_report', 'models_section', 'study_report', 'report']
 
 # %% ../nbs/10g_page.ipynb #ad104ad4
+import os
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -17,10 +18,11 @@ from fastcore.xml import B, Code, Div, H3, Li, P, Pre, Span, Ul
 from . import __version__
 from .evaluate import REPORT_TABLE, ROWS, per_class
 from .files import replacing
+from .folder import unlike
 from .looks import judged
 from .sheet import grid, interval, number, picture, sheet, text_of, tiles, valued, whisker
 from .stats import seed_spread
-from .words import (NOT_CLINICAL, best_of, chance_words, command, difference_words, limits, metric_words, model_words, origin_words, read_run, run_folders, score_words)
+from .words import (NOT_CLINICAL, best_of, chance_words, command, controls_command, difference_words, limits, metric_words, model_words, origin_words, read_run, run_folders, score_words)
 
 # %% ../nbs/10g_page.ipynb #fbc43785
 _PARTS = ('train', 'valid', 'test')
@@ -65,12 +67,13 @@ def data_section(
 def results_table(
     runs, # Of `read_run`
     report=True, # Put the report's rows below
-): # A table; the best of each metric in bold, where there is more than one run
+    mark=True, # The best of each metric in bold, where there is more than one run
+): # A table
     "Metrics with intervals, a row a model"
     rows, best = [], {}
     for i, key in enumerate(ROWS.values(), 1):
         values = [r['metrics'].get(key) for r in runs]
-        if len(runs) > 1 and any(v is not None for v in values): best[key] = max(v for v in values if v is not None)
+        if mark and len(runs) > 1 and any(v is not None for v in values): best[key] = max(v for v in values if v is not None)
     seeds, bold = len({r['config']['seed'] for r in runs}) > 1, {}
     for r in runs:
         m = r['metrics']
@@ -91,10 +94,14 @@ def report_section(
     if not same: said.append(P(B('These are other images' + ('' if sorted(classes) == theirs else ', with other classes') + ', so the numbers cannot be compared: '), 'a higher or lower score here says nothing about either. Compare methods on the same images.', cls='warn'))
     if not known: return 'report', 'Beside the report', [*said, P(f"The report has none of these models ({', '.join(dict.fromkeys(text_of(r['name']) for r in runs))}).")]
     for arch in dict.fromkeys(r['config']['arch'] for r in known):
-        at = {r['config']['depth']: r['metrics'] for r in known if r['config']['arch'] == arch}
+        mine, at = [r for r in known if r['config']['arch'] == arch], {}
+        for r in mine: at.setdefault(r['config']['depth'], []).append(r['metrics'])
         if {0, 1, 2} <= set(at):
-            won = [n for n, k in ROWS.items() if all(at[d].get(k) is not None for d in (0, 1, 2)) and at[2][k] >= max(at[0][k], at[1][k])]
-            said.append(P(f"The report finds depth 2 best on every metric. Here, for {text_of(next(r['name'] for r in known if r['config']['arch'] == arch).rpartition('_')[0])}, it is best on {len(won)} of 5" + (f" ({', '.join(won)})." if 0 < len(won) < 5 else '.')))
+            mean = lambda d, k: None if any(m.get(k) is None for m in at[d]) else float(np.mean([m[k] for m in at[d]]))
+            means = {n: [mean(d, k) for d in (0, 1, 2)] for n, k in ROWS.items()}
+            won = [n for n, v in means.items() if None not in v and v[2] > max(v[:2])]
+            seeds = len({r['config']['seed'] for r in mine})
+            said.append(P(f"The report finds depth 2 best on every metric. Here, for {text_of(mine[0]['name'].rpartition('_')[0])}, it is best on {len(won)} of 5" + (f" ({', '.join(won)})" if 0 < len(won) < 5 else '') + f' (means over {seeds} seeds)' * (seeds > 1) + '.'))
     return 'report', 'Beside the report', [*said, results_table(known)]
 
 # %% ../nbs/10g_page.ipynb #7f83f8f7
@@ -146,11 +153,11 @@ def errors_section(
 
 def controls_section(
     runs, # Of `read_run`; the first is the one that the page is about
-    folder, # What to write in the command
+    folder, # The first one's, for the command
 )->tuple: # id, heading, elements
     "Does it read the lungs?"
     done = [r for r in runs if r['controls']]
-    todo = P('The controls were not run', *([' for ', text_of(runs[0]['name'])] if done else []), '. They ask whether the model reads the lungs: ', Code(f'xray_xfer controls {text_of(folder)}'), cls='warn')
+    todo = P('The controls were not run', *([' for ', text_of(runs[0]['name'])] if done else []), '. They ask whether the model reads the lungs: ', Code(controls_command(folder, runs[0]['config'])), cls='warn')
     said = [] if runs[0]['controls'] else [todo]
     for r in done:
         k = r['controls']
@@ -199,7 +206,7 @@ def _notes(runs):
 
 def _controls_words(r, folder):
     if r['controls'] and r['controls'].get('sentence'): return P(text_of(r['controls']['sentence']))
-    return P('Whether it reads the lungs is not known yet: ', Code(f'xray_xfer controls {text_of(folder)}'), ' asks.')
+    return P('Whether it reads the lungs is not known yet: ', Code(controls_command(folder, r['config'])), ' asks.')
 
 def _tiles(m): return tiles([(name, m.get(k), (m.get('intervals') or {}).get(k)) for name, k in ROWS.items()])
 
@@ -214,12 +221,12 @@ def run_report(
 )->Path: # Its report.html
     "Write the report of a run from the files in its folder"
     r = read_run(folder)
-    c, m = r['config'], r['metrics']
+    c, m, place = r['config'], r['metrics'], f"{r['path'].parent.name}/{r['path'].name}"
     answer = [P(f'{text_of(model_words(c))} {score_words(r)}.', cls='lead'),
               P(text_of(f"{metric_words(m, 'f1', 'Macro F1')}, {metric_words(m, 'auc', 'one-vs-rest AUC')}; {origin_words(c)}. {chance_words(r)}")),
-              _controls_words(r, r['path'].name), P(NOT_CLINICAL), _tiles(m), *_notes([r])]
+              _controls_words(r, place), P(NOT_CLINICAL), _tiles(m), *_notes([r])]
     sections = [('answer', 'The answer', answer), _safely(data_section, r), _safely(report_section, [r]), _safely(curves_section, [r]), _safely(calibration_section, r),
-                _safely(errors_section, r), _safely(controls_section, [r], r['path'].name), *last_sections([r], r['path'].name)]
+                _safely(errors_section, r), _safely(controls_section, [r], place), *last_sections([r], r['path'].name)]
     return _write(r['path']/'report.html', f"{r['name']} on {c['data']}", f"{m['n']:,} test images, {len(c['classes'])} classes, {_s(c['epochs'], 'epoch')}", sections)
 
 # %% ../nbs/10g_page.ipynb #55f46318
@@ -241,17 +248,29 @@ def _compared(compare, names):
     return grid(['difference', *(title[k] for k in wanted)], [[text_of(f'{names.get(a, a)} − {names.get(b, b)}'), *(found.get(k) for k in wanted)] for (a, b), found in rows.items()],
                 'The first less the second, on the same test images; small: 95 % interval, p by Holm’s correction within the metric. In colour: p below 0.05')
 
+def _unlike_words(odd): return P(B(f"These runs differ in {text_of(', '.join(odd[:5]))}{', …' * (len(odd) > 5)}, so they must not be compared: "), 'each stands for itself; config.json and split.csv in their folders have the details.', cls='warn')
+
+def _of_these(compare, runs):
+    "Whether compare.csv was made from these runs, and not from others that had their names"
+    at = {r['path'].name: r['metrics'] for r in runs}
+    rows = [row for x in ('a', 'b') for row in zip(compare[x], compare['metric'], compare[f'value_{x}'])]
+    same = lambda ours, v: v != v if ours is None else abs(ours - v) < 1e-6
+    return all(n in at and (m not in at[n] or same(at[n][m], v)) for n, m, v in rows)
+
 def models_section(
     runs, # Of `read_run`
     folder, # The study folder
     compare, # DataFrame of compare.csv; None
+    odd=(), # In what these runs differ beside backbone, depth and seed, from `unlike`: then none is called the best
 )->tuple: # id, heading, elements
     "All models: accuracies on one scale, all metrics, all differences"
     low = min((r['metrics'].get('intervals') or {}).get('accuracy') or [r['metrics']['accuracy']] for r in runs)[0]
     scale, names = (min(low, min(r['metrics']['accuracy'] for r in runs)), 1.), _called(runs)
     rows = [[names[r['path'].name], valued(r['metrics']['accuracy'], (r['metrics'].get('intervals') or {}).get('accuracy')), whisker(r['metrics']['accuracy'], (r['metrics'].get('intervals') or {}).get('accuracy'), scale)] for r in runs]
+    depths = picture(folder/'depths.png', 'Test accuracy against fine-tuning depth, a line a backbone', 'What each further layer group buys.', small=True)
     said = [Div(grid(['model', 'test accuracy', f'{scale[0]:.2f} to 1'], rows, 'Accuracy on one scale; the line is the 95 % interval'), cls='wide'),
-            picture(folder/'depths.png', 'Test accuracy against fine-tuning depth, a line a backbone', 'What each further layer group buys.', small=True), H3('All metrics'), results_table(runs, report=False)]
+            *([] if odd else [depths]), H3('All metrics'), results_table(runs, report=False, mark=not odd)]
+    if odd: return 'models', 'The models, not to be compared', [_unlike_words(odd), *said]
     if len({r['config']['seed'] for r in runs}) > 1:
         by = {}
         for r in runs: by.setdefault(r['name'], []).append(r['metrics'])
@@ -259,27 +278,32 @@ def models_section(
         said += [H3('Over seeds'), grid(['model', 'seeds', *ROWS], [[text_of(k), len(by[k]), *((number(s.mean), Span('' if s.sd is None else f'± {s.sd:.4f}', cls='ci')) for s in v)] for k, v in over.items()], 'Mean and standard deviation over seeds'),
                  Ul(*(Li(text_of(f'{k}, accuracy: {v[0].statement}')) for k, v in over.items()))]
     said.append(H3('Are the differences real?'))
-    said.append(P('The models were not compared with one another (there is no compare.csv). Intervals of single models that overlap do not show that there is no difference.', cls='note') if compare is None else _compared(compare, names))
+    said.append(P('The models were not compared with one another (there is no compare.csv of these runs). Intervals of single models that overlap do not show that there is no difference.', cls='note') if compare is None else _compared(compare, names))
     return 'models', 'The models side by side', said
 
 def study_report(
     folder:str|Path, # A study folder, or one of single runs
 )->Path: # Its report.html
     "Write the report of a study from the files in its folder and in its runs' folders"
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))
     runs = [read_run(p) for p in run_folders(folder)]
-    best = best_of(runs)
+    odd, first = unlike([r['config'] for r in runs], [r['path'] for r in runs]), runs[0]
+    if odd: runs = [x | dict(name=x['path'].name) for x in runs]   # they may be of one backbone and depth
+    best = runs[:1] if odd else best_of(runs)
     r, others, compare = best[0], [x for x in runs if x not in best], None
     c, m = r['config'], r['metrics']
-    if (folder/'compare.csv').is_file():
+    if (folder/'compare.csv').is_file() and not odd:
         # a run may be called NA: only an empty number is missing
         try: compare = pd.read_csv(folder/'compare.csv', dtype=dict(metric=str, a=str, b=str), keep_default_na=False, na_values={k: [''] for k in ('value_a', 'value_b', 'difference', 'low', 'high', 'p', 'p_holm')})
         except (ValueError, OSError) as e: r['damaged'].append(f'compare.csv cannot be read ({text_of(e)})')
-    lead = f"Of {len({x['name'] for x in runs})} models, {model_words(c)} is the best: it {score_words(r)}." if others else f'{model_words(c)} {score_words(r)}.'
-    answer = [P(text_of(lead), cls='lead')]
+        try: stale = compare is not None and not _of_these(compare, runs)
+        except (KeyError, TypeError): stale = False   # its section will say what is wrong with it
+        if stale: compare = r['damaged'].append('compare.csv is of other runs than those that are here now')
+    lead = f"Of {len({x['name'] for x in runs})} models, {model_words(c)} is the best: it {score_words(r)}." if others and not odd else f"{r['name']}: " * bool(odd) + f'{model_words(c)} {score_words(r)}.'
+    answer = [*([_unlike_words(odd)] if odd else []), P(text_of(lead), cls='lead')]
     if len(best) > 1: answer.append(P(f"Over {len(best)} seeds its accuracy is {np.mean(a := [x['metrics']['accuracy'] for x in best]):.3f} ± {np.std(a, ddof=1):.3f} (standard deviation: training noise only); what follows is of seed {c['seed']}."))
     answer.append(P(text_of(f"{metric_words(m, 'f1', 'Macro F1')}, {metric_words(m, 'auc', 'one-vs-rest AUC')}; {origin_words(c)}. {chance_words(r)}")))
-    if others:
+    if others and not odd:
         try: said = difference_words(compare, {r['path'].name, r['name']}, names=_called(runs))
         except (KeyError, TypeError, AttributeError) as e: said, compare = [f'compare.csv is not as this version writes it ({text_of(repr(e))}).'], None
         top = max(runs, key=lambda x: x['metrics']['accuracy'])
@@ -287,9 +311,10 @@ def study_report(
         answer.append(P(' '.join(said), ' It was chosen by its accuracy on the validation part, so that its test score is not the luckiest of several.'))
     answer += [_controls_words(r, f"{folder.name}/{r['path'].name}"), P(NOT_CLINICAL), _tiles(m), *_notes([r, *(x for x in runs if x is not r)])]
     about = lambda section: (section[0], f"{section[1]}: {text_of(r['name'])}", section[2]) if len(runs) > 1 else section
-    sections = [('answer', 'The answer', answer), _safely(models_section, runs, folder, compare), _safely(data_section, r), _safely(report_section, runs), _safely(curves_section, runs),
-                about(_safely(calibration_section, r)), about(_safely(errors_section, r)), _safely(controls_section, [r, *(x for x in runs if x is not r)], f"{folder.name}/{r['path'].name}"), *last_sections(runs, folder.name, True)]
-    return _write(folder/'report.html', f"How deep to fine-tune on {c['data']}", f"{_s(len(runs), 'run')} over one split, {m['n']:,} test images, {len(c['classes'])} classes", sections)
+    sections = [('answer', 'The answer', answer), _safely(models_section, runs, folder, compare, odd), about(_safely(data_section, r)) if odd else _safely(data_section, r), about(_safely(report_section, [first])) if odd else _safely(report_section, runs), _safely(curves_section, runs),
+                about(_safely(calibration_section, r)), about(_safely(errors_section, r)), _safely(controls_section, [r, *(x for x in runs if x is not r)], f"{folder.name}/{r['path'].name}"), *(last_sections([r], r['path'].name) if odd else last_sections(runs, folder.name, True))]
+    under = f"{_s(len(runs), 'run')} that must not be compared; what is of one alone is of {r['name']}" if odd else f"{_s(len(runs), 'run')} over one split, {m['n']:,} test images, {len(c['classes'])} classes"
+    return _write(folder/'report.html', f"How deep to fine-tune on {c['data']}", under, sections)
 
 def report(
     folder:str|Path, # A run folder, or a study folder

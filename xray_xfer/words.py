@@ -6,10 +6,10 @@ Docs: https://xray-xfer.github.io/xray_xfer/words.html.md"""
 
 # %% auto #0
 __all__ = ['NOT_CLINICAL', 'read_run', 'run_folders', 'model_words', 'origin_words', 'metric_words', 'score_words',
-           'chance_words', 'best_of', 'difference_words', 'command', 'limits']
+           'chance_words', 'best_of', 'difference_words', 'command', 'controls_command', 'limits']
 
 # %% ../nbs/10f_words.ipynb #ec043cc6
-import shlex
+import os, shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def read_run(
     folder:str|Path, # A run folder
 )->dict: # path, config, metrics; of the other files their content, None where there is none; `damaged`: what could not be read
     "Everything that a run folder tells"
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))   # '.' has no name
     if not (folder/'config.json').is_file(): raise FileNotFoundError(f'{folder} is no run folder: it has no config.json. Give a folder that `run` or `study` wrote')
     res = dict(path=folder, config=read_json(folder/'config.json'), metrics=read_json(folder/'metrics.json'), damaged=[])
     for names, ending, read in ((_JSON, 'json', read_json), (_CSV, 'csv', read_csv)):
@@ -50,7 +50,7 @@ def run_folders(
     folder:str|Path, # A study folder, or one of single runs
 )->list: # Paths, in the order of study.json
     "The run folders of a study"
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))
     names = read_json(folder/'study.json')['runs'] if (folder/'study.json').is_file() else sorted(p.parent.name for p in folder.glob('*/config.json') if not p.parent.name.startswith('.'))
     if not names: raise FileNotFoundError(f'{folder} holds no finished run: give the folder (--out) of a study, or of a run')
     return [folder/n for n in names]
@@ -170,10 +170,19 @@ def command(
         else: out.append('  ' + line)
     return ' \\\n'.join(out)
 
+def controls_command(
+    folder:str, # Folder of the run
+    config:Mapping, # Its config.json
+)->str:
+    "The command that asks a run whether it reads the lungs"
+    return text_of(shlex.join(['xray_xfer', 'controls', str(folder), config['data']]))
+
 def _call(c, configs, folder):
     "The same as a call in Python, which can say two learning rates"
     keep = ('epochs', 'bs', 'wd', 'dropout', 'augment', 'size', 'resize', 'colour', 'valid', 'test', 'split', 'groups', 'cache', 'views', 'features', 'backend', 'seed', 'split_seed', 'precision', 'device')
-    own = {k: c[k] for k in keep if c.get(k) is not None and not (configs and k == 'seed')} | dict(lr=tuple(c['lr']), pretrained=c['pretrained'] if isinstance(c['pretrained'], bool) else _pretrained(c))
+    all_, weights = configs or [c], lambda x: x['pretrained'] if isinstance(x['pretrained'], bool) else _pretrained(x)
+    own = {k: c[k] for k in keep if c.get(k) is not None and not (configs and k == 'seed') and all(x.get(k) == c[k] for x in all_)}
+    own |= dict(lr=tuple(c['lr']), pretrained=weights(c) if len({weights(x) for x in all_}) == 1 else {x['arch']: weights(x) for x in all_})
     if configs: first = ', '.join(repr(list(dict.fromkeys(x[k] for x in configs))) for k in ('arch', 'depth', 'seed'))
     else: first = f"{c['arch']!r}, {c['depth']!r}"
     args = ', '.join(f'{k}={v!r}' for k, v in own.items())
@@ -192,7 +201,7 @@ def limits(
     if {'COVID', 'Viral Pneumonia'} <= set(classes):
         said = ['In the COVID-19 Radiography Database the source decides the class: COVID images come from PadChest/BIMCV, a German school, SIRM and web collections, and Viral Pneumonia is all paediatric (Guangzhou); '
                 'only Normal against Lung_Opacity, both mostly RSNA, is a contrast within one source. Models learn the source: DeGrave et al. 2021, doi 10.1038/s42256-021-00338-7.',
-                'Scores on these images hardly fall when the lungs are blacked out: Maguolo & Nanni 2021.',
+                'Networks that were trained on such films with the lungs blacked out scored hardly less: Maguolo & Nanni 2021, doi 10.1016/j.inffus.2021.04.008.',
                 'The collection holds near-duplicates: in a public copy 412 COVID images (11.4 %) lie in 178–179 groups of near-twins, and a random 80/20 split leaves a near-twin in training for about 9.8 % of the COVID test images.']
     return said + ['Of 62 published studies of this kind that passed screening, none was of clinical use: Roberts et al. 2021.',
                    'The intervals cover the chance of these test images only: not another hospital, another scanner, or another time.']
