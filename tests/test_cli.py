@@ -64,6 +64,7 @@ def test_run_and_report_columns(capsys, xrays, tmp_path):
     assert code == 0 and str(tmp_path/'mine') in out
     assert 'ShuffleNetV2_2 (report)' in xray(capsys, 'table', tmp_path, '--report')[1]
 
+@pytest.mark.usefixtures('plain_figures')
 def test_demo_is_a_study_of_three_depths(capsys, tmp_path):
     code, out, err = xray(capsys, 'demo', '--epochs', 1, '--quiet', '--out', tmp_path/'d')
     assert code == 0 and 'from random weights' in out and 'say nothing about X-rays' in out

@@ -155,7 +155,7 @@ def _class_rows(folder, label, split=None):
 def _results(folder):
     "Whether a run, a study or a bench was filed there"
     filed = lambda f: any((f/n).is_file() for n in ('study.json', 'bench.json')) or all((f/n).is_file() for n in ('config.json', 'metrics.json'))
-    with os.scandir(folder) as entries: return filed(folder) or any(filed(Path(e.path)) for e in entries if e.is_dir())
+    with os.scandir(folder) as entries: return filed(folder) or any(filed(Path(e.path)) for e in entries if e.is_dir(follow_symlinks=False))
 
 def _from_folder(root):
     "The image table of a folder tree"
