@@ -37,7 +37,7 @@ def close(a, b, what):
 def test_the_parts_are_the_whole(arch):
     torch.manual_seed(0)
     size = FAMILIES[arch] or stats(arch)['size']
-    model, x = build(arch, pretrained=False, size=size), torch.rand(3, 3, size, size)
+    model, x = build(arch, pretrained=False, size=size), torch.rand(4, 3, size, size)
     for m in model.modules():   # a fresh norm multiplies by 1 and adds 0, which would hide a lost one
         if isinstance(m, (nn.BatchNorm2d, nn.LayerNorm)) and m.weight is not None:
             nn.init.uniform_(m.weight, .5, 1.5)
@@ -51,7 +51,7 @@ def test_the_parts_are_the_whole(arch):
         assert isinstance(c, Cut) and model.depth == depth and not any(k.startswith('_tensor_constant') for k in vars(model))
         model.eval()
         with torch.no_grad(): features = c.trunk(x)
-        assert all(len(f) == 3 for f in features)
+        assert all(len(f) == 4 for f in features)
         for training in (True, False):
             got, state_got, grads_got = run(model, c.tail, features, state, training)
             want, state_want, grads_want = run(model, model, (x,), state, training)
