@@ -26,7 +26,7 @@ from .data import images_of, relative_paths
 from .files import sweep
 from .evaluate import display_name, softmax
 from .folder import SCHEMA, Run, environment, finished, metrics_of, predictions_table, save_run
-from .loop import EpochLog, FusedAdam, adam_for, KeepBest, KeepChannelsLast, Progress, autocast_ends, keep_buffers, lr_range, resolve_device, resolve_precision
+from .loop import EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, adam_for, autocast_ends, keep_buffers, lr_range, resolve_device, resolve_precision
 from .card import model_card
 from .confidence import calibration
 from .feed import feed, logits_of
