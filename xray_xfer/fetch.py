@@ -16,7 +16,6 @@ import re
 import shutil
 import stat
 import struct
-import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
@@ -24,23 +23,25 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .files import cache_dir, replacing, sweep
-
-# %% ../nbs/00c_fetch.ipynb #11730ce9
-def _plain(s):
-    "`s` in one Unicode spelling, and printable even where a file name is no valid text"
-    return unicodedata.normalize('NFC', s.encode('utf-8', 'backslashreplace').decode())
+from .say import plain
 
 # %% ../nbs/00c_fetch.ipynb #b6965da2
+def _name(entry):
+    "The name of an entry with / between its folders, which Windows programs write as \\"
+    return entry.orig_filename.replace('\\', '/')
+
 def _check_zip(z, path, dest):
     "Refuse an archive that cannot be unpacked whole, inside `dest`"
     seen = set()
     for i in z.infolist():
-        name, kind = i.orig_filename, stat.S_IFMT(i.external_attr >> 16)
-        why = ('leads out of the folder' if name.startswith('/') or '..' in name.split('/') or re.match('[A-Za-z]:', name) or '\\' in name
+        name, kind = _name(i), stat.S_IFMT(i.external_attr >> 16)
+        why = ('leads out of the folder' if name.startswith('/') or '..' in name.split('/') or re.match('[A-Za-z]:', name)
                else 'has no proper name' if '\0' in name or not name.strip('/.')
                else 'is a link or a device' if kind not in (0, stat.S_IFREG, stat.S_IFDIR)
                else 'is encrypted' if i.flag_bits & 1 else 'is there twice' if name in seen else '')
-        if why: raise ValueError(f'{path} is refused: its entry {_plain(name)!r} {why}. If you trust the archive, unpack it yourself and give the folder')
+        if why:
+            raise ValueError(f'{path} is refused: its entry {plain(i.orig_filename)!r} {why}. '
+                             'If you trust the archive, unpack it yourself and give the folder')
         seen.add(name)
     need, free = sum(i.file_size for i in z.infolist()), shutil.disk_usage(next(p for p in dest.parents if p.exists())).free
     if need > free:
@@ -62,10 +63,10 @@ def unzipped(
             with replacing(dest) as part:
                 part.mkdir()
                 for i in tqdm(z.infolist(), desc='unzipping', disable=None):
-                    to = part/i.filename
-                    if i.is_dir(): to.mkdir(parents=True, exist_ok=True); continue
-                    to.parent.mkdir(parents=True, exist_ok=True)
-                    with z.open(i) as src, open(to, 'xb') as dst: shutil.copyfileobj(src, dst, 2**20)   # reading to the end tests the CRC
+                    to = part/_name(i)
+                    (to if _name(i).endswith('/') else to.parent).mkdir(parents=True, exist_ok=True)
+                    if _name(i).endswith('/'): continue
+                    with z.open(i) as src, open(to, 'xb') as dst: shutil.copyfileobj(src, dst, 2**20)   # to the end: tests the CRC
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, struct.error, UnicodeDecodeError,
             FileExistsError, NotADirectoryError) as e:
         raise ValueError(f'{path} is damaged or no zip ({e}): download or pack it again') from e
