@@ -61,6 +61,8 @@ def _settings(
     size:int=None, # Side of the square images in pixels (default: the arch's own, mostly 224)
     resize:Annotated[str, "Fit images to the square by 'squish' or by 'pad' with black", {'choices': ['squish', 'pad']}]='squish',
     colour:bool=False, # Keep red, green and blue (default: grey, which a radiograph is)
+    classes:Annotated[str, 'Classes that are wanted, and how they are spelled (default: all)', {'nargs': '+'}]=None,
+    exclude:Annotated[str, 'Names of folders, files or labels to leave out; * and ? stand for anything', {'nargs': '+'}]=None,
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split:Path=None, # Use this saved split.csv instead

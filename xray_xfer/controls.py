@@ -23,7 +23,7 @@ from .folder import Run, load_model, load_run, read_json, write_json
 from .load import packed, parts_of
 from .loop import keep_buffers, resolve_device
 from .lungs import lungs_of
-from .pack import planes
+from .pack import Pack, planes
 from .stats import intervals
 from .train import run as train_run
 from .verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, SHUFFLED, controls_figure, verdict
@@ -51,7 +51,8 @@ CONTROLS = {INTACT: lambda pixels, lungs: np.array(pixels),
 def _found(r, data, quiet):
     "The pack of `data`, the part of each row, and the run's test predictions in the order of the rows"
     c = r.config
-    p = packed(data, c['size'], c['resize'], c['colour'], quiet)
+    asked = {} if isinstance(data, Pack) else dict(classes=c.get('classes_given'), exclude=c.get('exclude'))
+    p = packed(data, c['size'], c['resize'], c['colour'], quiet, **asked)
     try: parts = np.asarray(parts_of(p, split=r.path/'split.csv'))
     except (ValueError, FileNotFoundError) as e: raise ValueError(f'{p.source} is not what {r.path} was trained on: {e}. Give the images of that run (it says they were {c["data"]})') from e
     test = r.predictions[r.predictions.part == 'test'].set_index('path')

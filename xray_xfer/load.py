@@ -133,14 +133,28 @@ def source_name(data)->str:
     if not isinstance(data, (str, Path)): return 'a table'
     return (Path(data).name or str(data)).encode('utf-8', 'backslashreplace').decode()   # a name of odd bytes, as text that can be printed
 
-def packed(data, size:int=224, resize:str='squish', colour:bool=False, quiet:bool=False, source:str=None)->Pack:
+def packed(
+    data, # A source (see `images_of`), or a `Pack`
+    size:int=224, # Side of the square images in pixels
+    resize:str='squish', # 'squish' to the square, or 'pad' with black
+    colour:bool=False, # Keep red, green and blue
+    quiet:bool=False, # No progress bar
+    source:str=None, # Short name of the source, for captions
+    classes:list=None, # Classes that are wanted, and their spelling; default all
+    exclude:list=None, # Names of folders, files or labels to leave out
+    table:pd.DataFrame=None, # The source's image table, where it was read already
+)->Pack: # With what was asked for in `.classes` and `.exclude`
     "Any source, image table or pack, as a pack"
+    classes, exclude = ([x] if isinstance(x, str) else list(x or ()) or None for x in (classes, exclude))
     if isinstance(data, Pack):
         if (size, resize, colour) != (data.size, data.resize, data.colour):
             raise ValueError(f'size={size}, resize={resize!r}, colour={colour} for a pack of size {data.size}, {data.resize!r}, colour={data.colour}: pass the images again, or leave size, resize and colour out')
+        if (classes or exclude) and (classes, exclude) != (data.classes, data.exclude):
+            raise ValueError(f'classes={classes}, exclude={exclude} for a pack, whose images are chosen already: pass the source of the images instead')
         return data
-    p = pack(images_of(data), size=size, resize=resize, colour=colour, quiet=quiet)
-    p.source = source or source_name(data)
+    if table is None: table = images_of(data, classes=classes, exclude=exclude or ())
+    p = pack(table, size=size, resize=resize, colour=colour, quiet=quiet)
+    p.source, p.classes, p.exclude = source or source_name(data), classes, exclude
     if n := len(p.rejects):
         warnings.warn(f"{n} of {n + len(p)} files could not be decoded and are left out ({', '.join(f'{k}: {v}' for k, v in p.rejects.reason.str.split(':').str[0].value_counts().items())}); "
                       'rejects.csv in each run folder lists them', stacklevel=2)
@@ -202,12 +216,14 @@ def dataloaders(
     split_seed:int=0, # Chooses the split, and nothing else
     split=None, # Instead: a saved `split.csv`, or the part of each image
     augment:bool|list=False, # True for `chest_augmentations`, or fastai batch transforms
+    classes:list=None, # Classes that are wanted, and their spelling; default all
+    exclude:list=None, # Names of folders, files or labels to leave out
     device=None, # Where batches go; default fastai's choice
     quiet:bool=False, # No progress bar
 )->DataLoaders: # `.train`, `.valid` and `[2]`, the test part; `.pack`, `.parts`, `.vocab`
     "fastai `DataLoaders` over any source of chest X-rays, decoded once"
     s = stats(arch)
-    p = packed(data, *fitting(data, arch, size, resize, colour), quiet)
+    p = packed(data, *fitting(data, arch, size, resize, colour), quiet, classes=classes, exclude=exclude)
     parts = parts_of(p, valid, test, split_seed, split)
     n_train = int((np.asarray(parts) == 'train').sum())
     block = datablock(p, parts, s['mean'], s['std'], augment)

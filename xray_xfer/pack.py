@@ -233,6 +233,8 @@ class Pack:
     reused: bool            # found in the cache, and whole
     crc: int                # checksum of the pixels, from which names are made of what is computed from them
     source: str = 'a table' # short name of where the table came from, for captions
+    classes: list = None    # that were asked for, see `images_of`; None: all
+    exclude: list = None    # names that were left out, see `images_of`; None: none
 
     def __len__(self): return len(self.table)
 

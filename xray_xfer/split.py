@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from .data import relative_paths, stated
 from .files import replacing
+from .say import typed
 
 # %% ../nbs/04_split.ipynb #17592eb7
 PARTS = ('train', 'valid', 'test')
@@ -140,7 +141,7 @@ def split_of(
     part, (group, named) = _given(t), _group_ids(t)
     train, shares = part == 'train', {'valid': valid, 'test': test}
     for i, c in enumerate(classes):
-        if not (train & (y == i)).any(): raise ValueError(f'the given split has no training image of class {c!r}: mark some of its rows "train", or leave the class out')
+        if not (train & (y == i)).any(): raise ValueError(f'the given split has no training image of class {c!r}: mark some of its rows "train", or leave the class out: --exclude {typed([c])} (exclude=[...] in Python)')
     torn = np.intersect1d(group[train], group[~train])
     several = np.flatnonzero(pd.Series(part).groupby(group).nunique() > 1)   # torn, or in the validation and the test part
     if len(several): warnings.warn(f"{len(several)} groups lie in more than one part of the given split (first: {t['group'].iloc[int((group == several[0]).argmax())]}): the parts are not independent", stacklevel=2)
@@ -174,8 +175,11 @@ def _check_sizes(classes, images, groups, names, named):
     some = lambda n, what: f'{n} {what}' + ('' if n == 1 else 's')
     say = lambda i: f'{classes[i]!r} has {some(images[i], "image")}' + (f' in {some(groups[i], "group")}' if named else '')
     out = 'class ' + ', '.join(map(say, small[:5])) + (f' and {len(small) - 5} more' if len(small) > 5 else '')
-    raise ValueError(f"too small to split: {out}; {', '.join(names)} need at least one {'group' if named else 'image'} each, so {k}. "
-                     f"Add images, or leave the class out (its folder, or its rows: table[table.label != {classes[small[0]]!r}])" + (', or, where nothing is to be tested, give the splitter test=0' if 'test' in names else ''))
+    ways = f'add {"groups" if named else "images"}'
+    if len(classes) - len(small) > 1:   # else there would be nothing left to tell apart
+        ways += f', or leave out what is too small: --exclude {typed([classes[i] for i in small[:5]])} (exclude=[...] in Python)'
+    raise ValueError(f"too small to split: {out}; {', '.join(names)} need at least one {'group' if named else 'image'} each, so {k}: {ways}")
+
 
 def _look(part, y, classes, group, named, new, shares):
     "Check the finished split, and say what it is"
@@ -184,7 +188,7 @@ def _look(part, y, classes, group, named, new, shares):
     for p in PARTS:
         for i, c in enumerate(classes):
             if (part == p).any() and not ((part == p) & (y == i)).any():
-                if p in new: raise ValueError(f"no split was found in which every part holds class {c!r}: its groups hold other classes too. Use finer groups, or leave the class out")
+                if p in new: raise ValueError(f"no split was found in which every part holds class {c!r}: its groups hold other classes too. Use finer groups, or leave the class out: --exclude {typed([c])} (exclude=[...] in Python)")
                 warnings.warn(f"the given split has no '{p}' image of class {c!r}: nothing can be said about that class there", stacklevel=3)
     worst, said = 0, ''
     for what, rows in [('all images', np.full(len(y), True))] + [(f'class {c!r}', y == i) for i, c in enumerate(classes)] if named else []:

@@ -22,7 +22,7 @@ from .data import images_of
 from .files import replacing
 from .evaluate import display_name, metric_table, softmax, table_csv, table_latex, table_markdown
 from .folder import SCHEMA, load_run, read_json, unlike
-from .load import fitting, packed, source_name
+from .load import fitting, packed
 from .models import build
 from .pack import Pack
 from .page import run_report, study_report
@@ -116,6 +116,8 @@ def study(
     size:int=None, # Side of the square images in pixels; default each arch's own
     resize:str=None, # 'squish' to the square (the default), or 'pad' with black
     colour:bool=None, # Keep red, green and blue; default grey
+    classes:list=None, # Classes that are wanted, and their spelling; default all
+    exclude:list=None, # Names of folders, files or labels to leave out; * and ? stand for anything
     out:str|Path='study', # Folder of the tables and of the runs' folders
     controls:bool=False, # Ask each run the controls for shortcuts, see `xray_xfer.controls`; takes about as long again
     quiet:bool=False, # No progress, no lines
@@ -138,14 +140,14 @@ def study(
             probe = build(a, pretrained=weights[a], size=size)
             for d in depths: probe.freeze(d)
     if 'all' in depths and settings.get('views', 1) > 1: raise ValueError(f"views={settings['views']} are cached versions of the images, and at depth 'all' nothing is frozen that could be cached: leave that depth out, or give augment=True (--augment)")
-    table, source = data if isinstance(data, Pack) else images_of(data), source_name(data)
+    table = None if isinstance(data, Pack) else images_of(data, classes=classes, exclude=exclude)
     packs, runs = {}, []
     deepest = [d for d in depths if isinstance(d, int)]   # the features of the deepest serve the shallower ones too
     for i, (a, d, s) in enumerate(jobs):
         fit = fitting(data, a, size, resize, colour)
-        if fit not in packs: packs[fit] = packed(table, *fit, quiet, source)
+        if fit not in packs: packs[fit] = packed(data, *fit, quiet, classes=classes, exclude=exclude, table=table)
         _say(f'[{i + 1}/{len(jobs)}] {display_name(a)} depth {d}' + f' seed {s}' * (len(seeds) > 1), quiet)
-        runs.append(run(packs[fit], a, d, pretrained=weights[a], seed=s, size=size, resize=resize, colour=colour, out=out, quiet=quiet, **dict(deepest=deepest) | settings))
+        runs.append(run(packs[fit], a, d, pretrained=weights[a], seed=s, size=size, resize=resize, colour=colour, classes=classes, exclude=exclude, out=out, quiet=quiet, **dict(deepest=deepest) | settings))
     if controls:
         for r in runs:
             if load_controls(r.path) is None:

@@ -135,6 +135,8 @@ def run(
     size:int=None, # Side of the square images in pixels; default the arch's own
     resize:str=None, # 'squish' to the square (the default), or 'pad' with black
     colour:bool=None, # Keep red, green and blue; default grey, which a radiograph is
+    classes:list=None, # Classes that are wanted, and their spelling; default all
+    exclude:list=None, # Names of folders, files or labels to leave out; * and ? stand for anything
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split:str|Path=None, # A saved `split.csv` to use instead
@@ -164,16 +166,17 @@ def run(
     path = None if out is None else _place(out, run_name(arch, depth, seed) if name is None else name)
     if path: sweep(path.parent)
     size, resize, colour = fitting(data, arch, size, resize, colour)
-    table = data.table if isinstance(data, Pack) else images_of(data)
+    table = data.table if isinstance(data, Pack) else images_of(data, classes=classes, exclude=exclude)
     # built before the images are decoded, which may take a minute: a wrong depth or file is known at once
     with timer('build'), no_random(seed, reproducible=False): model = build(arch, depth, table.label.nunique(), pretrained, dropout, size)
-    p = packed(data if isinstance(data, Pack) else table, size, resize, colour, quiet, source_name(data))
+    p = packed(data, size, resize, colour, quiet, classes=classes, exclude=exclude, table=table)
     timer.seconds['pack'] = round(p.seconds, 3)   # of making or opening it; a study does so once for all its runs
     with timer('twins'): p, twins = _grouped(p, groups, quiet)
     with timer('split'): parts, given = parts_of(p, valid, test, split_seed, split), split is not None or 'split' in p.table
-    classes = sorted(set(p.table.label))
+    names = sorted(set(p.table.label))
     with no_random(seed, reproducible=device.startswith('cuda')):
-        config = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), rejects=len(p.rejects), classes=classes,
+        config = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), rejects=len(p.rejects), classes=names,
+            classes_given=p.classes, exclude=p.exclude,
             data_digest=_data_digest(p, parts), arch=arch, depth=depth, pretrained=_pretrained_name(pretrained),
             weights=model.weights, left_out=model.left_out, epochs=epochs, lr=list(lrs), bs=bs, wd=wd, dropout=dropout, augment=augment, views=views, cache=cache, features=features, backend=backend,
             size=p.size, resize=p.resize, colour=p.colour, mean=norm['mean'], std=norm['std'], valid=valid, test=test, split=split and Path(split).name, groups=groups,
@@ -196,8 +199,8 @@ def run(
         with timer('train'), autocast_ends(), learn.no_bar(), learn.no_logging(), tqdm(total=steps, desc=title, unit='batch', leave=False, disable=quiet or None) as bar:
             learn.fit_one_cycle(epochs, slice(*lrs), cbs=[log, best, Progress(bar, title)])
         with timer('evaluate'):
-            predictions = _results(fed, p, parts, classes)
-            scores, calibrated = _judged(predictions, classes)
+            predictions = _results(fed, p, parts, names)
+            scores, calibrated = _judged(predictions, names)
             scores |= dict(best_epoch=best.epoch_kept)
         # what the tail learned, the whole network knows: the two are one, and this shows it
         dls = dataloaders(p, arch, bs=bs, split=parts, augment=augment, device=torch.device(device))

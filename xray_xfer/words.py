@@ -161,6 +161,7 @@ def command(
     if c.get('cache') is False: options.append(['--no-cache'])
     options += [[f'--{k}', str(c[k])] for k, usual in dict(views=1, features='float16', backend='auto').items() if c.get(k, usual) != usual]
     if c.get('split'): options.append(['--split', c['split']])
+    options += [[f'--{k}', *c[asked]] for k, asked in dict(classes='classes_given', exclude='exclude').items() if c.get(asked)]
     options.append(['--out', folder] if study else ['--name', folder])
     if abs(low - high / 3) > 1e-12: return _call(c, configs if study else None, folder)
     lines = [shlex.join(map(text_of, w)) for w in words + options]
@@ -182,6 +183,7 @@ def _call(c, configs, folder):
     keep = ('epochs', 'bs', 'wd', 'dropout', 'augment', 'size', 'resize', 'colour', 'valid', 'test', 'split', 'groups', 'cache', 'views', 'features', 'backend', 'seed', 'split_seed', 'precision', 'device')
     all_, weights = configs or [c], lambda x: x['pretrained'] if isinstance(x['pretrained'], bool) else _pretrained(x)
     own = {k: c[k] for k in keep if c.get(k) is not None and not (configs and k == 'seed') and all(x.get(k) == c[k] for x in all_)}
+    own |= {k: c[asked] for k, asked in dict(classes='classes_given', exclude='exclude').items() if c.get(asked)}
     own |= dict(lr=tuple(c['lr']), pretrained=weights(c) if len({weights(x) for x in all_}) == 1 else {x['arch']: weights(x) for x in all_})
     if configs: first = ', '.join(repr(list(dict.fromkeys(x[k] for x in configs))) for k in ('arch', 'depth', 'seed'))
     else: first = f"{c['arch']!r}, {c['depth']!r}"
