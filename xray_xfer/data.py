@@ -102,8 +102,9 @@ def _split_stated(df, where):
 def _group_stated(values, where):
     "The groups without what is none, which is counted and named"
     groups = stated(values)
-    if gaps := [v for v, g in zip(map(_text, values), groups) if v is not None and g is None]:
-        words = ', '.join(f'{plain(v)} ({n:,})' for v, n in Counter(gaps).most_common(5))
+    gaps = [_text(v) for v, g in zip(values, groups) if g is None]
+    if any(gaps):   # a cell left empty says so itself
+        words = ', '.join(f'{plain(v or "empty")} ({n:,})' for v, n in Counter(gaps).most_common(5))
         warnings.warn(f'{counted(len(gaps), "row")} of {where} name no group ({words}): each is an image of its own')
     return groups
 

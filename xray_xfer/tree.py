@@ -134,9 +134,9 @@ def doubles(
 )->list: # Names of folders in it
     "The folders whose files are called as those in `images` beside them"
     images = next((f for n, f in folder.folders.items() if n.casefold() in IMAGES), None)
-    if images is None: return []
-    known = _stems(images)
-    others = {n: _stems(f) for n, f in folder.folders.items() if f is not images and not is_mask(f)}
+    others = [n for n, f in folder.folders.items() if f is not images and not is_mask(f)]
+    if images is None or not others: return []
+    known, others = _stems(images), {n: _stems(folder.folders[n]) for n in others}
     alike = {n: stems for n, stems in others.items() if len(stems & known) > .9*len(stems) > 0}
     # COVID, Normal and all of it once more in `images`: then it is `images` that repeats
     are_classes = len(alike) > 1 and sum(map(len, alike.values())) == len(set().union(*alike.values()))
