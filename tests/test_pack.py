@@ -13,19 +13,22 @@ import time
 import types
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 import xray_xfer.pack as module
-from xray_xfer.pack import decode, fit, grey, pack
+from xray_xfer.pack import Deep, Depths, Held, decode, fit, grey, held, pack
 
 SOUP = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 XRAY = (np.hypot(*np.mgrid[-1:1:48j, -1:1:40j])*180).clip(0, 255).astype(np.uint8)
+
+picture = module._picture   # some tests put another in its place
 
 
 def image(path, value=0, size=(16, 16)):
@@ -113,6 +116,306 @@ def test_any_aspect(w, h, resize):
 def test_pad_is_centred():
     a = fit(Image.new('L', (100, 50), 255), 10, 'pad')
     assert (a[:2] == 0).all() and (a[-3:] == 0).all() and (a[3:7] == 255).all()
+
+
+# ---- 16 bits
+
+def filtered(rows, bpp):
+    "Rows of bytes under all five filters of a PNG in turn"
+    h, n = rows.shape
+    a = rows.astype(int)
+    left, up = np.pad(a, ((0, 0), (bpp, 0)))[:, :n], np.pad(a, ((1, 0), (0, 0)))[:h]
+    corner = np.pad(left, ((1, 0), (0, 0)))[:h]
+    guess = left + up - corner
+    far = abs(guess - left), abs(guess - up), abs(guess - corner)
+    paeth = np.where((far[0] <= far[1]) & (far[0] <= far[2]), left, np.where(far[1] <= far[2], up, corner))
+    predicted = 0*a, left, up, (left + up)//2, paeth
+    return b''.join(bytes([y % 5]) + ((a[y] - predicted[y % 5][y]) % 256).astype(np.uint8).tobytes() for y in range(h))
+
+
+ADAM7 = (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
+
+
+def deep_png(values, colour, interlaced=False, **chunks):
+    "A 16-bit PNG of (h, w, channels), as Pillow writes none in colour"
+    chunk = lambda k, d: struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k + d))
+    h, w, channels = values.shape
+    parts = [np.ascontiguousarray(values[y::dy, x::dx].astype('>u2')) for x, y, dx, dy in (ADAM7 if interlaced else [(0, 0, 1, 1)])]
+    data = b''.join(filtered(p.view(np.uint8).reshape(len(p), -1), 2*channels) for p in parts if p.size)
+    more = b''.join(chunk(k.encode(), v) for k, v in chunks.items())
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 16, colour, 0, 0, interlaced)) + more
+            + chunk(b'IDAT', zlib.compress(data)) + chunk(b'IEND', b''))
+
+
+GREY, RGB, LA, RGBA = 0, 2, 4, 6
+KINDS = {'grey': GREY, 'RGB': RGB, 'LA': LA, 'RGBA': RGBA}
+
+
+def in_kind(grey, colour, opaque=65535):
+    "Grey values as (h, w, channels) of a PNG's colour type"
+    planes = [grey]*(3 if colour in (RGB, RGBA) else 1) + [np.full_like(grey, opaque)]*(colour in (LA, RGBA))
+    return np.stack(planes, -1)
+
+
+def held_in(bits, film=XRAY): return (film/255*(2**bits - 1)).round().astype(int)
+
+
+def differs(tmp_path, b, want, colour=False, read_as=None, size=32):
+    "How far a file is off the 8-bit picture, in grey levels"
+    (tmp_path/'x').write_bytes(b)
+    a = decode(tmp_path/'x', size, 'squish', colour, read_as)
+    assert not isinstance(a, str), a
+    return abs(a.astype(int) - fit(Image.fromarray(want), size)).max()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('bits', range(8, 17))
+def test_every_depth_in_every_kind(tmp_path, bits, kind):
+    "The same film in 8-bit grey and in 16-bit anything"
+    for interlaced in (False, True):
+        b = deep_png(in_kind(held_in(bits), KINDS[kind]), KINDS[kind], interlaced)
+        assert differs(tmp_path, b, XRAY) <= 1
+        assert differs(tmp_path, b, XRAY, colour=True) <= 1
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_film_stretched_to_16_bits(tmp_path, kind):
+    for values, white in ((XRAY.astype(int)*257, 255), (held_in(12)*16, 255), (XRAY.astype(int)*256, 254)):   # 255 x 256 is short of 65,535
+        want = (XRAY*(white/255)).round().astype(np.uint8)
+        assert differs(tmp_path, deep_png(in_kind(values, KINDS[kind]), KINDS[kind]), want) <= 1
+
+
+def test_a_hue_of_16_bits(tmp_path):
+    hue = np.stack([XRAY, XRAY//2, XRAY[::-1]], -1)
+    for bits in range(8, 17):
+        b = deep_png(held_in(bits, hue), RGB)
+        assert differs(tmp_path, b, hue, colour=True) <= 1 and differs(tmp_path, b, np.asarray(Image.fromarray(hue).convert('L'))) <= 1
+
+
+@pytest.mark.parametrize('turn,exif', [(Image.Transpose.ROTATE_180, 3), (Image.Transpose.ROTATE_90, 6), (Image.Transpose.ROTATE_270, 8)])
+@pytest.mark.parametrize('kind', KINDS)
+def test_16_bits_upright(tmp_path, kind, turn, exif):
+    lying, tag = np.asarray(Image.fromarray(XRAY).transpose(turn)), Image.Exif()
+    tag[0x0112] = exif
+    b = deep_png(in_kind(held_in(12, lying), KINDS[kind]), KINDS[kind], eXIf=tag.tobytes()[6:])
+    assert differs(tmp_path, b, XRAY) <= 1 and differs(tmp_path, b, XRAY, colour=True) <= 1
+
+
+@pytest.mark.parametrize('colour', [LA, RGBA])
+def test_opacity_has_a_scale_of_its_own(tmp_path, colour):
+    for opaque in (65535, 4095, 255):   # of 16 bits, of the film's, of 8
+        assert differs(tmp_path, deep_png(in_kind(held_in(12), colour, opaque), colour), XRAY) <= 1
+    assert differs(tmp_path, deep_png(in_kind(held_in(12), colour, 32768), colour), XRAY//2) <= 1   # half transparent
+    below = XRAY//4
+    assert differs(tmp_path, deep_png(in_kind(held_in(12, below), colour, 4095), colour), below) <= 1   # opacity tells 12 bits
+    bare = in_kind(held_in(12), colour)
+    bare[:8], bare[:8, :, -1] = 65535, 0   # white under full transparency is not to be seen, and no film
+    assert differs(tmp_path, deep_png(bare, colour), np.where(np.arange(48)[:, None] < 8, 0, XRAY).astype(np.uint8)) <= 1
+
+
+@pytest.mark.parametrize('colour', [GREY, RGB])
+def test_a_transparent_colour_of_16_bits(tmp_path, colour):
+    values = in_kind(held_in(12), colour)
+    values[:8] = 60000
+    b = deep_png(values, colour, tRNS=struct.pack('>H', 60000)*values.shape[-1])
+    assert differs(tmp_path, b, np.where(np.arange(48)[:, None] < 8, 0, XRAY).astype(np.uint8)) <= 1
+
+
+def drawn(size, soft):
+    "The share of a burnt-in text in each pixel of a film of 240 x 300"
+    im = Image.new('L', (240, 300))
+    draw = ImageDraw.Draw(im)
+    draw.fontmode = 'L' if soft else '1'
+    draw.text((10, 10), 'L 12', 255, ImageFont.load_default(size))
+    return np.asarray(im)/255
+
+
+FILM = (200 - 180*np.hypot(*np.mgrid[-1:1:300j, -1:1:240j])/2**.5).clip(0, 255) + np.random.default_rng(0).normal(0, 4, (300, 240))
+FILM = (FILM/FILM.max()*255).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize('soft', [False, True])
+@pytest.mark.parametrize('kind', ['grey', 'RGB', 'LA'])
+@pytest.mark.parametrize('bits', [8, 10, 11, 12, 13, 14])
+def test_a_mark_at_full_scale_does_not_darken_the_film(tmp_path, bits, kind, soft):
+    for text in (12, 30, 60):
+        if soft and bits == 14 and text == 12: continue   # a quarter of full scale: too near to a thin grey mark
+        mark = drawn(text, soft)
+        values = held_in(bits, FILM)*(1 - mark) + 65535*mark
+        found = held(Deep(values.round().astype(np.uint16)[..., None]))
+        assert (found.bits, found.marked) == (bits, True)
+        (tmp_path/'x').write_bytes(deep_png(in_kind(values.round().astype(int), KINDS[kind]), KINDS[kind]))
+        a = np.asarray(decode(tmp_path/'x', 300)).astype(int)
+        want, under = fit(Image.fromarray(FILM), 300), fit(Image.fromarray(((mark > 0)*255).astype(np.uint8)), 300)
+        assert abs(a - want)[under == 0].max() <= 1 and a[under == 255].max() == 255
+
+
+def test_a_mark_in_colour_and_a_hot_pixel(tmp_path):
+    values = in_kind(held_in(12, FILM), RGB)
+    values[20:60, 20:26] = 65535, 0, 0
+    (tmp_path/'x').write_bytes(deep_png(values, RGB))
+    a = decode(tmp_path/'x', 240, 'pad', True)
+    assert abs(a[:, 100:].astype(int) - fit(Image.fromarray(FILM), 240, 'pad')[100:]).max() <= 1
+    assert a[0].max() == 255 and a[0, 40].max() > 200
+    values = held_in(12, FILM)
+    values[150, 100] = 65535
+    assert held(Deep(values.astype(np.uint16)[..., None])) == Held(12, True, True)
+
+
+def test_what_is_no_mark():
+    "Bright things of a film that does use its 16 bits"
+    bright = held_in(16, FILM)
+    assert held(Deep(bright.astype(np.uint16)[..., None])).bits == 16
+    y, x = np.mgrid[:300, :240]
+    for width in (10, 25, 50):   # a bone in the dark, which ebbs away
+        bone = (3000 + 62535*np.exp(-((x - 120)/width)**2)).round().astype(np.uint16)[..., None]
+        assert held(Deep(bone)).bits >= 15
+    mask = np.zeros((300, 240, 1), np.uint16)
+    mask[:20, :20] = 65535
+    assert held(Deep(mask)) == Held(16, True)   # nothing but the mark
+    for value in (1, 200, 4095, 65535): assert held(Deep(np.full((4, 4, 1), value, np.uint16))).bits == max(8, value.bit_length())
+    assert held(Deep(mask*0)) == Held(0)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_black_and_constant_films(tmp_path, kind):
+    for value, want in ((0, 0), (1, 1), (4095, 255), (65535, 255)):
+        a = level(tmp_path, deep_png(in_kind(np.full((9, 9), value), KINDS[kind]), KINDS[kind]))
+        assert (a == want).all()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_broken_16_bits(tmp_path, kind):
+    b = deep_png(in_kind(held_in(12), KINDS[kind]), KINDS[kind])
+    for cut in (30, 60, len(b)//2, len(b) - 30):
+        (tmp_path/'x').write_bytes(b[:cut])
+        assert decode(tmp_path/'x', 8).startswith('damaged'), cut
+    (tmp_path/'x').write_bytes(b[:-30] + bytes([b[-30] ^ 255]) + b[-29:])   # flipped bits: its checksum tells
+    assert decode(tmp_path/'x', 8).startswith('damaged')
+    (tmp_path/'x').write_bytes(png([b'\0'], 16, KINDS[kind], 60000, 60000))
+    assert decode(tmp_path/'x', 8).startswith('too large')
+
+
+def test_a_large_file_stays_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, '_IN_MEMORY', 1000)
+    for colour in KINDS.values():
+        b = deep_png(in_kind(held_in(12), colour), colour)
+        assert len(b) > 1000 and differs(tmp_path, b, XRAY) <= 1
+
+
+# ---- what a set holds
+
+@pytest.fixture
+def films(tmp_path):
+    "Writes films of some bits, each given with its brightest value, in all kinds in turn"
+    def write(*tops, mark=()):
+        (tmp_path/'films').mkdir(exist_ok=True)
+        paths = []
+        for i, top in enumerate(tops):
+            values = (FILM[::6, ::6]/255*top).round().astype(int)
+            if i in mark: values[2:5, 2:4] = 65535
+            colour = list(KINDS.values())[i % 4]
+            paths.append(str(tmp_path/'films'/f'{i}.png'))
+            Path(paths[-1]).write_bytes(deep_png(in_kind(values, colour), colour))
+        return pd.DataFrame(dict(path=paths, label=[*'ab'*len(tops)][:len(tops)]))
+    return write
+
+
+def means(p): return p.pixels.reshape(len(p), -1).mean(1)
+
+
+def calls(monkeypatch):
+    "What was decoded, in no order"
+    seen = []
+    monkeypatch.setattr(module, '_picture', lambda path, *how: seen.append(path) or picture(path, *how))
+    return seen
+
+
+def test_films_of_one_depth_are_decoded_once(packed, films, monkeypatch):
+    table, seen = films(*[3600 + 7*i for i in range(20)]), calls(monkeypatch)
+    p = packed(table)
+    assert sorted(seen) == sorted(table.path) and np.ptp(means(p)) < 8
+    assert p.notes() == ['20 of 20 images are 16-bit files: black to white is 0 to 4,095 (12 bits) for 20 films']
+    assert repr(p) == 'Pack(20 images of 16x16 px, squish, 16-bit files read as 12 bits)'
+
+
+def test_a_dark_film_stays_dark(packed, films, monkeypatch, tmp_path):
+    "Read alone, it would be four times as bright"
+    table = films(*[3600 + 7*i for i in range(20)], 900)
+    seen = calls(monkeypatch)
+    p = packed(table)
+    assert sorted(seen) == sorted([*table.path, table.path[20]])   # the dark film alone is decoded once more
+    assert means(p)[20] < .3*means(p)[:20].min() and means(p)[:20].min() > 80
+    for row, path in zip(p.pixels, table.path): assert (row == decode(path, 16, read_as=p.depths.read_as)).all()
+    assert (p.pixels[20] != decode(table.path[20], 16)).any()
+    assert 'Below 1,024 throughout' in p.notes()[1] and '1 film.' in p.notes()[1] and table.path[20] in p.notes()[1]
+    again = packed(table)
+    assert again.reused and again.notes() == p.notes() and again.depths == p.depths and again.crc == p.crc
+    labelled = packed(table.assign(label=['x']*20 + ['y']))   # were the dark film all of a class: labels are not looked at
+    assert labelled.reused and (labelled.pixels == p.pixels).all()
+    for workers in (1, 3): assert packed(table, workers=workers, cache=tmp_path/str(workers)).crc == p.crc
+
+
+@pytest.mark.parametrize('colour', [False, True])
+@pytest.mark.parametrize('resize', ['squish', 'pad'])
+def test_dark_films_beside_rejects(packed, films, colour, resize):
+    "Each in its own row, wherever it stands"
+    table = films(900, *[3600 + 7*i for i in range(30)], 700, *[3900]*10, 800)
+    for i in (0, 7, 35): open(table.path[i], 'wb').write(b'\x89PNG')
+    p = packed(table, colour=colour, resize=resize)
+    assert len(p) == 40 and set(p.depths.read_as.values()) == {12}
+    for row, path in zip(p.pixels, p.table.path): assert (row == decode(path, 16, resize, colour, p.depths.read_as)).all()
+    assert packed(table, colour=colour, resize=resize).reused
+
+
+def test_two_kinds_of_film(packed, films):
+    "Neither is black, and it is said"
+    p = packed(films(*[3900]*6, *[64000]*40))
+    assert np.ptp(means(p)) < 8 and p.depths.read_as == {12: 12, 16: 16}
+    assert '0 to 4,095 (12 bits) for 6 films, 0 to 65,535 (16 bits) for 40 films' in p.notes()[0] and len(p.notes()) == 2
+
+
+def test_films_on_both_sides_of_a_power_of_two(packed, films):
+    "One detector, whose films end at half its scale or a little above"
+    p = packed(films(*[1900]*15, *[2200]*15))
+    assert p.depths.read_as == {11: 12, 12: 12} and abs(means(p)[0]/means(p)[-1] - 1900/2200) < .02
+
+
+def test_marks_in_a_set(packed, films):
+    p, plain = packed(films(*[3900]*8, mark=[1, 6])), packed(films(*[3900]*8))
+    assert abs(p.pixels[:, 4:].astype(int) - plain.pixels[:, 4:]).max() <= 1 and p.depths.marked == (1, 6)
+    assert '2 films, the first' in p.notes()[-1] and p.table.path[1] in p.notes()[-1]
+
+
+def test_black_films_say_nothing(packed, films):
+    p = packed(films(0, 0, *[3900]*5))
+    assert p.depths.read_as == {12: 12} and means(p)[:2].max() == 0 and len(p.notes()) == 1
+    assert packed(films(0, 0)).notes() == []
+
+
+def test_a_set_without_16_bits_has_no_notes(packed, table):
+    assert packed().notes() == [] and packed().depths == Depths() and '16-bit' not in repr(packed())
+
+
+def test_a_file_that_vanishes_between_both_readings(packed, films, monkeypatch):
+    table = films(*[3900]*20, 900)
+    seen = []
+    def once(path, *how):
+        seen.append(path)
+        return module._Picture(reason='missing: no such file') if seen.count(path) > 1 else picture(path, *how)
+    monkeypatch.setattr(module, '_picture', once)
+    with pytest.raises(OSError, match='20.png could be read a moment ago, and now it cannot .missing'): packed(table)
+    assert left(packed.folder) == []
+    monkeypatch.undo()
+    assert len(packed(table)) == 21
+
+
+@pytest.mark.parametrize('change', [dict(depths=None), dict(depths=[[1]]), dict(marked=3)])
+def test_a_pack_whose_depths_are_damaged_is_made_again(packed, films, change):
+    p = packed(films(*[3900]*4))
+    file = p.path/'pack.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.warns(UserWarning, match='made again'): assert packed(p.table).notes() == p.notes()
 
 
 # ---- hostile files
@@ -204,9 +507,11 @@ def bases():
     yield saved(im.convert('P'), transparency=bytes(range(60)))
     yield saved(Image.fromarray(XRAY.astype(np.uint16)*257), exif=exif)
     for mode in ('L', 'RGB', 'CMYK'): yield saved(im.convert(mode), 'JPEG', exif=exif, progressive=mode == 'RGB')
+    for colour, interlaced in ((2, False), (4, False), (6, True)):
+        yield deep_png(in_kind(XRAY.astype(int)*16, colour), colour, interlaced, eXIf=exif.tobytes()[6:])
 
 
-@pytest.mark.parametrize('base', range(9))
+@pytest.mark.parametrize('base', range(12))
 def test_damaged_images(tmp_path, base):
     b, rng, rejects = list(bases())[base], random.Random(base), 0
     for _ in range(150): rejects += isinstance(check(tmp_path, damaged(b, rng)), str)
@@ -263,7 +568,7 @@ def test_a_damaged_pack_is_made_again(packed, broken):
 def test_a_file_that_was_gone_for_a_moment_comes_back(packed, table, monkeypatch):
     "A drive that drops out after the files were listed: the same names, sizes and times another day"
     with monkeypatch.context() as m:
-        m.setattr(module, 'decode', lambda path, *a: 'missing: no such file' if str(path) == table.path[7] else decode(path, *a))
+        m.setattr(module, '_picture', lambda path, *a: module._Picture(reason='missing: no such file') if str(path) == table.path[7] else picture(path, *a))
         first = packed()
         assert first.rejects.path.tolist() == [table.path[7]] and packed().reused
     again = packed()
@@ -352,11 +657,11 @@ if how == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 else:
     import time, xray_xfer.pack as m
-    one = m.decode
+    one = m._picture
     def slow(*a):
         time.sleep(.02)
         return one(*a)
-    m.decode = slow
+    m._picture = slow
 print("go", flush=True)
 p = pack(t, size=100, cache=cache, quiet=True)
 print(len(p), flush=True)
@@ -417,7 +722,7 @@ def test_two_processes_make_the_same_pack(packed, table, tmp_path):
 
 def test_decoding_keeps_only_a_few_images_ahead(monkeypatch):
     asked = []
-    monkeypatch.setattr(module, 'decode', lambda p, *how: asked.append(p) or '')
+    monkeypatch.setattr(module, '_picture', lambda p, *how: asked.append(p) or module._Picture(reason='none'))
     results = module._decoded([''] * 100_000, 8, 'squish', False, 2)
     next(results)
     time.sleep(.1)
@@ -429,7 +734,7 @@ def test_pillows_leniency_comes_back(packed, monkeypatch):
     from PIL import ImageFile
     monkeypatch.setattr(ImageFile, 'LOAD_TRUNCATED_IMAGES', True)
     seen = []
-    monkeypatch.setattr(module, 'decode', lambda *a: seen.append(ImageFile.LOAD_TRUNCATED_IMAGES) or np.zeros((16, 16), np.uint8))
+    monkeypatch.setattr(module, '_picture', lambda *a: seen.append(ImageFile.LOAD_TRUNCATED_IMAGES) or module._Picture(np.zeros((16, 16), np.uint8)))
     packed()
     assert seen == [False]*40 and ImageFile.LOAD_TRUNCATED_IMAGES is True
 
