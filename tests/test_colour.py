@@ -1,12 +1,15 @@
 "Colour, where a data set means something by it: four classes that differ in nothing but their hue."
-import numpy as np, pytest
+import struct, zlib
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest
 from PIL import Image
 
 from xray_xfer.controls import CONTROLS, controls
 from xray_xfer.data import images_of
 from xray_xfer.demo import draw
 from xray_xfer.feed import feed, logits_of
-from xray_xfer.load import packed, parts_of
+from xray_xfer.load import PackedImage, packed, parts_of
 from xray_xfer.models import stats
 from xray_xfer.page import report
 from xray_xfer.pack import decode, pack
@@ -77,3 +80,34 @@ def test_a_colour_pack_is_not_taken_for_a_grey_one(tinted):
     p = pack(images_of(tinted), 64, colour=True, quiet=True)
     with pytest.raises(ValueError, match='colour=False for a pack of size 64'): packed(p, 64, colour=False)
     with pytest.raises(ValueError, match='give True or False'): pack(images_of(tinted), 64, colour='yes')
+
+def png_of(values):
+    "A 16-bit RGB PNG of (h, w, 3), as Pillow writes none"
+    chunk = lambda k, d: struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k + d))
+    h, w, _ = values.shape
+    rows = b''.join(b'\0' + row.tobytes() for row in values.astype('>u2'))
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 16, 2, 0, 0, 0))
+            + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+
+def test_hues_of_12_bits_in_16(tinted, tmp_path):
+    "The same films and hues in 16-bit colour: the same pixels"
+    table = images_of(tinted)[::8].reset_index(drop=True)
+    deep = table.assign(path=[str(tmp_path/f'{i}.png') for i in range(len(table))])
+    for f, to in zip(table.path, deep.path):
+        with Image.open(f) as im: Path(to).write_bytes(png_of((np.asarray(im.convert('RGB'))/255*4095).round()))
+    for colour in (False, True):
+        a, b = pack(table, 64, colour=colour, quiet=True), pack(deep, 64, colour=colour, quiet=True)
+        assert a.pixels.mean() > 40 and abs(a.pixels.astype(int) - b.pixels).max() <= 1 and a.notes() == [] and len(b.notes()) == 1
+
+def test_a_new_file_is_read_as_its_set_was(tmp_path):
+    "A dark film of 12 bits, from the pack and from its file: as dark in both"
+    paths = []
+    for i, top in enumerate([3900]*12 + [900]):
+        paths.append(str(tmp_path/f'{i}.png'))
+        Path(paths[-1]).write_bytes(png_of(np.linspace(0, top, 32*32*3).reshape(32, 32, 3).round()))
+    p = pack(pd.DataFrame(dict(path=paths, label=[*'ab'*6, 'a'])), 32, colour=True, quiet=True)
+    item = PackedImage(p, ['a', 'b'])
+    for row, path in enumerate(paths): assert (item.encodes(path) == item.encodes(row)).all()
+    assert item.encodes(12).float().mean() < .3*item.encodes(0).float().mean()
+    del item.__dict__['read_as']   # as exported before packs knew it: read by the file alone
+    assert abs(item.encodes(paths[12]).float().mean() - item.encodes(0).float().mean()) < 20

@@ -65,14 +65,16 @@ def take(
 class PackedImage(DisplayedTransform):
     "Item (a row number of the pack, or an image file) to uint8 `TensorImage` (1, size, size), in colour (3, size, size)"
     input_types = (int, str, Path)   # fastai asks where in its pipeline an item of a type may enter
+    read_as = None                   # as in a Learner exported before packs knew it
     def __init__(self, pack:Pack, classes:list):
         super().__init__()
         self.pixels, self.size, self.resize, self.colour, self.key = pack.pixels, pack.size, pack.resize, pack.colour, (pack.key, pack.crc)
+        self.read_as = pack.depths.read_as   # a new 16-bit file gets the brightness of this set
         self.labels = pack.table.label.map({c: i for i, c in enumerate(classes)}).to_numpy(dtype=np.int64)
 
     def encodes(self, o:int): return TensorImage(torch.from_numpy(planes(self.pixels[o][None])[0].copy()))
     def encodes(self, o:str|Path):
-        pixels = decode(o, self.size, self.resize, self.colour)
+        pixels = decode(o, self.size, self.resize, self.colour, self.read_as)
         if isinstance(pixels, str): raise ValueError(f'{o} cannot be used: {pixels}')
         return TensorImage(torch.from_numpy(planes(pixels[None])[0].copy()))
 
