@@ -616,7 +616,7 @@ def test_nothing_decodes(packed, table):
 def test_a_class_is_lost(packed, table):
     for p in table.path[table.label == 'b']: open(p, 'w').close()
     for _ in range(2):
-        with pytest.raises(ValueError, match='no image of the class b could be decoded .20 empty'): packed()
+        with pytest.raises(ValueError, match='no image of the class b could be decoded .20 empty;'): packed()
     assert len(packed(table.assign(label='all'))) == 20
 
 

@@ -160,6 +160,7 @@ def packed(
     if n := len(p.rejects):
         warnings.warn(f"{n} of {n + len(p)} files could not be decoded and are left out ({', '.join(f'{k}: {v}' for k, v in p.rejects.reason.str.split(':').str[0].value_counts().items())}); "
                       'rejects.csv in each run folder lists them', stacklevel=2)
+    for note in p.notes(): warnings.warn(note, stacklevel=2)
     return p
 
 def image_batches(

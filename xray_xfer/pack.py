@@ -6,7 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/pack.html.md"""
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_SIDE', 'DECODER', 'SCHEMA', 'Deep', 'deep', 'Held', 'held', 'Depth', 'Depths', 'scale_of', 'levels',
-           'grey', 'rgb', 'fit', 'decode', 'Pack', 'planes', 'pack']
+           'grey', 'rgb', 'fit', 'decode', 'NotDecoded', 'Pack', 'planes', 'pack']
 
 # %% ../nbs/02_pack.ipynb #58a5b661
 import csv
@@ -37,7 +37,9 @@ from PIL import Image, ImageChops, ImageFile
 from PIL import __version__ as pillow_version
 from tqdm import tqdm
 
+from .data import why_missing
 from .files import DAMAGED, cache_dir, replacing, sweep
+from .say import plain, typed
 
 # %% ../nbs/02_pack.ipynb #91687bef
 class Deep(NamedTuple):
@@ -384,7 +386,7 @@ def _write(part, paths, size, resize, colour, workers, quiet):
             f.write(pixels)
             bar.update(len(pictures))
         n = len(found)
-        if not n: raise ValueError(f'none of the {len(paths)} files could be decoded: {_top(reasons)}. PNG and JPEG are read')
+        if not n: raise _NoneLeft(reasons)
         depths = Depths.of(found)
         good = [p for p, why in zip(paths, reasons) if not why]
         again = [i for i, h in enumerate(found) if h is not None and depths.read_as.get(h.bits, h.bits) != h.bits]
@@ -418,6 +420,28 @@ def _crc_of(file):
     pixels, crc = np.load(file, mmap_mode='r'), 0
     for i in range(0, len(pixels), 1024): crc = zlib.crc32(pixels[i:i+1024], crc)
     return crc
+
+class NotDecoded(ValueError):
+    "No file can be read as an image, or none of a class; `.rejects` holds path, label and reason of each"
+    def __init__(self, said:str, rejects:pd.DataFrame):
+        super().__init__(said)
+        self.rejects = rejects
+
+class _NoneLeft(Exception):
+    "No file of a pack could be decoded, for these reasons"
+    def __init__(self, reasons):
+        super().__init__()
+        self.reasons = reasons
+
+def _first(rejects, table):
+    "The first of some rejects; of files that are missing, where they were looked for"
+    missing = rejects.path[rejects.reason.str.startswith('missing')].tolist()
+    if missing: return why_missing(missing, table.attrs.get('base'))
+    return f'the first is {plain(rejects.path.iloc[0])}, {rejects.reason.iloc[0]}'
+
+def _none_left(table, reasons):
+    rejects = table[['path', 'label']].assign(reason=reasons).reset_index(drop=True)
+    return NotDecoded(f'none of the {len(table)} files could be decoded: {_top(reasons)}. PNG and JPEG are read; {_first(rejects, table)}', rejects)
 
 def _top(reasons): return ', '.join(f'{n} {r}' for r, n in Counter(r.split(':')[0] for r in reasons if r).most_common(4))
 
@@ -543,15 +567,18 @@ def pack(
         if need > free:
             raise OSError(errno.ENOSPC, f'{len(paths)} images of {size}x{size} px need {need/1e9:.2f} GB and {path.parent} has {free/1e9:.2f} GB free: '
                           'make room, or set XRAY_XFER_CACHE to a folder on a larger disk')
-        with replacing(path) as part, _whole_images(), warnings.catch_warnings():
-            warnings.filterwarnings('ignore', module='PIL')   # what Pillow warns of is either harmless or becomes a reject
-            _write(part, paths, size, resize, colour, workers or _cores(), quiet)
+        try:
+            with replacing(path) as part, _whole_images(), warnings.catch_warnings():
+                warnings.filterwarnings('ignore', module='PIL')   # what Pillow warns of is either harmless or becomes a reject
+                _write(part, paths, size, resize, colour, workers or _cores(), quiet)
+        except _NoneLeft as e: raise _none_left(table, e.reasons) from None
         found = _open(path, len(paths), size, colour, fresh=True)
     reasons = found.reasons
     bad = np.array([r != '' for r in reasons])
     rejects = table.loc[bad, ['path', 'label']].assign(reason=[r for r in reasons if r]).reset_index(drop=True)
     kept = table[~bad].reset_index(drop=True)
     if lost := sorted(set(rejects.label) - set(kept.label)):
-        raise ValueError(f'no image of the class {lost[0]} could be decoded ({_top(rejects.reason[rejects.label == lost[0]])}): '
-                         'repair its files or leave the class out')
+        mine = rejects[rejects.label == lost[0]]
+        raise NotDecoded(f'no image of the class {lost[0]} could be decoded ({_top(mine.reason)}; {_first(mine, table)}): '
+                         f'repair its files or leave the class out (--exclude {typed(lost[:1])})', rejects)
     return Pack(found.pixels, kept, rejects, size, resize, key, path, time.perf_counter()-started, reused, found.crc, depths=found.depths)
