@@ -354,3 +354,83 @@ def test_what_else_lies_in_a_zip_is_named(tmp_path):
     (tmp_path/'c').mkdir()
     shutil.copy(inner, tmp_path/'c'/'archive.zip')
     with pytest.raises(ValueError, match='c/archive.zip: unpack it'): images_of(tmp_path/'c')
+
+
+# ---- what check says, run refuses
+
+def drawings(root, n=20, **classes):
+    for c, k in classes.items():
+        for i in range(k): picture(root/c/f'{c}-{i}.png')
+    return root
+
+def test_a_class_of_two(tmp_path, capsys):
+    root = drawings(tmp_path/'data', NORMAL=20, PNEUMONIA=2)
+    code, out, err = xray(capsys, 'check', root, '--size', 32, '--quiet')
+    assert code == 1 and '22 files in 2 classes' in out
+    said = "'PNEUMONIA' has 2 images; train, valid, test need at least one image each, so 3: add images"
+    assert 'a run would refuse these images' in err and said in err and 'test=0' not in err
+    code, out, err = xray(capsys, 'run', root, '--arch', 'resnet10t', '--pretrained', 'false', '--size', 32, '--quiet', '--out', tmp_path/'runs')
+    assert code == 1 and said in err
+    # with a third class there is something to type, and it works
+    drawings(root, COVID=20)
+    code, out, err = xray(capsys, 'check', root, '--size', 32, '--quiet')
+    assert code == 1 and 'leave out what is too small: --exclude PNEUMONIA' in err
+    assert xray(capsys, 'check', root, '--size', 32, '--quiet', '--exclude', 'PNEUMONIA')[0] == 0
+
+
+@pytest.mark.parametrize('words, why', [
+    (['--split', 'nowhere.csv'], 'nowhere.csv'), (['--valid', 0.5, '--test', 0.6], 'leave nothing to train on'), (['--test', 0], 'no test part'), (['--valid', 0], 'above 0')])
+def test_check_refuses_what_run_refuses(tmp_path, capsys, words, why):
+    root = drawings(tmp_path/'data', A=12, B=12)
+    code, out, err = xray(capsys, 'check', root, '--size', 32, '--quiet', *words)
+    assert code == 1 and why in err
+    assert xray(capsys, 'run', root, '--arch', 'resnet10t', '--pretrained', 'false', '--size', 32, '--quiet', '--out', tmp_path/'runs', *words)[0] == 1
+
+
+def test_check_names_blank_and_inverted_images(tmp_path, capsys):
+    from xray_xfer.demo import draw
+    draw(tmp_path/'x', n=60, size=64)
+    shutil.rmtree(tmp_path/'x'/'COVID'/'masks')
+    files = sorted((tmp_path/'x'/'Normal'/'images').glob('*.png'))
+    Image.fromarray(255 - np.asarray(Image.open(files[0]))).save(files[0])
+    Image.new('L', (64, 64)).save(files[1])
+    Image.new('L', (64, 64), 255).save(files[2])
+    Image.new('RGBA', (64, 64), (90, 90, 90, 0)).save(files[3])
+    for f in (tmp_path/'x'/'COVID'/'images').glob('*.png'): Image.fromarray(255 - np.asarray(Image.open(f))).save(f)
+    code, out, err = xray(capsys, 'check', tmp_path/'x', '--size', 64, '--quiet', '--no-twins')
+    lines = [l for l in out.splitlines() if 'black' in l or 'white' in l or 'transparent' in l or 'inverted' in l]
+    for i, what in ((0, 'inverted'), (1, 'black'), (2, 'white'), (3, 'transparent')):
+        assert any(files[i].name in l and what in l for l in lines), (what, out)
+    assert any('COVID' in l and 'inverted' in l for l in lines), out
+
+
+# ---- the choice is filed, and told
+
+@pytest.mark.usefixtures('plain_figures')
+def test_classes_and_exclude_are_filed_and_typed_again(tmp_path, capsys):
+    from xray_xfer.folder import load_run, read_json
+    from xray_xfer.words import command
+    root = drawings(tmp_path/'data', A=16, b=8, B=8, C=8, D=8)
+    words = ['--pretrained', 'false', '--size', 32, '--epochs', 1, '--quiet', '--classes', 'A', 'B', 'D', '--exclude', 'D', 'A-1?.png']
+    code, out, err = xray(capsys, 'run', root, '--arch', 'resnet10t', '--out', tmp_path/'runs', *words)
+    assert code == 1 and 'no class D' in err    # it was just left out
+    words = words[:7] + ['A', 'B', '--exclude', 'D', 'A-1?.png']
+    code, out, err = xray(capsys, 'run', root, '--arch', 'resnet10t', '--out', tmp_path/'runs', *words)
+    assert code == 0, err
+    c = read_json(tmp_path/'runs'/'resnet10t_0'/'config.json')
+    assert (c['classes'], c['classes_given'], c['exclude'], c['images']) == (['A', 'B'], ['A', 'B'], ['D', 'A-1?.png'], 26)
+    assert "--classes A B" in command([c], 'resnet10t_0') and "--exclude D 'A-1?.png'" in command([c], 'resnet10t_0')
+    code, out, err = xray(capsys, 'controls', tmp_path/'runs'/'resnet10t_0', root, '--quiet', '--no-shuffled')
+    assert code == 0, err    # it reads the same images again
+    code, out, err = xray(capsys, 'study', root, '--archs', 'resnet10t', '--depths', 0, '--out', tmp_path/'study', *words)
+    assert code == 0 and load_run(tmp_path/'study'/'resnet10t_0').config['classes_given'] == ['A', 'B']
+
+
+def test_a_pack_has_chosen_already(tmp_path):
+    from xray_xfer.load import dataloaders, packed
+    root = drawings(tmp_path/'data', A=12, B=12, C=12)
+    p = packed(root, 32, quiet=True, classes=['A', 'B'])
+    assert len(p) == 24 and (p.classes, p.exclude) == (['A', 'B'], None)
+    assert packed(p, 32, quiet=True, classes=['A', 'B']) is p
+    with pytest.raises(ValueError, match='for a pack, whose images are chosen already'): packed(p, 32, quiet=True, classes=['A', 'C'])
+    assert list(dataloaders(root, 'resnet10t', size=32, exclude='C', quiet=True).vocab) == ['A', 'B']

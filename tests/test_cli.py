@@ -95,9 +95,10 @@ def test_a_wrong_command_line_is_exit_code_2(capsys, words):
     assert code == 2 and 'usage: xray_xfer' in err and not out
 
 def test_check_counts_and_files_rejects(capsys, tmp_path):
+    noise = np.random.default_rng(0)
     for c, mode in (('A', 'L'), ('B', 'RGB')):
         (tmp_path/'src'/c).mkdir(parents=True)
-        for i in range(5): Image.new(mode, (50 + i % 2, 40), i).save(tmp_path/'src'/c/f'{i}.png')
+        for i in range(5): Image.fromarray(noise.integers(0, 255, (40, 50 + i % 2), dtype=np.uint8)).convert(mode).save(tmp_path/'src'/c/f'{i}.png')
     (tmp_path/'src'/'A'/'zero.png').touch()
     (tmp_path/'src'/'B'/'scan.dcm').write_bytes(b'\0' * 128 + b'DICM')
     code, out, err = xray(capsys, 'check', tmp_path/'src', '--rejects', tmp_path/'rejects.csv', '--quiet')
