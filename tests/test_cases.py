@@ -414,7 +414,7 @@ def test_classes_and_exclude_are_filed_and_typed_again(tmp_path, capsys):
     words = ['--pretrained', 'false', '--size', 32, '--epochs', 1, '--quiet', '--classes', 'A', 'B', 'D', '--exclude', 'D', 'A-1?.png']
     code, out, err = xray(capsys, 'run', root, '--arch', 'resnet10t', '--out', tmp_path/'runs', *words)
     assert code == 1 and 'no class D' in err    # it was just left out
-    words = words[:7] + ['A', 'B', '--exclude', 'D', 'A-1?.png']
+    words = words[:8] + ['A', 'B', '--exclude', 'D', 'A-1?.png']
     code, out, err = xray(capsys, 'run', root, '--arch', 'resnet10t', '--out', tmp_path/'runs', *words)
     assert code == 0, err
     c = read_json(tmp_path/'runs'/'resnet10t_0'/'config.json')
