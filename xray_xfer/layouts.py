@@ -196,13 +196,12 @@ def homes_of(
     else:
         folders = [(_inside_images(usable[n]), part) for n, part in parts.items()]
         homes = [Home(f, usable_in(f), part) for f, part in folders]
-    homes = [h for home in homes for h in _data_sets(home, classes)]
     for home in homes if classes is None else ():
         if not _are_patients(home.classes): continue
         many = f'{counted(len(home.classes), "folder")} in {home.folder.path} ({some(home.classes)})'
         raise ValueError(f'{many} look like patients, and not like classes. {_lies_there(top, root, archive)}; '
                          f'or, if these are the classes, name them: --classes {typed([*home.classes][:2])} ...')
-    return homes, root
+    return [h for home in homes for h in _data_sets(home, classes)], root
 
 # %% ../nbs/00e_layouts.ipynb #1c954afb
 def natural(text:str)->tuple:
