@@ -130,7 +130,7 @@ def test_threads_come_back_also_where_a_notebook_keeps_the_error(packed, tmp_pat
         c = cut(build('resnet10t', 1, pretrained=False, size=64), 64)
         try: features(c, packed, MEAN, STD, cache=tmp_path, quiet=True)
         except OSError as e: kept = e
-        assert 'has 0.0 GB free' in str(kept) and kept.__traceback__ is not None
+        assert 'has 0 bytes free' in str(kept) and kept.__traceback__ is not None
         assert torch.get_num_threads() == 2
     finally: torch.set_num_threads(was)
 

@@ -622,7 +622,7 @@ def test_a_class_is_lost(packed, table):
 
 def test_no_room(packed, monkeypatch):
     monkeypatch.setattr(module.shutil, 'disk_usage', lambda p: types.SimpleNamespace(free=5e5))
-    with pytest.raises(OSError, match='need 0.00 GB .* set XRAY_XFER_CACHE') as e: packed()
+    with pytest.raises(OSError, match='need 1.1 MB .* has 500.0 kB free: make room, or set XRAY_XFER_CACHE') as e: packed()
     assert e.value.errno == errno.ENOSPC and left(packed.folder) == []
 
 

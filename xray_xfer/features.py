@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .cache import cache_limit, trim_cache
 from .cut import Cut, bridge, held
-from .files import DAMAGED, cache_dir, replacing, sweep
+from .files import DAMAGED, PlaceError, cache_dir, make_folder, replacing, sized, sweep
 from .load import chest_augmentations, take
 from .pack import Pack, planes
 from .trunk import Engine, FromFeatures, FromPixels, channels_first
@@ -88,7 +88,7 @@ def _write(part, blocks, n, dtype, bar):
             if not files:
                 shapes = [tuple(t.shape[1:]) for t in tensors]
                 need, free = n * sum(np.prod(s) for s in shapes) * np.dtype(dtype).itemsize, shutil.disk_usage(part).free
-                if need > free: raise OSError(errno.ENOSPC, f'the features of {n:,} images need {need / 1e9:.1f} GB and {part.parent} has {free / 1e9:.1f} GB free: '
+                if need > free: raise PlaceError(errno.ENOSPC, f'the features of {n:,} images need {sized(need)} and {part.parent} has {sized(free)} free: '
                     'make room (xray_xfer cache --clear features), set XRAY_XFER_CACHE to a folder on a larger disk, or train without a cache (cache=False, --no-cache)')
                 files, crcs = [open(part/f'{i}.npy', 'wb') for i in range(len(tensors))], [0] * len(tensors)
                 for f, s in zip(files, shapes): header(f, (n, *s))
@@ -163,7 +163,7 @@ def features(
         except DAMAGED as e: warnings.warn(f'the features in {path} are damaged ({e}): they are made again')
     reused = found is not None
     if not reused:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         sweep(root)
         if between is not None:
             deep = features(deepest, pack, mean, std, rows, view, None, backend, dtype, device, batch, cache, limit_gb, quiet)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .files import cache_dir, replacing, sweep
+from .files import PlaceError, cache_dir, replacing, sized, sweep
 from .say import plain
 
 # %% ../nbs/00c_fetch.ipynb #b6965da2
@@ -45,8 +45,8 @@ def _check_zip(z, path, dest):
         seen.add(name)
     need, free = sum(i.file_size for i in z.infolist()), shutil.disk_usage(next(p for p in dest.parents if p.exists())).free
     if need > free:
-        raise OSError(errno.ENOSPC, f'{path} unpacks to {need/1e9:.1f} GB and {cache_dir()} has {free/1e9:.1f} GB free: '
-                      'make room, or set XRAY_XFER_CACHE to a folder on a larger disk')
+        raise PlaceError(errno.ENOSPC, f'{path} unpacks to {sized(need)} and {cache_dir()} has {sized(free)} free: '
+                         'make room, or set XRAY_XFER_CACHE to a folder on a larger disk')
 
 def unzipped(
     path, # a .zip file
@@ -55,7 +55,7 @@ def unzipped(
     st = path.stat()
     key = hashlib.sha256(os.fsencode(path) + f'\0{st.st_size}\0{st.st_mtime_ns}'.encode()).hexdigest()[:12]
     dest = cache_dir()/'zips'/f'{path.stem[:40]}-{key}'
-    if dest.is_dir(): return dest
+    if os.path.isdir(dest): return dest
     sweep(dest.parent)
     try:
         with zipfile.ZipFile(path) as z:
@@ -96,7 +96,7 @@ def demo_folder(
     from xray_xfer import demo
     # named after the code that draws: another version draws other images
     dest = cache_dir()/f'demo-{seed}-{zlib.crc32(Path(demo.__file__).read_bytes()):08x}'
-    if not dest.is_dir():
+    if not os.path.isdir(dest):
         sweep(dest.parent)
         with replacing(dest) as part: demo.draw(part, seed=seed)
     return dest

@@ -38,7 +38,7 @@ from PIL import __version__ as pillow_version
 from tqdm import tqdm
 
 from .data import why_missing
-from .files import DAMAGED, cache_dir, replacing, sweep
+from .files import DAMAGED, PlaceError, cache_dir, make_folder, replacing, sized, sweep
 from .say import plain, typed
 
 # %% ../nbs/02_pack.ipynb #91687bef
@@ -554,19 +554,19 @@ def pack(
     key = _key(paths, size, resize, colour)
     path = Path(cache or cache_dir()).expanduser().absolute()/'packs'/key
     reused, found = False, None
-    if path.exists():
+    if os.path.exists(path):   # not `path.exists()`, which raises where the cache may not be looked into
         try:
             found = _open(path, len(paths), size, colour)
             # a file's rights and its disk stand in no key: what could not be read is tried again
             reused = not any(why.startswith(_PASSING) and not isinstance(decode(p, size, resize, colour), str) for p, why in zip(paths, found.reasons))
         except (*DAMAGED, csv.Error) as e: warnings.warn(f'the pack {path} is damaged ({_words(e)}): it is made again')
     if not reused:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         sweep(path.parent)
         need, free = math.prod(_shape(len(paths), size, colour)) + 2**20, shutil.disk_usage(path.parent).free
         if need > free:
-            raise OSError(errno.ENOSPC, f'{len(paths)} images of {size}x{size} px need {need/1e9:.2f} GB and {path.parent} has {free/1e9:.2f} GB free: '
-                          'make room, or set XRAY_XFER_CACHE to a folder on a larger disk')
+            raise PlaceError(errno.ENOSPC, f'{len(paths)} images of {size}x{size} px need {sized(need)} and {path.parent} has {sized(free)} free: '
+                             'make room, or set XRAY_XFER_CACHE to a folder on a larger disk')
         try:
             with replacing(path) as part, _whole_images(), warnings.catch_warnings():
                 warnings.filterwarnings('ignore', module='PIL')   # what Pillow warns of is either harmless or becomes a reject
