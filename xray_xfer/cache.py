@@ -8,12 +8,12 @@ Docs: https://xray-xfer.github.io/xray_xfer/cache.html.md"""
 __all__ = ['cache_table', 'clear_cache', 'cache_limit', 'trim_cache']
 
 # %% ../nbs/02b_cache.ipynb #46027e70
-import json, os, re
+import errno, json, os, re
 from pathlib import Path
 
 import pandas as pd
 
-from .files import DAMAGED, cache_dir, drop
+from .files import DAMAGED, cache_dir, cannot_write, drop, settled
 
 # %% ../nbs/02b_cache.ipynb #9829703a
 # kind: where it lies, and what its folders (of twins: its files) are called: nothing that we did not name is ours to remove
@@ -32,7 +32,9 @@ def cache_table(
     cache=None, # Folder; default `cache_dir()`
 )->pd.DataFrame: # kind, what, MB, used (seconds since 1970), path; the most recently used first
     "What the cache holds"
-    root, rows = Path(cache or cache_dir()).expanduser().absolute(), []
+    root, rows = settled(cache or cache_dir()), []
+    there = next(p for p in (root, *root.parents) if os.path.exists(p))
+    if not there.is_dir(): raise cannot_write(root, f'{there} is a file', errno.ENOTDIR)
     for kind, (place, name) in _PLACES.items():
         for path in (root/place).glob('*'):
             if not re.fullmatch(name, path.name, re.DOTALL) or path.is_dir() == (kind == 'twins'): continue

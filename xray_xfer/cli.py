@@ -93,11 +93,12 @@ def run(
     name:str=None, # Name of the run's folder (default: ARCH_DEPTH)
     **kwargs):
     "Train one model and evaluate it on the untouched test part"
-    from xray_xfer.study import Study
+    from xray_xfer.files import shown
+    from xray_xfer.results import Study
     from xray_xfer.train import run
     r = run(data, arch, depth, pretrained=pretrained, seed=seed, out=out, name=name, **_positive(kwargs))
     _show_study(Study(Path(out), [r]))
-    print(f'\nEverything about it is in {r.path}')
+    print(f'\nEverything about it is in {shown(r.path)}')
 
 @delegates(_settings)
 def study(
@@ -111,10 +112,11 @@ def study(
     controls:bool=False, # Ask each model the controls for shortcuts too
     **kwargs):
     "Train every arch × depth × seed over one split and print the metric table"
+    from xray_xfer.files import shown
     from xray_xfer.study import study
     s = study(data, archs, depths, seeds, pretrained=weights_for(pretrained, archs), out=out, controls=controls, **_positive(kwargs))
     _show_study(s, report)
-    print(f'\nTables (csv, md, tex), figure and run folders are in {s.path}')
+    print(f'\nTables (csv, md, tex), figure and run folders are in {shown(s.path)}')
 
 def demo(
     out:Path='demo_study', # Folder that gets the tables and a folder for each run
@@ -124,20 +126,21 @@ def demo(
     quiet:bool=False, # No progress
 ):
     "A study of three depths on 400 chest X-ray phantoms, drawn on the spot, from random weights: a few minutes on a laptop, nothing to download"
+    from xray_xfer.files import shown
     from xray_xfer.study import study
     s = study('demo', 'resnet10t', (0, 1, 2), seed, pretrained=False, size=96, bs=32, epochs=epochs, lr=3e-3, out=out, overwrite=overwrite, quiet=quiet)
     _show_study(s)
     print('\nThese are drawings and random weights: they show that everything works, and say nothing about X-rays.'
-          f'\nTables (csv, md, tex), figure and run folders are in {s.path}. Next: xray_xfer study FOLDER, with a subfolder a class.')
+          f'\nTables (csv, md, tex), figure and run folders are in {shown(s.path)}. Next: xray_xfer study FOLDER, with a subfolder a class.')
 
 def table(
-    folder:Path, # Folder of a study, or of single runs
+    folder:Path, # Folder of a study, of single runs, or of one run
     format:Annotated[str, 'Form of the table', {'choices': ['md', 'tex', 'csv']}]='md',
     report:bool=False, # Show the report's own numbers beside
 ):
     "Print the metric table of finished runs again"
     from xray_xfer.evaluate import table_csv, table_latex, table_markdown
-    from xray_xfer.study import load_study
+    from xray_xfer.results import load_study
     s = load_study(folder)
     t = s.table_of(report)
     print(table_csv(t) if format == 'csv' else {'md': table_markdown, 'tex': table_latex}[format](t, s.caption + _REPORT_NOTE * report))
@@ -181,27 +184,23 @@ def controls(
     quiet:bool=False, # No progress
 ):
     "Ask a finished model for shortcuts: lungs blacked out, only the lungs, only the border, 8x8 pixels, shuffled labels"
-    from xray_xfer.card import model_card
     from xray_xfer.controls import controls as ask
-    from xray_xfer.folder import read_json
-    from xray_xfer.page import report as write
-    from xray_xfer.study import load_study
+    from xray_xfer.files import shown
+    from xray_xfer.results import study_of
     from xray_xfer.verdict import controls_lines
     print(controls_lines(ask(folder, data, shuffled=not no_shuffled, quiet=quiet, device=device)))
-    model_card(folder)
-    print(f'\nThe report with them: {write(folder)}')
-    study = Path(folder).absolute().parent
-    if (study/'study.json').is_file() and Path(folder).absolute().name in read_json(study/'study.json')['runs']:
-        try: load_study(study).save()   # its table and report have them too
-        except (OSError, ValueError) as e: print(f'The study in {study} was not brought up to date: {e}')
-        else: print(f"The study's: {study/'report.html'}")
+    print(f"\nThe report with them: {shown(folder/'report.html')}")
+    try: home = study_of(folder)
+    except ValueError: return   # a damaged study.json: a note has said so
+    if home: print(f"The study's: {shown(home/'report.html')}")
 
 def report(
     folder:Path, # Folder of a finished run or study
 ):
     "Write report.html of a run or a study anew: one file, which needs no network"
+    from xray_xfer.files import shown
     from xray_xfer.page import report as write
-    print(write(folder))
+    print(shown(write(folder)))
 
 def cache(
     clear:Annotated[str, 'Remove these; what is needed again is made again', {'choices': ['features', 'packs', 'zips', 'drawings', 'twins', 'all']}]=None,
@@ -254,9 +253,15 @@ xray_xfer VERB --help lists a verb's options; --debug with any verb shows the tr
 First run: xray_xfer demo. Then: xray_xfer study FOLDER, with a subfolder a class.
 xray_xfer {__version__}'''
 
-def _note(message, category, filename, lineno, file=None, line=None):
-    "Our own warnings as a line; those of libraries speak to programmers, and stay out of the way"
-    if Path(filename).parent.name == 'xray_xfer': print(f'xray_xfer: note: {message}', file=sys.stderr)
+def _notes():
+    "Shows our own warnings as a line, each once; those of libraries speak to programmers, and stay out of the way"
+    said = set()
+    def show(message, category, filename, lineno, file=None, line=None):
+        text = str(message)
+        if Path(filename).parent.name != 'xray_xfer' or text in said: return
+        said.add(text)   # a study comes upon the same images in each of its runs
+        print(f'xray_xfer: note: {text}', file=sys.stderr)
+    return show
 
 def main(
     argv:list=None, # Words after `xray_xfer`; default: those of the process
@@ -277,7 +282,7 @@ def main(
     args = {k: v for k, v in args.items() if k not in ('pdb', 'xtra')}
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _note
+            warnings.showwarning = _notes()
             verb(**args)
             sys.stdout.flush()
         return 0

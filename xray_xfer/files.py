@@ -38,8 +38,8 @@ def shown(
     except (ValueError, FileNotFoundError): return str(path)   # elsewhere; or the working folder is gone
 
 # %% ../nbs/00b_files.ipynb #76cdd3b2
-@cache
-def _pinned(typed): return settled(typed)   # one folder for the whole process: what it made before `os.chdir` is found after it
+@cache   # one folder for the whole process: what it made before `os.chdir` is found after it
+def _pinned(typed): return settled(typed)
 
 def cache_dir(
 ) -> Path: # absolute; may be deleted at any time, and need not exist yet
@@ -67,10 +67,11 @@ def _free(folder):
 
 def _way_out(place, full):
     "What to do about a place: another one, and who chooses it"
-    in_cache = place.is_relative_to(cache_dir())
-    way = [f'the cache is {cache_dir()}: set XRAY_XFER_CACHE to another folder' if in_cache else 'work in another folder (out=, --out)']
-    if full: way.append('make room there' + ' (xray_xfer cache --clear all)'*in_cache)
-    return ', or '.join(way)
+    if place.is_relative_to(cache_dir()):
+        way = f'the cache is {cache_dir()}: set XRAY_XFER_CACHE to another folder'
+        room = 'make room there (xray_xfer cache --clear all)'
+    else: way, room = 'work in another folder (out=, --out)', 'make room there'
+    return f'{way}, or {room}' if full else way
 
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
@@ -101,8 +102,10 @@ def check_room(
 ):
     "Raise `PlaceError` where a disk has less room than is needed, before the work and not after it"
     folder = settled(folder)
-    if need > (free := _free(folder)):
-        raise PlaceError(errno.ENOSPC, f'{what} needs about {sized(need)}, and {folder} has {sized(free)} free; {_way_out(folder, True)}')
+    free = _free(folder)
+    if need <= free: return
+    words = f'{what} needs about {sized(need)}, and {folder} has {sized(free)} free'
+    raise PlaceError(errno.ENOSPC, f'{words}; {_way_out(folder, True)}')
 
 # %% ../nbs/00b_files.ipynb #0e70acf6
 # What reading a file may raise that is not what was written, NumPy's and JSON's readers included.
@@ -148,8 +151,9 @@ def _about(e, part):
     "Whether an error is about the place that `part` is written to, and not about a file that is read from elsewhere"
     if isinstance(e, PlaceError): return False   # it has said all there is to say
     if e.errno in _FULL: return True
+    if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS): return False
     named = [n for n in (e.filename, e.filename2) if isinstance(n, (str, os.PathLike))]
-    return e.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and all(settled(n).is_relative_to(part.parent) for n in named)
+    return all(settled(n).is_relative_to(part.parent) for n in named)
 
 @contextmanager
 def replacing(

@@ -6,18 +6,20 @@ Docs: https://xray-xfer.github.io/xray_xfer/folder.html.md"""
 
 # %% auto #0
 __all__ = ['FILES', 'SCHEMA', 'write_csv', 'read_csv', 'write_json', 'read_json', 'environment', 'predictions_table',
-           'metrics_of', 'Run', 'save_run', 'load_run', 'load_model', 'finished', 'unlike']
+           'metrics_of', 'Run', 'run_name', 'run_bytes', 'save_run', 'load_run', 'load_controls', 'load_model',
+           'runs_in', 'is_run', 'named', 'no_run', 'identity', 'finished', 'unlike']
 
 # %% ../nbs/10b_folder.ipynb #001e35ed
-import json, os, platform, re
+import errno, json, os, platform, re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .files import replacing
+from .files import cannot_write, replacing, settled, shown
 from .evaluate import display_name, metrics, softmax
 from .models import build
 from .split import save_split
@@ -27,7 +29,6 @@ FILES = {'config.json', 'environment.json', 'split.csv', 'rejects.csv', 'history
          'calibration.json', 'twins.json', 'model.safetensors', 'summary.txt', 'curves.png', 'confusion.png', 'roc.png', 'calibration.png', 'errors.png', 'gradcam.png',
          'report.html', 'MODEL_CARD.md', 'controls.json', 'controls.png'}   # the last two are there when `xray_xfer controls` was asked for
 SCHEMA = 1   # of the run folder; raised when a reader of the old one would misread the new
-_VARIED, _BY_ARCH = ('arch', 'depth', 'seed'), ('pretrained', 'weights', 'left_out', 'mean', 'std', 'size', 'data_digest')   # of a study; the latter are one for each arch
 
 def write_csv(df:pd.DataFrame, path):
     "A table as CSV; floats with the nine digits that tell any two float32 apart"
@@ -102,6 +103,9 @@ class Run:
     timings: dict # Seconds a phase
     learn: object = None # The fastai `Learner`; None when the run was read from its folder
 
+    def __post_init__(self):
+        if self.path is not None: self.path = settled(self.path)
+
     @property
     def name(self):
         "Backbone and depth as the report writes them, such as `ShuffleNetV2_2`"
@@ -113,7 +117,19 @@ class Run:
     @property
     def seed(self): return self.config['seed']
 
-    def __repr__(self): return f"Run({self.name}, accuracy={self.metrics['accuracy']:.4f}, path='{self.path}')"
+    def __repr__(self):
+        path = self.path and shown(self.path)
+        return f"Run({self.name}, accuracy={self.metrics['accuracy']:.4f}, path='{path}')"
+
+def run_name(arch:str, depth:int|str, seed:int=0)->str:
+    "The folder of a run that was given no name"
+    return f'{arch}_{depth}' + f'_seed{seed}' * (seed != 0)
+
+def run_bytes(
+    model, # The whole network
+)->int:
+    "About how much room its run folder will take: the weights, and 4 MB of tables, figures and report"
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values()) + 4_000_000
 
 def save_run(
     run:Run, # `path` is where it goes
@@ -132,7 +148,10 @@ def save_run(
         save_split(pack.table, parts, tmp/'split.csv')
         for name, o in {'config': run.config, 'environment': env, 'metrics': run.metrics, 'timings': run.timings, **(extra or {})}.items(): write_json(o, tmp/f'{name}.json')
         # cloned, for some archs give two names to one tensor, which safetensors refuses
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}, tmp/'model.safetensors')
+        weights = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+        try: save_file(weights, tmp/'model.safetensors')
+        except SafetensorError as e:   # it has no number, and a full disk is what it meets
+            raise cannot_write(run.path/'model.safetensors', e, errno.ENOSPC) from e
         (tmp/'summary.txt').write_text(summary, encoding='utf-8')
         for name, figure in figures.items(): figure.savefig(tmp/name, dpi=120)
 
@@ -140,20 +159,83 @@ def load_run(
     path:str|Path, # A run folder
 )->Run:
     "A finished run, read from its folder"
-    path = Path(path)
-    if not (path/'config.json').is_file(): raise FileNotFoundError(f'{path} is no run folder: it has no config.json. Give a folder that `run` or `study` wrote')
+    path = settled(path)
+    if not (path/'config.json').is_file(): raise no_run(path)
     config = read_json(path/'config.json')
     if config.get('schema') != SCHEMA: raise ValueError(f"{path} has schema {config.get('schema')}; this version reads {SCHEMA}: train the run again")
     return Run(path, config, read_json(path/'metrics.json'), pd.read_csv(path/'history.csv'), read_csv(path/'predictions.csv'), read_json(path/'timings.json'))
+
+def load_controls(
+    path:str|Path, # A run folder
+)->dict|None: # None where the controls were not run
+    "The controls of a run, read from its folder"
+    file = settled(path)/'controls.json'
+    return read_json(file) if file.is_file() else None
 
 def load_model(
     path:str|Path, # A run folder
 ):
     "The trained network of a run folder, in evaluation mode"
-    c = load_run(path).config
+    r = load_run(path)
+    c = r.config
     model = build(c['arch'], c['depth'], len(c['classes']), pretrained=False, dropout=c['dropout'], size=c['size'])
-    model.load_state_dict(load_file(Path(path)/'model.safetensors'))
+    model.load_state_dict(load_file(r.path/'model.safetensors'))
     return model.eval()
+
+# %% ../nbs/10b_folder.ipynb #6392571f
+def runs_in(
+    folder:str|Path, # Any folder
+)->list: # Names, sorted
+    "Which folders in it are runs, be they damaged; a config.json alone is in many a folder that is none"
+    folder = settled(folder)
+    # `os.path.isfile`, which is False where a folder may not be looked into
+    has = lambda p, *names: any(os.path.isfile(p/n) for n in names)
+    ours = lambda p: has(p, 'config.json') and has(p, 'metrics.json', 'predictions.csv', 'split.csv')
+    inside = folder.iterdir() if os.path.isdir(folder) and os.access(folder, os.R_OK) else ()
+    return sorted(p.name for p in inside if ours(p) and not p.name.startswith('.'))
+
+def is_run(
+    folder:str|Path, # A run folder, a study folder, or neither
+)->bool:
+    "Whether a folder is to be read as one run, and not as a study"
+    folder = settled(folder)
+    return (folder/'config.json').is_file() and not (folder/'study.json').is_file()
+
+def named(names:list, most:int=5)->str:
+    "The first of many names"
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+def no_run(
+    folder:str|Path, # Given as a run folder
+)->FileNotFoundError: # To be raised
+    "What to say of a folder that is no run: why, and which runs lie in it"
+    folder = settled(folder)
+    why = 'it has no config.json' if folder.is_dir() else 'it is a file' if folder.exists() else 'it does not exist'
+    there = runs_in(folder)
+    way = 'Give a folder that `run` or `study` wrote'
+    if there: way = f'It holds {named(there)}: give one of these folders'
+    return FileNotFoundError(f'{folder} is no run folder: {why}. {way}')
+
+# %% ../nbs/10b_folder.ipynb #d3b5f26e
+_DESCRIBES = ('data', 'rejects', 'split', 'valid', 'test', 'split_seed')   # what they lead to is in `data_digest`
+
+def identity(
+    config:dict, # config.json
+)->dict: # Of it what decides which run this is
+    "A config without what only describes it: names of files and folders, and how the parts were come by"
+    c = dict(config)
+    if c.get('data_digest'): c = {k: v for k, v in c.items() if k not in _DESCRIBES}
+    if isinstance(c.get('pretrained'), str):   # a file: its name, then what is in it
+        c['pretrained'] = c['weights'] = c['pretrained'].rpartition(' ')[2]
+    # the second GPU computes the same
+    if isinstance(c.get('device'), str): c['device'] = c['device'].partition(':')[0]
+    return c
+
+def _differing(configs):
+    "Names of the settings in which configs differ"
+    configs = list(configs)
+    settings = dict.fromkeys(k for c in configs for k in c)
+    return [k for k in settings if any(c.get(k) != configs[0].get(k) for c in configs)]
 
 # %% ../nbs/10b_folder.ipynb #d4e91f5f
 def finished(
@@ -162,25 +244,56 @@ def finished(
     overwrite:bool=False, # A run of another config may be replaced; a folder that is no run may not
 )->Run|None: # The run that is there, if it is this one
     "The finished run with this very config at `path`; None if there is nothing; an error if there is something else"
-    path = Path(path)
+    path = settled(path)
     if not path.exists(): return None
     if not path.is_dir() or not {'config.json', 'metrics.json'} <= (names := {p.name for p in path.iterdir()}) or (overwrite and names - FILES):
         raise FileExistsError(f'{path} exists and is no run folder, or holds other files too: choose another out= or name= (--out, --name)')
     if overwrite: return None
     there, ours = read_json(path/'config.json'), json.loads(json.dumps(config))
-    if there == ours: return load_run(path)
-    differ = [f'{k} {there.get(k)!r}, now {ours.get(k)!r}' for k in {**there, **ours} if there.get(k) != ours.get(k)]
+    other = _differing([identity(there), identity(ours)])
+    if not other: return load_run(path)
+    # other images or parts, and what they were called or asked for: the latter tells people more
+    if 'data_digest' in other: other = [k for k in _differing([there, ours]) if k in other + list(_DESCRIBES)]
+    differ = [f'{k} {there.get(k)!r}, now {ours.get(k)!r}' for k in sorted(other, key='data_digest'.__eq__)]
     raise FileExistsError(f"{path} holds a run with other settings ({'; '.join(differ[:3])}{'; …' * (len(differ) > 3)}): "
                           'choose another out= or name= (--out, --name), or overwrite=True (--overwrite)')
 
 # %% ../nbs/10b_folder.ipynb #6510c823
+_VARIED = ('arch', 'depth', 'seed')   # by a study
+_BY_ARCH = ('pretrained', 'weights', 'left_out', 'mean', 'std', 'size')   # one for each arch
+
+def _sorted_by(configs, *keys):
+    "Lists of the configs that have the same values of these settings"
+    lists = {}
+    for c in configs: lists.setdefault(tuple(c.get(k) for k in keys), []).append(c)
+    return list(lists.values())
+
+def _one_set(configs):
+    "Whether all names of data stand for the same images: names that share a digest do"
+    sets = []   # of names and digests that belong together
+    for c in configs:
+        mine = {('name', c.get('data'))} | ({('digest', c['data_digest'])} if c.get('data_digest') else set())
+        touched = [s for s in sets if s & mine]
+        sets = [s for s in sets if not s & mine] + [mine.union(*touched)]
+    return len(sets) == 1
+
 def unlike(
     configs, # config.json of each run
     folders, # Their folders
 )->list: # Names of settings, and 'split.csv'; empty where the runs can be compared
     "What differs between runs beyond backbone, depth and seed"
-    configs, files, of = list(configs), [Path(f)/'split.csv' for f in folders], {}
-    for c in configs: of.setdefault(c['arch'], c)
-    odd = [k for k in dict.fromkeys(k for c in configs for k in c) if k not in _VARIED and any(c.get(k) != (of[c['arch']] if k in _BY_ARCH else configs[0]).get(k) for c in configs)]
-    if len({f.read_bytes() if f.is_file() else None for f in files}) > 1: odd = [k for k in odd if k != 'data_digest'] + ['split.csv']   # it counts the parts too
-    return odd or ['their names alone'] * (len({tuple(c.get(k) for k in _VARIED) for c in configs}) < len(configs))
+    configs, files = list(configs), [Path(f)/'split.csv' for f in folders]
+    by_arch, by_frame = _sorted_by(configs, 'arch'), _sorted_by(configs, 'size', 'resize', 'colour')
+    alike = [identity(c) for c in configs]
+    odd = [k for k in _differing(alike) if k not in _VARIED + _BY_ARCH + ('data_digest',)]
+    odd += [k for k in _BY_ARCH if any(k in _differing(map(identity, same)) for same in by_arch)]
+    splits = {f.read_bytes() if f.is_file() else None for f in files}
+    unknown = None in splits and len({c.get('data_digest') for c in configs}) > 1   # whether the parts are the same
+    # what the data were called and how the parts were come by is no difference, but where it led to one
+    asked = [k for k in _differing(configs) if k in _DESCRIBES]
+    if len(splits) > 1: odd += [*asked, 'split.csv']
+    elif any('data_digest' in _differing(same) for same in by_frame): odd += [*asked, 'data_digest']
+    elif not _one_set(configs): odd.append('data')
+    elif unknown or {'images', 'classes'} & set(odd): odd += asked
+    again = len({tuple(c.get(k) for k in _VARIED) for c in configs}) < len(configs)
+    return sorted(set(odd), key=[*configs[0], *odd].index) or ['their names alone'] * again   # as config.json has them

@@ -9,7 +9,6 @@ __all__ = ['data_section', 'results_table', 'report_section', 'curves_section', 
            'controls_section', 'last_sections', 'run_report', 'models_section', 'study_report', 'report']
 
 # %% ../nbs/10g_page.ipynb #ad104ad4
-import os
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -17,8 +16,8 @@ from fastcore.xml import B, Code, Div, H3, Li, P, Pre, Span, Ul
 
 from . import __version__
 from .evaluate import REPORT_TABLE, ROWS, per_class
-from .files import replacing
-from .folder import unlike
+from .files import replacing, settled
+from .folder import is_run, unlike
 from .looks import judged
 from .sheet import grid, interval, number, picture, sheet, text_of, tiles, valued, whisker
 from .stats import seed_spread
@@ -250,6 +249,11 @@ def _compared(compare, names):
 
 def _unlike_words(odd): return P(B(f"These runs differ in {text_of(', '.join(odd[:5]))}{', …' * (len(odd) > 5)}, so they must not be compared: "), 'each stands for itself; config.json and split.csv in their folders have the details.', cls='warn')
 
+def _lost_words(found):
+    if not found.lost: return []
+    listed = len(found.runs) + len(found.lost)
+    return [P(B(f'{len(found.lost)} of the {listed} runs of this study cannot be shown: '), text_of('; '.join(found.lost)), '.', cls='warn')]
+
 def _of_these(compare, runs):
     "Whether compare.csv was made from these runs, and not from others that had their names"
     at = {r['path'].name: r['metrics'] for r in runs}
@@ -285,8 +289,9 @@ def study_report(
     folder:str|Path, # A study folder, or one of single runs
 )->Path: # Its report.html
     "Write the report of a study from the files in its folder and in its runs' folders"
-    folder = Path(os.path.abspath(folder))
-    runs = [read_run(p) for p in run_folders(folder)]
+    folder = settled(folder)
+    found = run_folders(folder)
+    runs = [read_run(p) for p in found.runs]
     odd, first = unlike([r['config'] for r in runs], [r['path'] for r in runs]), runs[0]
     if odd: runs = [x | dict(name=x['path'].name) for x in runs]   # they may be of one backbone and depth
     best = runs[:1] if odd else best_of(runs)
@@ -309,7 +314,7 @@ def study_report(
         top = max(runs, key=lambda x: x['metrics']['accuracy'])
         if top not in best and top['metrics']['accuracy'] > m['accuracy']: said.append(f"{text_of(top['name'])} scores higher on the test part ({top['metrics']['accuracy']:.3f}).")
         answer.append(P(' '.join(said), ' It was chosen by its accuracy on the validation part, so that its test score is not the luckiest of several.'))
-    answer += [_controls_words(r, f"{folder.name}/{r['path'].name}"), P(NOT_CLINICAL), _tiles(m), *_notes([r, *(x for x in runs if x is not r)])]
+    answer += [_controls_words(r, f"{folder.name}/{r['path'].name}"), P(NOT_CLINICAL), _tiles(m), *_lost_words(found), *_notes([r, *(x for x in runs if x is not r)])]
     about = lambda section: (section[0], f"{section[1]}: {text_of(r['name'])}", section[2]) if len(runs) > 1 else section
     sections = [('answer', 'The answer', answer), _safely(models_section, runs, folder, compare, odd), about(_safely(data_section, r)) if odd else _safely(data_section, r), about(_safely(report_section, [first])) if odd else _safely(report_section, runs), _safely(curves_section, runs),
                 about(_safely(calibration_section, r)), about(_safely(errors_section, r)), _safely(controls_section, [r, *(x for x in runs if x is not r)], f"{folder.name}/{r['path'].name}"), *(last_sections([r], r['path'].name) if odd else last_sections(runs, folder.name, True))]
@@ -320,4 +325,4 @@ def report(
     folder:str|Path, # A run folder, or a study folder
 )->Path: # Its report.html
     "Write the report of whatever is in `folder`"
-    return run_report(folder) if (Path(folder)/'config.json').is_file() else study_report(folder)
+    return run_report(folder) if is_run(folder) else study_report(folder)
