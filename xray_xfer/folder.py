@@ -217,7 +217,7 @@ def no_run(
     return FileNotFoundError(f'{folder} is no run folder: {why}. {way}')
 
 # %% ../nbs/10b_folder.ipynb #d3b5f26e
-_DESCRIBES = ('data', 'rejects', 'split', 'valid', 'test', 'split_seed')   # what they lead to is in `data_digest`
+_DESCRIBES = ('data', 'rejects', 'classes_given', 'exclude', 'split', 'valid', 'test', 'split_seed')   # what they lead to is in `data_digest`
 
 def identity(
     config:dict, # config.json
