@@ -364,7 +364,7 @@ def test_a_command_says_each_note_once(capsys, xrays, tmp_path):
     code, out, err = xray(capsys, *words)
     said = notes(err)
     assert code == 0 and len(said) == len(set(said)), said
-    for text in ('lie beside the class folders', 'no images in Empty', '1 of 61 files could not be decoded', 'nothing is frozen'): assert sum(text in l for l in said) == 1, text
+    for text in ('lies beside the class folders', 'no images in Empty', '1 of 61 files could not be decoded', 'nothing is frozen'): assert sum(text in l for l in said) == 1, text
 
 def test_notes_on_a_given_split_are_said_once(capsys, xrays, tmp_path):
     table = images_of(xrays)
