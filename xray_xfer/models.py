@@ -6,23 +6,25 @@ Docs: https://xray-xfer.github.io/xray_xfer/models.html.md"""
 
 # %% auto #0
 __all__ = ['TORCHVISION_NAMES', 'default_cfgs', 'ShuffleNetV2', 'shufflenetv2_050', 'shufflenetv2_100', 'shufflenetv2_150',
-           'shufflenetv2_200', 'layer_groups', 'make_head', 'Classifier', 'splitter', 'load_weights', 'build', 'stats',
-           'calibrate']
+           'shufflenetv2_200', 'layer_groups', 'make_head', 'Classifier', 'splitter', 'arch_name', 'Blueprint',
+           'blueprint', 'filed_blueprint', 'stats', 'build', 'calibrate']
 
 # %% ../nbs/06_models.ipynb #ca24793a
-import difflib, re
+import dataclasses, difflib, os, re, warnings
+from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from pickle import UnpicklingError
 
 import timm, torch, torch.utils.checkpoint
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.layers import SelectAdaptivePool2d
-from timm.models import build_model_with_cfg, generate_default_cfgs, group_parameters, register_model
+from timm.models import (PretrainedCfg, build_model_with_cfg, generate_default_cfgs, get_arch_pretrained_cfgs,
+                         get_deprecated_models, group_parameters, register_model)
 from torch import nn
 from torchvision.models import get_model_weights
 from torchvision.models.shufflenetv2 import ShuffleNetV2 as TorchvisionShuffleNetV2
+
+from .hub import WEIGHTS, Address, address, ask_hub, find_weights, no_network, read_spec
+from .weights import load_weights
 
 # %% ../nbs/06_models.ipynb #2829b4d8
 class ShuffleNetV2(TorchvisionShuffleNetV2):
@@ -140,6 +142,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone, self.head, self.arch = backbone, head, arch
         self.groups, self.weights, self.left_out = layer_groups(backbone), 'random', []
+        self.blueprint, self.file = None, None   # what `build` made it from, and the file of weights where there is one
         self.freeze(0)
 
     def forward(self, x): return self.head(self.backbone(x))
@@ -175,70 +178,167 @@ def splitter(model:Classifier)->list:
     return [g for g in groups if g] + [list(model.head.parameters())]
 
 # %% ../nbs/06_models.ipynb #49d21308
-def _words(e): return next(iter(str(e).splitlines()), type(e).__name__)
+_TORCHVISION = dict( # torchvision's names that differ from timm's by more than case and signs
+    vit_b_16='vit_base_patch16_224', vit_b_32='vit_base_patch32_224', vit_l_16='vit_large_patch16_224',
+    vit_l_32='vit_large_patch32_224', vit_h_14='vit_huge_patch14_224', maxvit_t='maxvit_tiny_tf_224',
+    swin_t='swin_tiny_patch4_window7_224', swin_s='swin_small_patch4_window7_224',
+    swin_b='swin_base_patch4_window7_224', swin_v2_t='swinv2_tiny_window8_256',
+    swin_v2_s='swinv2_small_window8_256', swin_v2_b='swinv2_base_window8_256',
+    mobilenet_v2='mobilenetv2_100', mobilenet_v3_small='mobilenetv3_small_100',
+    mobilenet_v3_large='mobilenetv3_large_100',
+    mnasnet0_5='mnasnet_050', mnasnet0_75='mnasnet_075', mnasnet1_0='mnasnet_100', mnasnet1_3='mnasnet_140')
 
-def _read_weights(path):
-    "The state dict in a file"
-    path = Path(path).expanduser()
-    if not path.is_file(): raise FileNotFoundError(f'no weights file {path}: give a .safetensors or .pth file, or pretrained=False (--pretrained false) for random weights')
-    try: sd = load_file(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as e:
-        raise ValueError(f'{path} cannot be read as {"safetensors" if path.suffix == ".safetensors" else "a PyTorch state dict"}: {_words(e)}') from e
-    for k in ('state_dict', 'model'):
-        if isinstance(sd, dict) and isinstance(sd.get(k), dict): sd = sd[k]
-    if not isinstance(sd, dict) or not sd or not all(isinstance(v, torch.Tensor) for v in sd.values()):
-        raise ValueError(f'{path} holds no state dict: expected a mapping from weight names to tensors')
-    return sd
+def _bare(name): return re.sub('[^a-z0-9]', '', name.lower())
 
-def _some(names): return ', '.join(names[:4]) + (f' and {len(names) - 4} more' if len(names) > 4 else '')
+def _regnet(name):
+    "timm's name of torchvision's regnet_y_1_6gf, else the same"
+    m = re.fullmatch(r'regnet_?([xy])_(\d+)(?:_(\d))?([gm])f', name)
+    if not m: return name
+    giga = float(f'{m[2]}.{m[3] or 0}') / (1 if m[4] == 'g' else 1000)
+    return f'regnet{m[1]}_{round(giga * 10):03}'
 
-def load_weights(
-    backbone:nn.Module, # A timm model without classifier
-    path:str|Path, # .safetensors, or .pth with tensors only
-)->list: # Names of the classifier's weights, which are left out
-    "Load a file into `backbone`, whole: a missing, unknown or misshapen weight is a ValueError that names it"
-    sd = _read_weights(path)
-    ours = any(k.startswith('backbone.') for k in sd)   # a run's model.safetensors
-    heads = ('head.',) if ours else tuple(f'{c}.' for c in _classifiers(backbone))
-    left_out = [k for k in sd if k.startswith(heads)] if heads else []
-    sd = {k.removeprefix('backbone.') if ours else k: v for k, v in sd.items() if k not in left_out}
-    want = backbone.state_dict()
-    # torchvision's oldest files have no batch counters; they are bookkeeping and change no output
-    missing = [k for k in want if k not in sd and not k.endswith('num_batches_tracked')]
-    unknown = [k for k in sd if k not in want]
-    shapes = [f'{k} {tuple(sd[k].shape)} for {tuple(want[k].shape)}' for k in sd if k in want and sd[k].shape != want[k].shape]
-    wrong = [f'{len(v)} {what}: {_some(v)}' for what, v in dict(missing=missing, unknown=unknown).items() if v]
-    if shapes: wrong.append(f'{len(shapes)} of another shape: {_some(shapes)}')
-    if wrong: raise ValueError(f'{path} does not fit {type(backbone).__name__}: ' + '; '.join(wrong) + '. Is it a file for another arch?')
-    backbone.load_state_dict(sd, strict=False)
-    return left_out
+def _meant(arch):
+    "timm names that a wrong name may mean"
+    if arch.startswith('timm/') and timm.is_model(arch[5:]): return [arch[5:], f'hf-hub:{arch}']
+    base, _, tag = arch.strip().partition('.')
+    known = {_bare(n): n for n in timm.list_models()}
+    known |= {_bare(theirs): ours for ours, theirs in TORCHVISION_NAMES.items()}
+    known |= {_bare(theirs): ours for theirs, ours in _TORCHVISION.items()}
+    if same := known.get(_bare(_regnet(base.lower()))):
+        tagged = f'{same}.{tag.lower()}'
+        return [tagged if tagged in get_arch_pretrained_cfgs(same) else same]
+    if os.path.isdir(os.path.expanduser(arch)): return [f'local-dir:{arch}']
+    repo = re.fullmatch(r'(?:https?://huggingface\.co/|hf:|huggingface:)?([\w.-]+/[\w.-]+)/?', arch)
+    if repo: return [f'hf-hub:{repo[1]}']
+    return difflib.get_close_matches(base.lower(), timm.list_models(exclude_filters='test_*'), n=4, cutoff=0.6)
 
-def _classifiers(backbone):
-    c = getattr(backbone, 'pretrained_cfg', {}).get('classifier') or ()
-    return (c,) if isinstance(c, str) else tuple(c)
+def _released(arch):
+    "Error unless timm has the release that a name's tag asks for"
+    base, dot, tag = arch.partition('.')
+    releases = get_arch_pretrained_cfgs(base)
+    if dot and arch not in releases:
+        allowed = ' or '.join([base, *releases])
+        raise ValueError(f'unknown arch {arch!r}: timm has no release {tag!r} of {base}; give {allowed}')
+
+def arch_name(
+    arch:str, # timm model name, old or new, also with the tag of a release; or an address, see `xray_xfer.hub`
+)->str: # As a run files it
+    "The name that timm has for it now, or the address in full; an unknown one is an error that says what to type"
+    if isinstance(arch, str) and (found := address(arch)): return str(found)
+    if not isinstance(arch, str) or not timm.is_model(arch):
+        near = _meant(arch) if isinstance(arch, str) else []
+        guess = f"; did you mean {', '.join(near)}?" if near else ';'
+        raise ValueError(f'unknown arch {arch!r}{guess} timm.list_models() lists all of them')
+    base, dot, tag = arch.partition('.')
+    now = get_deprecated_models().get(base, base)
+    if now is None:
+        raise ValueError(f'unknown arch {arch!r}: timm has dropped it; timm.list_models() lists what there is')
+    if dot: now = f"{now.partition('.')[0]}.{tag}"
+    if now != arch:   # timm's own list has fallen behind: vit_base_patch16_224.sam is .sam_in1k since
+        longer = [r for r in get_arch_pretrained_cfgs(now) if r.startswith(f'{now}_')]
+        if now not in get_arch_pretrained_cfgs(now) and len(longer) == 1: now = longer[0]
+    _released(now)
+    if now != arch: warnings.warn(f'{arch} is called {now} in timm now; it is filed under that name', stacklevel=2)
+    return now
+
+# %% ../nbs/06_models.ipynb #03a6749f
+_FILED = ('input_size', 'fixed_input_size', 'first_conv', 'classifier')   # mean and std stand in every config
+_ELSEWHERE = ('url', 'file', 'state_dict', 'custom_load')   # of timm's configuration: other places to read from
+
+@dataclass(frozen=True, eq=False)
+class Blueprint:
+    "What a backbone is built from"
+    name: str # As it is filed: timm's name, or an address
+    architecture: str # timm's name, with the tag of a release where one was given
+    cfg: PretrainedCfg # What it was pretrained with
+    args: dict=dataclasses.field(default_factory=dict) # Of its construction
+    spec: object=None # The `Spec` of an address, for its weights; None for timm's own, and when read from a run
+
+    @property
+    def address(self)->Address|None: return address(self.name)
+    @property
+    def filed(self)->dict: # For config.json: nothing, or `network`
+        "What cannot be found again by the name alone"
+        cfg = {k: getattr(self.cfg, k) for k in _FILED}
+        return dict(network=dict(architecture=self.architecture, args=self.args) | cfg) if self.address else {}
+
+def blueprint(
+    arch, # timm model name, an address, or a `Blueprint`, which comes back as it is
+)->Blueprint:
+    "Read what a backbone is built from; the weights are not touched"
+    if isinstance(arch, Blueprint): return arch
+    name = arch_name(arch)
+    where = address(name)
+    if where is None: return Blueprint(name, name, timm.get_pretrained_cfg(name) or PretrainedCfg())
+    spec = read_spec(where)
+    try: architecture = arch_name(spec.architecture)
+    except ValueError as e: raise ValueError(f'the config.json of {where}: {e}') from e
+    if unsaid := [k for k in ('mean', 'std') if k not in spec.cfg]:
+        warnings.warn(f"{where} has no {' and no '.join(unsaid)} in its config.json: ImageNet's are used", stacklevel=2)
+    return Blueprint(name, architecture, _cfg_of(architecture, spec.cfg), spec.args, spec)
+
+def _cfg_of(architecture, said):
+    "What a `config.json` says as timm's configuration; where it names no layers, the architecture's own names"
+    usual = timm.get_pretrained_cfg(architecture) or PretrainedCfg()
+    known = {f.name for f in dataclasses.fields(PretrainedCfg)} - set(_ELSEWHERE)
+    said = {k: v for k, v in said.items() if k in known and v is not None}
+    return PretrainedCfg(**dict(first_conv=usual.first_conv, classifier=usual.classifier) | said)
+
+def filed_blueprint(
+    config, # config.json of a run
+)->Blueprint:
+    "The blueprint of a finished run's network, from its config alone"
+    if (network := config.get('network')) is None: return blueprint(config['arch'])
+    cfg = {k: network.get(k) for k in _FILED} | dict(mean=config['mean'], std=config['std'])
+    return Blueprint(config['arch'], network['architecture'], _cfg_of(network['architecture'], cfg), network['args'])
+
+def stats(
+    arch:str, # timm model name, an address, or a `Blueprint`
+)->dict: # mean and std (3 floats each, for pixels in 0..1) and size (pixels)
+    "What the backbone was pretrained with: normalisation and input size"
+    cfg = blueprint(arch).cfg
+    mean, std = (list(v) * (3 if len(v) == 1 else 1) for v in (cfg.mean, cfg.std))   # one grey channel stands for three
+    return dict(mean=mean, std=std, size=cfg.input_size[-1])
 
 # %% ../nbs/06_models.ipynb #74e9ebe1
-def _timm_cfg(arch):
-    "timm's pretrained configuration of an arch; an unknown one is an error that offers near names"
-    if not isinstance(arch, str) or not timm.is_model(arch):
-        near = difflib.get_close_matches(str(arch), timm.list_models(), n=4, cutoff=0.5)
-        raise ValueError(f"unknown arch {arch!r}" + (f"; did you mean {', '.join(near)}?" if near else '') + ' timm.list_models() lists all of them')
-    return timm.get_pretrained_cfg(arch)
-
-def _create(arch, pretrained, size):
+def _create(plan, pretrained, size):
     "A timm backbone without classifier, with errors that name the repair"
-    cfg = _timm_cfg(arch)
-    kw = dict(img_size=size) if size and size != cfg.input_size[-1] and cfg.fixed_input_size else {}
+    cfg, args = plan.cfg, dict(plan.args)
+    side = size or cfg.input_size[-1]
+    if cfg.fixed_input_size and (side, side) != tuple(cfg.input_size[1:]): args['img_size'] = side
+    if plan.address:   # its weights are read by `load_weights`
+        try: return timm.create_model(plan.architecture, pretrained_cfg=cfg, num_classes=0, in_chans=3, **args)
+        except (TypeError, ValueError, KeyError, AttributeError, AssertionError, RuntimeError) as e:
+            raise ValueError(f'{plan.name}: timm cannot build {plan.architecture} with {args} ({_words(e)})') from e
     if pretrained and not cfg.has_weights:
-        raise ValueError(f'timm has no pretrained weights for {arch}: give pretrained=PATH (a .safetensors or .pth file) or pretrained=False (random weights)')
-    try: return timm.create_model(arch, pretrained=pretrained, num_classes=0, **kw)
-    except OSError as e:   # every network failure of urllib and huggingface_hub is one
+        raise ValueError(f'timm has no pretrained weights for {plan.name}: '
+                         'give pretrained=PATH (a .safetensors or .pth file) or pretrained=False (random weights)')
+    try:
+        if pretrained and cfg.hf_hub_id and not os.environ.get('TIMM_USE_OLD_CACHE'):
+            ask_hub(cfg.hf_hub_id, [*([cfg.hf_hub_filename] if cfg.hf_hub_filename else []), *WEIGHTS[:2]])
+        return timm.create_model(plan.architecture, pretrained=pretrained, num_classes=0, **args)
+    except no_network() as e:
         if not pretrained: raise
-        raise ConnectionError(f'the pretrained weights of {arch} could not be downloaded ({_words(e)}). Two ways out: '
-            'pretrained=PATH (--pretrained) with a .safetensors or .pth file that you have, or pretrained=False (--pretrained false) for random weights') from e
+        raise ConnectionError(f'the pretrained weights of {plan.name} could not be downloaded ({_words(e)}). Ways out: '
+            'pretrained=PATH (--pretrained) with a .safetensors or .pth file that you have, '
+            'or pretrained=False (--pretrained false) for random weights') from e
+
+def _words(e): return next(iter(str(e).splitlines()), type(e).__name__)
+
+def _weights_file(plan, pretrained):
+    "The file that the weights are to be read from; None where timm does it, or where they stay random"
+    if not isinstance(pretrained, bool): return Path(pretrained).expanduser()
+    return find_weights(plan.address, plan.spec or read_spec(plan.address)) if pretrained and plan.address else None
+
+def _origin(plan, pretrained, cfg):
+    "Where the weights are from, as a run files it"
+    if pretrained is False: return 'random'
+    if pretrained is not True: return Path(pretrained).name
+    if (where := plan.address) is None: return cfg.get('hf_hub_id') or cfg.get('url')
+    return where.place if where.kind == 'hf-hub' else f'local-dir:{where.short}'
 
 def build(
-    arch:str, # A timm model name, such as 'efficientnet_b0', or 'shufflenetv2_050/100/150/200'
+    arch, # timm model name such as 'efficientnet_b0', 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', or a `Blueprint`
     depth:int|str=0, # 0: head only; d: and the last d layer groups; 'all': everything
     n_classes:int=4, # Logits that come out
     pretrained:bool|str|Path=True, # The arch's own release, a weights file, or False for random weights
@@ -247,22 +347,19 @@ def build(
 )->Classifier:
     "A backbone with the three-layer head, frozen but for the head and the last `depth` layer groups"
     if n_classes < 2: raise ValueError(f'n_classes={n_classes}: a classifier needs at least 2')
-    net = _create(arch, pretrained is True, size).eval()
-    left_out = load_weights(net, pretrained) if not isinstance(pretrained, bool) else []
-    with torch.no_grad(): out = net(torch.zeros(1, 3, *[size or stats(arch)['size']] * 2))   # the width is not always `num_features` (MobileNetV3)
-    if out.ndim != 2: raise ValueError(f'{arch} gives features of shape {tuple(out.shape)}, not (n, width): it is no classification backbone')
-    model = Classifier(net, make_head(out.shape[1], n_classes, dropout), arch).freeze(depth)
-    cfg = net.pretrained_cfg
-    model.weights = 'random' if pretrained is False else cfg.get('hf_hub_id') or cfg.get('url') if pretrained is True else Path(pretrained).name
-    model.left_out = left_out
+    plan = blueprint(arch)
+    file = _weights_file(plan, pretrained)
+    net = _create(plan, pretrained is True, size).eval()
+    left_out = load_weights(net, file) if file else []
+    # the width is not always `num_features` (MobileNetV3)
+    with torch.no_grad(): out = net(torch.zeros(1, 3, *[size or stats(plan)['size']] * 2))
+    if out.ndim != 2:
+        raise ValueError(f'{plan.name} gives features of shape {tuple(out.shape)}, not (n, width): '
+                         'it is no classification backbone')
+    model = Classifier(net, make_head(out.shape[1], n_classes, dropout), plan.name).freeze(depth)
+    model.weights, model.left_out = _origin(plan, pretrained, net.pretrained_cfg), left_out
+    model.blueprint, model.file = plan, file
     return model.train()
-
-def stats(
-    arch:str, # A timm model name
-)->dict: # mean and std (3 floats each, for pixels in 0..1) and size (pixels)
-    "What the backbone was pretrained with: normalisation and input size"
-    cfg = _timm_cfg(arch)
-    return dict(mean=list(cfg.mean), std=list(cfg.std), size=cfg.input_size[-1])
 
 # %% ../nbs/06_models.ipynb #ac5b1e65
 def calibrate(

@@ -16,7 +16,8 @@ from .models import TORCHVISION_NAMES, Classifier, build
 # %% ../nbs/06b_summary.ipynb #cc549aa7
 def _torchvision_twin(model):
     "torchvision's own modules for the same network with our head, or None"
-    arch = model.arch.split('.')[0]   # without the tag of a release, as in efficientnet_b0.ra_in1k
+    arch = model.blueprint.architecture if model.blueprint else model.arch
+    arch = arch.split('.')[0]   # without the tag of a release, as in efficientnet_b0.ra_in1k
     name = TORCHVISION_NAMES.get(arch, arch)
     if name not in torchvision.models.list_models(torchvision.models): return None
     net = torchvision.models.get_model(name, weights=None)
