@@ -23,6 +23,7 @@ from .folder import Run, load_controls, load_model, load_run, write_json
 from .load import packed, parts_of
 from .loop import keep_buffers, resolve_device
 from .lungs import lungs_of
+from .models import filed_blueprint
 from .pack import Pack, planes
 from .results import refresh
 from .stats import intervals
@@ -152,7 +153,7 @@ def _shuffled(r, p, parts, groups, device):
     c, q = r.config, dataclasses.replace(p, table=shuffled_labels(p.table, parts, r.seed))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')   # what there is to say about these images the run itself has said
-        s = train_run(q, r.arch, 0, pretrained=r.path/'model.safetensors', epochs=3, groups=False, bs=c['bs'], dropout=c['dropout'], seed=r.seed, device=device, out=None, quiet=True)
+        s = train_run(q, filed_blueprint(c), 0, pretrained=r.path/'model.safetensors', epochs=3, groups=False, bs=c['bs'], dropout=c['dropout'], seed=r.seed, device=device, out=None, quiet=True)
     test = s.predictions[s.predictions.part == 'test']
     y, classes = test.label.map({k: i for i, k in enumerate(c['classes'])}).to_numpy(int), c['classes']
     row = _row(SHUFFLED, y, test[[f'logit_{k}' for k in classes]].to_numpy(np.float32), classes, groups, n=0)

@@ -18,6 +18,8 @@ import pandas as pd
 from scipy.stats import t as student
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
+from .hub import address
+
 # %% ../nbs/08_evaluate.ipynb #7db78815
 def softmax(
     logits, # array (n, k) of any real dtype: one row an image, one column a class
@@ -101,12 +103,13 @@ REPORT_TABLE = pd.DataFrame({ # hold-out results of the report that this package
     'EfficientNet-B0_2': [.9313, .9376, .9459, .9304, .9878]}, index=pd.Index(ROWS, name='metric'))
 
 def display_name(
-    arch, # timm model name
+    arch, # timm model name, or an address
 ):
     "The report's name of a network; other networks keep their own"
     if m := re.fullmatch(r'shufflenetv2_(\d)(\d)0', arch): return 'ShuffleNetV2' + ('' if m.groups() == ('1', '0') else f'x{m[1]}.{m[2]}')
     if m := re.fullmatch(r'efficientnet_b(\d)', arch): return f'EfficientNet-B{m[1]}'
-    return arch
+    where = address(arch)
+    return where.short if where else arch
 
 # %% ../nbs/08_evaluate.ipynb #7db375e6
 def student_interval(

@@ -70,7 +70,7 @@ def feed(
                 if d <= model.depth or deep: break
                 with suppress(CutError): deep = cut(model, pack.size, d)   # a depth that cannot be cut has no features to share
     if why:
-        dls = dataloaders(pack, model.arch, bs=bs, split=list(parts), test=.2 * ('test' in set(parts)), augment=augment, device=torch.device(device))
+        dls = dataloaders(pack, model.blueprint or model.arch, bs=bs, split=list(parts), test=.2 * ('test' in set(parts)), augment=augment, device=torch.device(device))
         return _ordered(Feed(dls, model, 'images', why), seed)
     kw = dict(deepest=deep, backend=backend, dtype=dtype, device=device, quiet=quiet, batch=bs if backend == 'torch' else None)
     part, classes = np.asarray(parts), sorted(set(pack.table.label))

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from .files import cannot_write, replacing, settled, shown
 from .evaluate import display_name, metrics, softmax
-from .models import build
+from .hub import plain_name
+from .models import build, filed_blueprint
 from .split import save_split
 
 # %% ../nbs/10b_folder.ipynb #4b60eb93
@@ -123,7 +124,7 @@ class Run:
 
 def run_name(arch:str, depth:int|str, seed:int=0)->str:
     "The folder of a run that was given no name"
-    return f'{arch}_{depth}' + f'_seed{seed}' * (seed != 0)
+    return f'{plain_name(arch)}_{depth}' + f'_seed{seed}' * (seed != 0)
 
 def run_bytes(
     model, # The whole network
@@ -178,7 +179,7 @@ def load_model(
     "The trained network of a run folder, in evaluation mode"
     r = load_run(path)
     c = r.config
-    model = build(c['arch'], c['depth'], len(c['classes']), pretrained=False, dropout=c['dropout'], size=c['size'])
+    model = build(filed_blueprint(c), c['depth'], len(c['classes']), pretrained=False, dropout=c['dropout'], size=c['size'])
     model.load_state_dict(load_file(r.path/'model.safetensors'))
     return model.eval()
 
@@ -260,7 +261,7 @@ def finished(
 
 # %% ../nbs/10b_folder.ipynb #6510c823
 _VARIED = ('arch', 'depth', 'seed')   # by a study
-_BY_ARCH = ('pretrained', 'weights', 'left_out', 'mean', 'std', 'size')   # one for each arch
+_BY_ARCH = ('network', 'pretrained', 'weights', 'left_out', 'mean', 'std', 'size')   # one for each arch
 
 def _sorted_by(configs, *keys):
     "Lists of the configs that have the same values of these settings"

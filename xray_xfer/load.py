@@ -22,7 +22,7 @@ from fastcore.basics import chunked
 from fasttransform import DisplayedTransform
 
 from .data import images_of
-from .models import stats
+from .models import blueprint, stats
 from .pack import Pack, decode, pack, planes
 from .split import PARTS, load_split, split_of
 
@@ -177,7 +177,7 @@ def image_batches(
 
 def fitting(
     data, # A source, or a `Pack`, which has a size already
-    arch:str, # timm model name
+    arch, # timm model name, an address, or a `Blueprint`
     size:int=None, # As asked for, if it was
     resize:str=None, # As asked for, if it was
     colour:bool=None, # As asked for, if it was
@@ -209,7 +209,7 @@ def _filed(path, pack):
 
 def dataloaders(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
-    arch:str='efficientnet_b0', # timm model whose normalisation and input size are used
+    arch='efficientnet_b0', # timm model (or an address) whose normalisation and input size are used
     size:int=None, # Side of the square images in pixels; default the arch's own
     resize:str=None, # 'squish' to the square (the default), or 'pad' with black; the same for all parts
     colour:bool=None, # Keep red, green and blue; default grey
@@ -225,8 +225,9 @@ def dataloaders(
     quiet:bool=False, # No progress bar
 )->DataLoaders: # `.train`, `.valid` and `[2]`, the test part; `.pack`, `.parts`, `.vocab`
     "fastai `DataLoaders` over any source of chest X-rays, decoded once"
-    s = stats(arch)
-    p = packed(data, *fitting(data, arch, size, resize, colour), quiet, classes=classes, exclude=exclude)
+    plan = blueprint(arch)
+    s = stats(plan)
+    p = packed(data, *fitting(data, plan, size, resize, colour), quiet, classes=classes, exclude=exclude)
     parts = parts_of(p, valid, test, split_seed, split)
     n_train = int((np.asarray(parts) == 'train').sum())
     block = datablock(p, parts, s['mean'], s['std'], augment)

@@ -39,7 +39,7 @@ class Study:
     def table(self)->pd.DataFrame: return self.table_of()
     def table_of(self, report:bool=False)->pd.DataFrame:
         "Metrics down, models across; with `report`, the report's own numbers beside"
-        twice = len({(r.arch, r.depth, r.seed) for r in self.runs}) < len(self.runs)   # single runs under names of their own: a column each
+        twice = len({(r.name, r.seed) for r in self.runs}) < len(self.runs)   # single runs under names of their own, or folders of one name: a column each
         t = metric_table([dict(arch=r.arch, depth=r.depth, seed=r.seed, metrics=r.metrics) | (dict(label=r.path.name) if twice else {}) for r in self.runs], report=report)
         asked = [(r.path.name if twice else r.name, load_controls(r.path)) for r in self.runs]
         return with_controls(t, asked) if any(c for _, c in asked) else t

@@ -20,7 +20,7 @@ from .evaluate import display_name
 from .files import check_room, settled
 from .folder import load_controls, named, run_bytes, run_name
 from .load import fitting, packed
-from .models import build
+from .models import blueprint, build
 from .pack import Pack
 from .results import Study, load_study   # the latter is handed on: who trains a study reads it back, too
 from .train import _place, _say, notes_once, run
@@ -35,7 +35,7 @@ def _weights_for(pretrained, archs):
 
 def study(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
-    archs=('shufflenetv2_100', 'efficientnet_b0'), # timm model names
+    archs=('shufflenetv2_100', 'efficientnet_b0'), # timm model names, or addresses as in `run`
     depths=(0, 1, 2), # Fine-tuning depths
     seeds=(0,), # Training seeds; with several, the table gives mean and standard deviation
     *,
@@ -57,6 +57,10 @@ def study(
     depths, seeds = ([x if isinstance(x, str) or not hasattr(x, '__index__') else operator.index(x) for x in xs] for xs in (depths, seeds))
     if odd := set(settings) - (set(inspect.signature(run).parameters) - {'data', 'arch', 'depth', 'seed', 'name'}):
         raise TypeError(f"study() takes no {', '.join(sorted(odd))}: give arguments of run(), but archs, depths and seeds, and no name")
+    plans = {a: blueprint(a) for a in archs}   # an old name or an address may be spelled in several ways
+    if isinstance(pretrained, Mapping): pretrained = {plans[a].name if a in plans else a: v for a, v in pretrained.items()}
+    plans = {p.name: p for p in plans.values()}
+    archs = list(plans)
     out, jobs, overwrite = settled(out), list(itertools.product(archs, depths, seeds)), settings.get('overwrite', False)
     places = {job: _place(out, run_name(*job)) for job in jobs}
     listed = study_names(out) if (out/'study.json').is_file() and not overwrite else []
@@ -65,7 +69,7 @@ def study(
     weights, need = _weights_for(pretrained, archs), {}
     with no_random(0, reproducible=False):   # building draws random weights; the caller's random numbers are not ours to use up
         for a in archs:
-            probe = build(a, pretrained=weights[a], size=size)
+            probe = build(plans[a], pretrained=weights[a], size=size)
             need[a] = run_bytes(probe)
             for d in depths: probe.freeze(d)
     if 'all' in depths and settings.get('views', 1) > 1: raise ValueError(f"views={settings['views']} are cached versions of the images, and at depth 'all' nothing is frozen that could be cached: leave that depth out, or give augment=True (--augment)")
@@ -76,15 +80,15 @@ def study(
     deepest = [d for d in depths if isinstance(d, int)]   # the features of the deepest serve the shallower ones too
     with notes_once():
         for i, (a, d, s) in enumerate(jobs):
-            fit = fitting(data, a, size, resize, colour)
+            fit = fitting(data, plans[a], size, resize, colour)
             if fit not in packs: packs[fit] = packed(data, *fit, quiet, **chosen, table=table)
             _say(f'[{i + 1}/{len(jobs)}] {display_name(a)} depth {d}' + f' seed {s}' * (len(seeds) > 1), quiet)
-            runs.append(run(packs[fit], a, d, pretrained=weights[a], seed=s, size=size, resize=resize, colour=colour, **chosen, out=out, quiet=quiet, **dict(deepest=deepest) | settings))
+            runs.append(run(packs[fit], plans[a], d, pretrained=weights[a], seed=s, size=size, resize=resize, colour=colour, **chosen, out=out, quiet=quiet, **dict(deepest=deepest) | settings))
     if controls:
         for r in runs:
             if load_controls(r.path) is None:
                 _say(f'controls of {r.path.name}', quiet)
-                asked = packs[fitting(data, r.arch, size, resize, colour)]
+                asked = packs[fitting(data, plans[r.arch], size, resize, colour)]
                 ask_controls(r, asked, quiet=quiet, device=settings.get('device', 'auto'), study=False)   # which is saved below, once
     res = Study(out, runs)
     res.save()

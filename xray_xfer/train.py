@@ -32,7 +32,7 @@ from .card import model_card
 from .confidence import calibration
 from .feed import feed, logits_of
 from .load import dataloaders, fitting, image_batches, packed, parts_of, source_name
-from .models import build, calibrate, splitter, stats
+from .models import blueprint, build, calibrate, splitter, stats
 from .looks import run_figures
 from .pack import Pack
 from .page import run_report
@@ -91,6 +91,12 @@ def _pretrained_name(value):
     if isinstance(value, bool): return value
     return f'{Path(value).name} sha256:{hashlib.sha256(Path(value).expanduser().read_bytes()).hexdigest()[:16]}'
 
+def _network(model, pretrained):
+    "What config.json says of a network that is not in timm's list: how it is built again, and its weights by their content"
+    filed = model.blueprint.filed
+    if filed and pretrained is True: filed['network']['weights'] = _pretrained_name(model.file)
+    return filed
+
 def _grouped(p, groups, quiet):
     "The pack with the groups that its split must not tear, and what twins.json says of that split, given its parts"
     if not groups:
@@ -129,7 +135,7 @@ def _results(fed, p, parts, classes):
 # %% ../nbs/11_train.ipynb #6b2e03c7
 def run(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
-    arch:str='efficientnet_b0', # timm model name
+    arch:str='efficientnet_b0', # timm model name, 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'
     depth:int|str=0, # 0: head only; d: and the last d layer groups; 'all': everything
     *,
     pretrained:bool|str|Path=True, # The arch's own release, a weights file, or False for random weights
@@ -163,7 +169,9 @@ def run(
     quiet:bool=False, # No progress, no lines
 )->Run: # `.path .config .metrics .history .predictions .timings .learn`
     "Train one model, evaluate it once on the untouched test part, and file everything in `<out>/<name>/`"
-    timer, norm, lrs = _Timer(), stats(arch), lr_range(lr)
+    plan = blueprint(arch)   # read once: all below is of this network, also when its folder changes meanwhile
+    arch = plan.name
+    timer, norm, lrs = _Timer(), stats(plan), lr_range(lr)
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
     if device == 'cpu': keep_buffers()
@@ -178,10 +186,10 @@ def run(
     path = None if out is None else _place(out, run_name(arch, depth, seed) if name is None else name)
     split = None if split is None else settled(split)
     if path: sweep(path.parent)
-    size, resize, colour = fitting(data, arch, size, resize, colour)
+    size, resize, colour = fitting(data, plan, size, resize, colour)
     table = data.table if isinstance(data, Pack) else images_of(data, classes=classes, exclude=exclude)
     # built before the images are decoded, which may take a minute: a wrong depth or file is known at once
-    with timer('build'), no_random(seed, reproducible=False): model = build(arch, depth, table.label.nunique(), pretrained, dropout, size)
+    with timer('build'), no_random(seed, reproducible=False): model = build(plan, depth, table.label.nunique(), pretrained, dropout, size)
     if path and (overwrite or not path.exists()): check_room(path.parent, run_bytes(model), 'this run')
     p = packed(data, size, resize, colour, quiet, classes=classes, exclude=exclude, table=table)
     timer.seconds['pack'] = round(p.seconds, 3)   # of making or opening it; a study does so once for all its runs
@@ -192,7 +200,7 @@ def run(
         config = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), rejects=len(p.rejects), classes=names,
             classes_given=p.classes, exclude=p.exclude,
             data_digest=_data_digest(p, parts), arch=arch, depth=depth, pretrained=_pretrained_name(pretrained),
-            weights=model.weights, left_out=model.left_out, epochs=epochs, lr=list(lrs), bs=bs, wd=wd, dropout=dropout, augment=augment, views=views, cache=cache, features=features, backend=backend,
+            **_network(model, pretrained), weights=model.weights, left_out=model.left_out, epochs=epochs, lr=list(lrs), bs=bs, wd=wd, dropout=dropout, augment=augment, views=views, cache=cache, features=features, backend=backend,
             size=p.size, resize=p.resize, colour=p.colour, mean=norm['mean'], std=norm['std'], valid=valid, test=test, split=split and Path(split).name, groups=groups,
             seed=seed, split_seed=split_seed, precision=precision, device=device, epoch_kept_by='valid_loss_scaled')
         if path and (done := finished(path, config, overwrite)):
@@ -217,7 +225,7 @@ def run(
             scores, calibrated = _judged(predictions, names)
             scores |= dict(best_epoch=best.epoch_kept)
         # what the tail learned, the whole network knows: the two are one, and this shows it
-        dls = dataloaders(p, arch, bs=bs, split=parts, augment=augment, device=torch.device(device))
+        dls = dataloaders(p, plan, bs=bs, split=parts, augment=augment, device=torch.device(device))
         if fed.trains_on == 'features':
             with timer('check'): _agree(model, p, parts, norm, predictions, device)
             learn = Learner(dls, model, loss, splitter=splitter, train_bn=False, opt_func=FusedAdam, wd=wd, cbs=cbs)
