@@ -90,7 +90,7 @@ def card_text(
 
 ## Model
 
-* Architecture: timm `{text_of(c['arch'])}`, pooled features, then three fully connected layers (1024, 512, {len(c['classes'])}), Dropout {c['dropout']}.
+* Architecture: timm `{text_of((c.get('network') or {}).get('architecture', c['arch']))}`, pooled features, then three fully connected layers (1024, 512, {len(c['classes'])}), Dropout {c['dropout']}.
 * Trained: {escaped(model_words(c))}; all else frozen, BatchNorm statistics included. Start: {escaped(origin_words(c))}.
 * Input: {'red, green and blue' if c.get('colour') else 'one grey channel repeated three times'}, {c['size']} × {c['size']} pixels ({escaped(c['resize'])}), scaled to 0..1, then normalised with mean {c['mean']} and standard deviation {c['std']}.
 * Output: logits of {len(c['classes'])} classes, in this order: {', '.join(escaped(x) for x in c['classes'])}.

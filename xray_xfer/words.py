@@ -18,6 +18,7 @@ from typing import NamedTuple
 from .evaluate import display_name
 from .files import settled
 from .folder import named, no_run, read_csv, read_json, run_name, runs_in
+from .hub import address
 from .sheet import interval, text_of
 
 # %% ../nbs/10f_words.ipynb #65f6f60f
@@ -196,6 +197,11 @@ def difference_words(
 # %% ../nbs/10f_words.ipynb #b7283e66
 _OPTIONS = ('epochs', 'bs', 'wd', 'dropout', 'size', 'resize', 'valid', 'test', 'split_seed', 'precision', 'device')
 
+def _arch(c):
+    "The arch as a command names it: of a folder its name, as of the data, for where it lies is no one else's business"
+    where = address(c['arch'])
+    return f'local-dir:{where.short}' if where and where.kind == 'local-dir' else c['arch']
+
 def _pretrained(c): return str(c['pretrained']).lower() if isinstance(c['pretrained'], bool) else c['pretrained'].rpartition(' sha256:')[0] or c['pretrained']
 
 def command(
@@ -207,10 +213,10 @@ def command(
     c, of = configs[0], lambda k: list(dict.fromkeys(str(c[k]) for c in configs))
     words = [['xray_xfer', 'study' if study else 'run', c['data']]]
     if study:
-        weights = {c['arch']: _pretrained(c) for c in configs}
+        weights = {_arch(c): _pretrained(c) for c in configs}
         values = list(weights.values())[:1] if len(set(weights.values())) == 1 else [f'{a}={v}' for a, v in weights.items()]
-        words += [['--archs', *of('arch')], ['--depths', *of('depth')], ['--seeds', *of('seed')], ['--pretrained', *values]]
-    else: words += [['--arch', c['arch']], ['--depth', str(c['depth'])], ['--seed', str(c['seed'])], ['--pretrained', _pretrained(c)]]
+        words += [['--archs', *dict.fromkeys(map(_arch, configs))], ['--depths', *of('depth')], ['--seeds', *of('seed')], ['--pretrained', *values]]
+    else: words += [['--arch', _arch(c)], ['--depth', str(c['depth'])], ['--seed', str(c['seed'])], ['--pretrained', _pretrained(c)]]
     low, high = c['lr']
     options = [['--lr', repr(high)]] + [[f"--{k.replace('_', '-')}", str(c[k])] for k in _OPTIONS if c.get(k) is not None and len(of(k)) == 1]
     if c.get('augment'): options.append(['--augment'])
@@ -242,9 +248,11 @@ def _call(c, configs, folder):
     all_, weights = configs or [c], lambda x: x['pretrained'] if isinstance(x['pretrained'], bool) else _pretrained(x)
     own = {k: c[k] for k in keep if c.get(k) is not None and not (configs and k == 'seed') and all(x.get(k) == c[k] for x in all_)}
     own |= {k: c[asked] for k, asked in dict(classes='classes_given', exclude='exclude').items() if c.get(asked)}
-    own |= dict(lr=tuple(c['lr']), pretrained=weights(c) if len({weights(x) for x in all_}) == 1 else {x['arch']: weights(x) for x in all_})
-    if configs: first = ', '.join(repr(list(dict.fromkeys(x[k] for x in configs))) for k in ('arch', 'depth', 'seed'))
-    else: first = f"{c['arch']!r}, {c['depth']!r}"
+    own |= dict(lr=tuple(c['lr']), pretrained=weights(c) if len({weights(x) for x in all_}) == 1 else {_arch(x): weights(x) for x in all_})
+    if configs:
+        columns = [_arch(x) for x in configs], [x['depth'] for x in configs], [x['seed'] for x in configs]
+        first = ', '.join(repr(list(dict.fromkeys(column))) for column in columns)
+    else: first = f"{_arch(c)!r}, {c['depth']!r}"
     args = ', '.join(f'{k}={v!r}' for k, v in own.items())
     verb, place = ('study', 'out') if configs else ('run', 'name')
     module = 'study' if configs else 'train'
