@@ -33,7 +33,8 @@ from .files import replacing
 from .folder import environment, write_json
 from .load import image_batches, packed, parts_of
 from .loop import resolve_device, resolve_precision
-from .models import build, calibrate, splitter, stats
+from .hub import plain_name
+from .models import arch_name, build, calibrate, splitter, stats
 from .ratios import WAYS, bench_figure, bench_text, ratios
 from .split import save_split
 from .study import study
@@ -189,6 +190,9 @@ def bench(
     archs, ways, timed = [archs] if isinstance(archs, str) else list(archs), [ways] if isinstance(ways, str) else list(ways), timed or {}
     if not ways or set(ways) - set(WAYS): raise ValueError(f"ways={ways}: give one or more of {', '.join(WAYS)}")
     ways = [w for w in WAYS if w in ways]   # warm follows cold
+    current = {a: arch_name(a) for a in archs}   # old names, and addresses in full
+    archs, timed = list(current.values()), {_current(k, current): v for k, v in timed.items()}
+    if isinstance(pretrained, dict): pretrained = {current.get(k, k): v for k, v in pretrained.items()}
     if odd := [k for k in timed if k not in archs and k not in {f'{a} {d}' for a in archs for d in depths}]: raise ValueError(f"timed={timed}: {odd[0]!r} is no arch of this bench, nor an arch and a depth, such as '{archs[0]}' or '{archs[0]} {depths[0]}'")
     if odd := [v for v in timed.values() if not 0 < v <= epochs or (v > 1 and v != int(v))]: raise ValueError(f'timed={timed}: {odd[0]!r} epochs cannot be timed; give a share between 0 and 1, or a whole number up to {epochs}')
     if odd := [d for d in depths if isinstance(d, bool) or not isinstance(d, int) or d < 0]: raise ValueError(f"depths={list(depths)}: {odd[0]!r} cannot be timed; give 0 or more, such as 0 1 2 (at 'all' nothing is frozen, and there is nothing to save)")
@@ -222,8 +226,8 @@ def bench(
                     got = chosen[f'{a} {d}'] = _job(s | dict(way='try', tries=tries), tmp, quiet)
                     s |= {k: got['best'][k] for k in ('bs', 'workers')}
                 if way in ('cold', 'warm'):
-                    s |= dict(cache=str(tmp/f'cache {a} {d}'), out=str(tmp/f'{way} {a} {d}'))
-                    if way == 'warm' and 'cold' not in ways: _job(s | dict(way='cold', out=str(tmp/f'first {a} {d}')), tmp, quiet)
+                    s |= dict(cache=str(tmp/f'cache {plain_name(a)} {d}'), out=str(tmp/f'{way} {plain_name(a)} {d}'))
+                    if way == 'warm' and 'cold' not in ways: _job(s | dict(way='cold', out=str(tmp/f'first {plain_name(a)} {d}')), tmp, quiet)
                 r = _job(s, tmp, quiet)
                 full = s['timed'] == epochs
                 again = list(seeds[1:]) if d is not None and way != 'warm' and timed.get(f'{a} {d}', timed.get(a, epochs)) >= epochs else []
@@ -246,11 +250,17 @@ def _file(res, out):
     with replacing(out/'bench.md') as f: f.write_text(bench_text(res), encoding='utf-8')
     with replacing(out/'bench.png') as f: bench_figure(res).savefig(f, dpi=120, format='png')
 
+def _current(key, names):
+    "A key of `timed`, 'arch' or 'arch depth', with the arch's name as it is used"
+    arch, _, depth = key.rpartition(' ')
+    return names[key] if key in names else f'{names[arch]} {depth}' if arch in names else key
+
 def _absolute(w): return w if isinstance(w, bool) else str(Path(w).expanduser().absolute())
 
 def _calibrated(arch, p, parts, size, folder):
     "A file of random weights with the BatchNorm statistics of these images"
     set_seed(0)
     model = calibrate(build(arch, pretrained=False, size=size), image_batches(p, np.flatnonzero(np.asarray(parts) == 'train')[:256], stats(arch)))
-    save_file({k: v.contiguous().clone() for k, v in model.backbone.state_dict().items()}, folder/f'{arch}.safetensors')
-    return folder/f'{arch}.safetensors'
+    file = folder/f'{plain_name(arch)}.safetensors'
+    save_file({k: v.contiguous().clone() for k, v in model.backbone.state_dict().items()}, file)
+    return file

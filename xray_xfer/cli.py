@@ -35,9 +35,11 @@ def weights_for(
     archs:list, # The archs of the study
 ):
     "What `study` takes as `pretrained`"
-    named = dict(v.split('=', 1) for v in values if v.split('=', 1)[0] in archs and '=' in v)
-    if twice := [a for a in archs if sum(v.startswith(f'{a}=') for v in values) > 1]: raise ValueError(f"--pretrained names {', '.join(twice)} more than once")
-    plain = [v for v in values if not ('=' in v and v.split('=', 1)[0] in archs)]
+    # an arch may be an address with a sign = of its own; of two that fit, the longer one is meant
+    arch_of = {v: max((a for a in archs if v.startswith(f'{a}=')), key=len, default=None) for v in values}
+    named = {a: v[len(a) + 1:] for v, a in arch_of.items() if a}
+    if twice := [a for a in archs if sum(arch_of[v] == a for v in values) > 1]: raise ValueError(f"--pretrained names {', '.join(twice)} more than once")
+    plain = [v for v in values if not arch_of[v]]
     if named and not plain: return {a: weights_arg(v) for a, v in named.items()}
     if len(plain) == 1 and not named: return weights_arg(plain[0])
     raise ValueError(f"--pretrained {' '.join(values)}: give one value (true, false or a file), or ARCH=VALUE for archs of the study ({', '.join(archs)})")
@@ -85,7 +87,7 @@ def _show_study(s, report=False):
 @delegates(_settings)
 def run(
     data:str, # Folder with a subfolder a class, .zip of one, .csv with path,label, 'kaggle' or 'demo'
-    arch:str='efficientnet_b0', # timm model name
+    arch:str='efficientnet_b0', # timm model name, hf-hub:OWNER/NAME or local-dir:FOLDER
     depth:depth_arg=0, # 0: head only; d: and the last d layer groups; all: everything
     pretrained:weights_arg='true', # true: the arch's own release; a .safetensors or .pth file; false: random weights
     seed:int=0, # Seed of everything random in training
@@ -233,7 +235,7 @@ def bench(
     "Time the same study by stock fastai, tuned fastai, and this package from a cold and from a warm cache"
     from xray_xfer.bench import bench
     from xray_xfer.ratios import bench_text
-    try: epochs_of = {k: float(v) for k, v in (t.split('=', 1) for t in timed)}
+    try: epochs_of = {k: float(v) for k, v in (t.rsplit('=', 1) for t in timed)}
     except ValueError: raise ValueError(f"--timed {' '.join(timed)}: give ARCH=EPOCHS, such as efficientnet_b0=1") from None
     print(bench_text(bench(data, archs, depths, weights_for(pretrained, archs), ways, epochs, epochs_of, seeds=seeds, device=device, out=out, quiet=quiet)))
     print(f'bench.json, bench.md and bench.png are in {out}')
