@@ -68,6 +68,15 @@ def test_param_table_of_any_arch():
     assert (t[t.depth == 'all'].non_trainable == 0).all()
     assert t.modules.tolist() == ['torchvision'] * 3 + ['timm'] * 3
 
+@pytest.mark.parametrize('arch,size', [('test_vit', 100), ('levit_128s', 100), ('convnext_atto', 8), ('test_maxvit', 100)])
+def test_sizes_that_a_network_does_not_take(arch, size):
+    own = timm.get_pretrained_cfg(arch).input_size[-1]
+    with pytest.raises(ValueError, match=f'{arch} takes no images of {size} pixels .*its own size, {own}'): build(arch, pretrained=False, size=size)
+
+@pytest.mark.parametrize('size', [0, -3, 2.5, True, '64'])
+def test_sizes_that_are_none(size):
+    with pytest.raises(ValueError, match='whole number above 0'): build('shufflenetv2_050', pretrained=False, size=size)
+
 # ---- weights
 
 def test_no_network_names_the_two_ways_out(tmp_path):

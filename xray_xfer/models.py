@@ -11,6 +11,7 @@ __all__ = ['TORCHVISION_NAMES', 'default_cfgs', 'ShuffleNetV2', 'shufflenetv2_05
 
 # %% ../nbs/06_models.ipynb #ca24793a
 import dataclasses, difflib, os, re, warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -325,6 +326,16 @@ def _create(plan, pretrained, size):
 
 def _words(e): return next(iter(str(e).splitlines()), type(e).__name__)
 
+@contextmanager
+def _sized(plan, size):
+    "Say in words that a network takes no images of this size: patches and windows must come out even"
+    try: yield
+    except (AssertionError, RuntimeError) as e:
+        own = plan.cfg.input_size[-1]
+        if size is None or size == own: raise
+        raise ValueError(f'{plan.name} takes no images of {size} pixels ({_words(e)}): '
+                         f'give a multiple of 32, or its own size, {own}') from e
+
 def _weights_file(plan, pretrained):
     "The file that the weights are to be read from; None where timm does it, or where they stay random"
     if not isinstance(pretrained, bool): return Path(pretrained).expanduser()
@@ -347,12 +358,14 @@ def build(
 )->Classifier:
     "A backbone with the three-layer head, frozen but for the head and the last `depth` layer groups"
     if n_classes < 2: raise ValueError(f'n_classes={n_classes}: a classifier needs at least 2')
+    if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
+        raise ValueError(f'size={size!r}: give the side of the images in pixels, a whole number above 0')
     plan = blueprint(arch)
     file = _weights_file(plan, pretrained)
-    net = _create(plan, pretrained is True, size).eval()
+    with _sized(plan, size): net = _create(plan, pretrained is True, size).eval()
     left_out = load_weights(net, file) if file else []
     # the width is not always `num_features` (MobileNetV3)
-    with torch.no_grad(): out = net(torch.zeros(1, 3, *[size or stats(plan)['size']] * 2))
+    with _sized(plan, size), torch.no_grad(): out = net(torch.zeros(1, 3, *[size or plan.cfg.input_size[-1]] * 2))
     if out.ndim != 2:
         raise ValueError(f'{plan.name} gives features of shape {tuple(out.shape)}, not (n, width): '
                          'it is no classification backbone')
