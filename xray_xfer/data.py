@@ -207,8 +207,8 @@ def _doubtful(labels, where):
         if not odd: continue
         n, rest = sum(counts[l] for l in odd), [l for l in counts if l not in odd]
         way = f'; to leave them out type --classes {typed(sorted(rest)[:9])}' if len(rest) > 1 else ''
-        warnings.warn(f'{counted(n, "image")} of {where} have labels that seem to say {what} ({some(sorted(odd))}); '
-                      f'each of these labels is taken as a class of its own{way}')
+        many = f'1 image of {where} has a label that seems' if n == 1 else f'{n:,} images of {where} have labels that seem'
+        warnings.warn(f'{many} to say {what} ({some(sorted(odd))}): taken as a class of its own{way}')
 
 def _chosen(table, classes, where):
     "The rows of the classes that are wanted, and a word on labels that are none"
