@@ -8,9 +8,10 @@
   profile    where a training step on features goes, and what the matrix products in it could cost at best
   parts      packing, trunk, bootstrap and twins against their yardsticks
   twins      near-duplicates among 21,165 images: those of FOLDER, altered copies of 500, and the rest bent out of them so that they are none
+  cuts       is any sound cut refused? 15 families from random weights, three seeds, as they come and calibrated on drawings and on the films of FOLDER
   leak       the same models on a naive and on a grouped split of FOLDER with altered copies of a tenth (--also: a second folder of the same classes)
 
-FOLDER holds a folder a class, WEIGHTS is a file for shufflenetv2_100. Writes benchmarks/WHAT.json and .md, and memory.png. Run it alone:
+FOLDER holds a folder a class, WEIGHTS is a file for shufflenetv2_100 (`cuts` needs none). Writes benchmarks/WHAT.json and .md, and memory.png. Run it alone:
 two PyTorch processes on two cores slow each other down twentyfold."""
 import argparse, json, os, shutil, subprocess, sys, tempfile, threading, time
 from datetime import date
@@ -364,6 +365,62 @@ def twins(a):
     write('twins', res, table([[f"{res['images']:,}", f'{seconds:.0f}', res['pairs'], f'{recall:.3f}', strange, f"{res['anonymous_gb']:.2f}"]],
         ['images', 'seconds after packing', 'pairs', 'altered copies found', 'pairs with a bent image', 'memory beyond the pixels, GB']) + f'\n\n{len(t):,} images of the folder, altered copies of 500 of them, the rest bent.')
 
+# a size where a convolution needs no more than these pixels, else the arch's own; the last two compute in float32 whatever they are given
+CUT_FAMILIES = {'efficientnet_b0': None, 'shufflenetv2_100': None, 'resnet18': 128, 'densenet121': 128, 'mobilenetv3_small_050': None, 'ghostnetv2_100': 128,
+    'hrnet_w18_small': 128, 'inception_v3': 128, 'convnext_atto': 128, 'regnety_002': 128, 'vit_tiny_patch16_224': None, 'swin_tiny_patch4_window7_224': None,
+    'levit_128s': None, 'xcit_nano_12_p16_224': None, 'resnetv2_50d_evos': 128, 'resnetv2_50d_frn': 128}
+
+def cuts(a):
+    import numpy as np, torch
+    from xray_xfer.cut import CutError, _both, _clouds, in_float64, _largest, _rounded_once_more, cut
+    from xray_xfer.data import images_of
+    from xray_xfer.demo import draw
+    from xray_xfer.load import image_batches
+    from xray_xfer.models import build, calibrate, stats
+    from xray_xfer.pack import pack
+    def measured(model, c, x):
+        "How far the parts are from the whole, in both precisions, and what a rounding of the image does"
+        c.tail.eval()
+        three = c.trunk, c.tail.eval_graph, model
+        with torch.no_grad():
+            got, want = _both(*three, x)
+            response = _largest(model(_rounded_once_more(x)) - want)
+            with in_float64(): got64, want64 = _both(*three, x)
+        largest = _largest(want)
+        return dict(largest=largest, spread=_largest(want - want.mean(0)), float32=_largest(got - want) / largest, float64=_largest(got64 - want64) / _largest(want64), response=response / largest)
+    rows, res = [], []
+    with tempfile.TemporaryDirectory() as tmp:
+        draw(Path(tmp)/'drawings', n=256, seed=0, size=224)
+        tables = dict(drawings=images_of(Path(tmp)/'drawings'), films=images_of(a.folder))
+        for arch, size in CUT_FAMILIES.items():
+            size = size or stats(arch)['size']
+            some = {k: t.iloc[np.linspace(0, len(t) - 1, 256).astype(int)].reset_index(drop=True) for k, t in tables.items()}
+            packs = {k: pack(t, size, cache=tmp, quiet=True) for k, t in some.items()}
+            found = []
+            for seed in a.seeds:
+                for state in ('as they come', *packs):
+                    torch.manual_seed(seed)
+                    model = build(arch, 2, pretrained=False, size=size)
+                    if state in packs: calibrate(model, image_batches(packs[state], range(256), stats(arch)))
+                    for depth in a.depths:
+                        one = dict(arch=arch, size=size, seed=seed, weights=state, depth=depth, refused='')
+                        start = time.process_time()
+                        try: c = cut(model, size, depth)
+                        except CutError as e: one['refused'] = str(e)
+                        one['seconds'] = time.process_time() - start
+                        if not one['refused'] and depth == 2:
+                            noise = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+                            model.eval()
+                            one |= dict(clouds=measured(model, c, _clouds(3, size)), noise=measured(model, c, noise))
+                        found.append(one)
+            res += found
+            worst = lambda image, k: max((o[image][k] for o in found if image in o), default=float('nan'))
+            rows.append([arch, size, len(found), sum(bool(o['refused']) for o in found), f"{worst('noise', 'largest'):.2g}", *(f'{worst(image, k):.0e}' for image in ('noise', 'clouds') for k in ('float32', 'float64')),
+                         f"{max((o['seconds'] for o in found)):.1f}"])
+            print(rows[-1], file=sys.stderr, flush=True)
+    write('cuts', dict(rows=res), table(rows, ['arch', 'px', 'cuts', 'refused', 'largest logit on noise', 'noise, float32', 'noise, float64', 'clouds, float32', 'clouds, float64', 'CPU seconds, longest'])
+        + f"\n\nThe parts against the whole, relative to the largest logit; the largest of seeds {a.seeds} and of weights as they come, calibrated on 256 drawings and on 256 films. Cut at depths {', '.join(map(str, a.depths))}.")
+
 def leak(a):
     import numpy as np, pandas as pd
     from PIL import Image
@@ -417,9 +474,9 @@ def leak(a):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['agreement', 'epochs', 'views', 'memory', 'layout', 'profile', 'parts', 'twins', 'leak'])
+    parser.add_argument('what', choices=['agreement', 'epochs', 'views', 'memory', 'layout', 'profile', 'parts', 'twins', 'cuts', 'leak'])
     parser.add_argument('folder')
-    parser.add_argument('--pretrained', required=True)
+    parser.add_argument('--pretrained')
     parser.add_argument('--depths', nargs='+', type=int, default=None)
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--epochs', type=int, default=10)
@@ -427,5 +484,6 @@ if __name__ == '__main__':
     parser.add_argument('--size', type=int, default=224)
     parser.add_argument('--also', nargs='*', default=[])
     args = parser.parse_args()
-    args.depths = args.depths or dict(agreement=[0, 1, 2], epochs=[2], views=[1, 2], memory=[0, 2], layout=[0, 1, 2], profile=[2], parts=[2], twins=[], leak=[0, 2])[args.what]
-    dict(agreement=agreement, epochs=epochs, views=views, memory=memory, layout=layout, profile=profile, parts=parts, twins=twins, leak=leak)[args.what](args)
+    if args.what != 'cuts' and not args.pretrained: parser.error('the following arguments are required: --pretrained')
+    args.depths = args.depths or dict(agreement=[0, 1, 2], epochs=[2], views=[1, 2], memory=[0, 2], layout=[0, 1, 2], profile=[2], parts=[2], twins=[], cuts=[0, 1, 2], leak=[0, 2])[args.what]
+    dict(agreement=agreement, epochs=epochs, views=views, memory=memory, layout=layout, profile=profile, parts=parts, twins=twins, cuts=cuts, leak=leak)[args.what](args)

@@ -1,9 +1,15 @@
 "The cut on many families: the tail called alone, at another batch size than the traced one, in training and in evaluation."
 import pytest, torch
-from torch import nn
+from torch import fx, nn
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from xray_xfer.cut import Cut, CutError, bridge, cut
-from xray_xfer.models import Classifier, build, stats
+from xray_xfer.demo import draw
+from xray_xfer.data import images_of
+from xray_xfer.load import image_batches
+from xray_xfer.models import Classifier, build, calibrate, stats
+from xray_xfer.pack import pack
 
 # a plain CNN and then what is awkward about each of the others; pixels of a side: a convolution needs no more than these, the rest take their own
 FAMILIES = {'resnet10t': 96, 'efficientnet_b0': 96, 'shufflenetv2_050': 96,
@@ -95,7 +101,10 @@ class Flattened(Net):
         x = self.conv(x).mean((2, 3)).unflatten(0, (1, -1))
         return self.fc(x)[0]
 
-@pytest.mark.parametrize('net,words', [(Branches, 'cannot follow'), (BatchInside, 'not a row'), (Flattened, 'not a row')])
+class Squeezed(Net):
+    def forward(self, x): return self.fc(self.conv(x).mean((2, 3)).squeeze())
+
+@pytest.mark.parametrize('net,words', [(Branches, 'cannot follow'), (BatchInside, 'not a row'), (Flattened, 'not a row'), (Squeezed, 'one image at a time')])
 def test_what_cannot_be_cut_soundly_is_an_error_with_its_reason(net, words):
     model = Classifier(net(), nn.Linear(8, 4)).freeze(1)
     with pytest.raises(CutError, match=words): cut(model, 16)
@@ -108,3 +117,106 @@ def test_a_cut_leaves_no_mark():
     assert model.depth == 2 and not model.training and set(vars(model)) == keys
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in build('resnet10t', depth=2, pretrained=False).parameters()]
+
+# ---- rounding is no reason to refuse, and no cover for a wrong cut
+
+@fx.wrap
+def only_float32(x):
+    if x.dtype != torch.float32: raise TypeError(f'{x.dtype} is not for me')
+    return x
+
+@fx.wrap
+def stopped(x):
+    "Ctrl-C in the middle of float64"
+    if x.dtype == torch.float64: raise KeyboardInterrupt
+    return x
+
+class Chaotic(nn.Module):
+    "Sums of 1,568 numbers, which one image and three round otherwise, and then the logistic map, which doubles each difference 17 times"
+    num_features = 8
+    def __init__(self): super().__init__(); self.conv, self.wide, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8 * 14 * 14, 8), nn.Linear(8, 8)
+    times = 17
+    def through(self, x): return x
+    def mix(self, x): return x
+    def forward(self, x):
+        x = torch.sigmoid(self.wide(self.through(self.conv(x).flatten(1))))
+        for _ in range(self.times): x = 4 * x * (1 - x)
+        return self.fc(self.mix(x))
+
+class InFloat32(Chaotic):
+    "As some layers do, whatever they are given"
+    def through(self, x): return x.float()
+
+class OnlyFloat32(Chaotic):
+    "Where nothing but float32 is to be had, less of a wrong cut can be told from rounding"
+    times = 13
+    def through(self, x): return only_float32(x)
+
+class Stopped(Chaotic):
+    def through(self, x): return stopped(x)
+
+def wrong(f):
+    "A network whose features may hang on more than their own image"
+    torch.manual_seed(0)
+    class Wrong(Net):
+        def forward(self, x): return self.fc(f(self.conv(x).mean((2, 3))))
+    return Wrong()
+
+def small(net):
+    return Classifier(net, nn.Linear(8, 4)).freeze(1)
+
+@pytest.mark.parametrize('net', [Chaotic, InFloat32, OnlyFloat32])
+def test_a_network_that_blows_up_rounding_is_cut(net):
+    torch.manual_seed(0)
+    model, x = small(net()).eval(), torch.rand(3, 3, 16, 16)
+    with torch.no_grad(): alone, together = torch.cat([model(image[None]) for image in x]), model(x)
+    assert (alone - together).abs().max() > 1e-4 * together.abs().max()   # float32 alone could not tell it from a wrong cut
+    assert isinstance(cut(model, 16), Cut)
+
+@pytest.mark.parametrize('net', [Chaotic, InFloat32, OnlyFloat32])
+def test_among_that_rounding_a_wrong_cut_is_still_seen(net):
+    class Mixed(net):
+        def mix(self, x): return x - x.mean(0)
+    with pytest.raises(CutError, match='do not give what the whole gives'): cut(small(Mixed()), 16)
+
+@pytest.mark.parametrize('f', [lambda x: x - x.mean(0), lambda x: x + .1 * x.flip(0), lambda x: x * x.shape[0], lambda x: x + torch.cumsum(torch.ones_like(x), 0),
+                               lambda x: x / x.norm(), lambda x: x.roll(1, 0)], ids=['mean', 'a trace of another', 'batch size', 'place', 'norm', 'shifted'])
+@pytest.mark.parametrize('scale', [1, 1e-6])   # where all images get the same answer but for a millionth, a wrong cut hides in it
+def test_features_that_hang_on_the_batch_are_refused(f, scale):
+    net = wrong(f)
+    with torch.no_grad(): net.fc.weight *= scale
+    with pytest.raises(CutError, match='do not give what the whole gives'): cut(small(net), 16)
+
+@pytest.mark.parametrize('arch, seed', [('efficientnet_b0', 0), ('mobilenetv3_small_050', 1), ('shufflenetv2_050', 2)])
+def test_calibrated_random_weights_are_cut(arch, seed, tmp_path):
+    "They give logits hundreds of times as large on noise as on the images that they were calibrated on"
+    draw(tmp_path/'x', n=64, seed=0, size=224)
+    p = pack(images_of(tmp_path/'x'), size=224, cache=tmp_path, quiet=True)
+    torch.manual_seed(seed)
+    model = calibrate(build(arch, 2, pretrained=False), image_batches(p, range(64), stats(arch)))
+    for depth in (0, 2): assert isinstance(cut(model, 224, depth), Cut)
+
+@pytest.mark.parametrize('damage', [float('nan'), float('inf')])
+def test_damaged_weights_are_for_who_meets_their_features(damage):
+    model = build('resnet10t', 1, pretrained=False)
+    with torch.no_grad(): model.backbone.layer1[0].conv1.weight[0] = damage
+    assert isinstance(cut(model, 64), Cut)
+
+def test_float64_leaves_nothing_behind():
+    "Dtypes, mode, statistics, what a network keeps of its computations, and the modes of PyTorch, after success and after ctrl-C"
+    def state(m): return m.training, m.depth, [(k, v.dtype, v.clone()) for k, v in m.state_dict().items()]
+    def unchanged(a, b): return a[:2] == b[:2] and all(k == l and s == t and torch.equal(v, w) for (k, s, v), (l, t, w) in zip(a[2], b[2], strict=True))
+    levit = build('levit_128s', 1, pretrained=False).eval()   # random: float64 has to decide; it keeps its attention biases in evaluation mode
+    before, x = state(levit), torch.rand(1, 3, 224, 224)
+    cut(levit, 224)
+    assert unchanged(state(levit), before)
+    with torch.no_grad(): assert levit(x).dtype == torch.float32
+    model = small(Stopped())
+    before = state(model)
+    with pytest.raises(KeyboardInterrupt): cut(model, 16)
+    assert unchanged(state(model), before) and not _get_current_function_mode_stack() and _get_current_dispatch_mode() is None
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_networks_of_other_digits(dtype):
+    model = small(wrong(torch.sigmoid)).to(dtype)
+    assert isinstance(cut(model, 16), Cut) and next(model.parameters()).dtype == dtype

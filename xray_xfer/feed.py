@@ -8,6 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/feed.html.md"""
 __all__ = ['Feed', 'feed', 'logits_of']
 
 # %% ../nbs/07d_feed.ipynb #f2121774
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class Feed:
     note: str # Why images, or what was special about the features; '' where there is nothing to say
     features: list = field(default_factory=list) # The `Features`, one for each view
     deepest: int = None # Depth whose features these were made from; None: made from the images
+    warned: bool = False # `note` is the text of a warning that was given
     @property
     def seconds(self)->float: return sum(f.seconds for f in self.features)
 
@@ -56,7 +58,7 @@ def feed(
     if views < 1: raise ValueError(f'views={views}: give 1 (the images as they are) or more')
     if views > 1 and model.depth == 'all': raise ValueError(f"views={views} are cached versions of the images, and at depth 'all' nothing is frozen that could be cached: give augment=True (--augment)")
     if views > 1 and (augment or not cache): raise ValueError(f'views={views} are cached versions of the images: leave out augment=True and cache=False (--augment, --no-cache), which make new ones in each epoch')
-    why, made = '', []
+    why, refused = '', False
     if augment: why = 'augment makes another image in each epoch, so nothing is cached'
     elif not cache: why = 'cache=False'
     elif model.depth == 'all': why = "at depth 'all' nothing is frozen"
@@ -64,14 +66,15 @@ def feed(
         try: c, deep = cut(model, pack.size), None
         except CutError as e:
             if views > 1: raise ValueError(f'views={views} needs features, and {model.arch} at depth {model.depth} cannot be cut: {e}. Give augment=True (--augment) instead') from e
-            why = f'{model.arch} at depth {model.depth} cannot be cut ({e}): each image passes its frozen part in each epoch'
+            why, refused = _uncut(model, e), True
+            warnings.warn(why, stacklevel=2)
         else:
             for d in sorted([deepest] if hasattr(deepest, '__index__') else deepest or (), reverse=True):
                 if d <= model.depth or deep: break
                 with suppress(CutError): deep = cut(model, pack.size, d)   # a depth that cannot be cut has no features to share
     if why:
         dls = dataloaders(pack, model.blueprint or model.arch, bs=bs, split=list(parts), test=.2 * ('test' in set(parts)), augment=augment, device=torch.device(device))
-        return _ordered(Feed(dls, model, 'images', why), seed)
+        return _ordered(Feed(dls, model, 'images', why, warned=refused), seed)
     kw = dict(deepest=deep, backend=backend, dtype=dtype, device=device, quiet=quiet, batch=bs if backend == 'torch' else None)
     part, classes = np.asarray(parts), sorted(set(pack.table.label))
     y = pack.table.label.map({k: i for i, k in enumerate(classes)}).to_numpy(dtype=np.int64)
@@ -85,6 +88,12 @@ def feed(
     dls = DataLoaders(FeaturesDL(training, y[rows['train']], min(bs, n), shuffle=True, drop_last=True, device=device),
                       *(FeaturesDL([(first, rows[p])], y[rows[p]], bs, device=device) for p in PARTS[1:] if len(rows[p])), device=torch.device(device))
     return _ordered(Feed(dls, c.tail, 'features', '; '.join(dict.fromkeys(f.note for f in made if f.note)), made, deep.depth if made[0].derived else None), seed)
+
+def _uncut(model, error):
+    "What a network that cannot be cut costs, in words"
+    return (f'{model.arch} at depth {model.depth} cannot be cut ({error}): each image passes its frozen part in each epoch. '
+            'The result is the same, but each epoch takes as long as without features, often many times as long. '
+            'Another depth may do better; cache=False (--no-cache) asks for this without a warning')
 
 def _ordered(fed, seed):
     "The order of the training images, whatever loads them"
