@@ -1,5 +1,6 @@
-"KeepChannelsLast: the same gradients, in the order that is quick, and nothing left behind."
+"KeepChannelsLast: the same gradients, in the order that is quick, and nothing left behind. FusedAdam. What is said when training breaks down."
 import pytest, torch
+from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode_stack
 
 from xray_xfer.cut import cut
-from xray_xfer.loop import FusedAdam, KeepChannelsLast, _ChannelsLastMode, _Pointwise
+from xray_xfer.loop import Diverged, EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, _ChannelsLastMode, _Pointwise, check_losses, loss_warning
 from xray_xfer.models import build
 
 CL = torch.channels_last
@@ -145,3 +146,60 @@ def test_a_saved_state_goes_on(saved, loaded, tmp_path):
     a.save('half', with_opt=True)
     b.load('half', with_opt=True)
     for p, q in zip(fitted(a), fitted(b), strict=True): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+# ---- when training breaks down
+
+class Spoil(Callback):
+    "From a point of the training on, each logit (or only that of the last class) is `value`"
+    order = EpochLog.order - 1
+    def __init__(self, value, epoch, batch=0, valid=False, last=False): self.value, self.at, self.valid, self.last = value, (epoch, batch), valid, last
+    def after_pred(self):
+        if self.valid == self.training or (self.epoch, self.iter) < self.at: return
+        self.learn.pred = self.pred.clone()
+        self.learn.pred[:, -1 if self.last else slice(None)] += self.value
+
+class Silent:
+    "Progress's bar, in silence"
+    def update(self): pass
+    def set_description(self, text): pass
+
+NAN, INF = float('nan'), float('inf')
+
+@pytest.mark.parametrize('spoil, precision, says', [
+    (Spoil(NAN, 0), 'fp32', ['epoch 1, batch 1: the training loss is nan (learning rate 0.01, precision fp32)', 'not at fault: give other weights (pretrained=, --pretrained)']),
+    (Spoil(NAN, 0), 'fp16', ["not at fault: give precision='fp32' (--precision fp32) or other weights"]),
+    (Spoil(NAN, 1, 2), 'fp32', ['epoch 2, batch 3: the training loss is nan', 'Give a lower lr, such as 0.001 (lr=0.001, --lr 0.001)']),
+    (Spoil(INF, 0, 1), 'bf16', ["batch 2", "(lr=0.001, --lr 0.001) or precision='fp32' (--precision fp32)"]),
+    (Spoil(NAN, 1, valid=True), 'fp32', ['in epoch 2: the training loss is 0.', 'the validation loss nan', 'lower lr']),
+    (Spoil(-INF, 0, valid=True, last=True), 'fp32', ['in epoch 1: the training loss is 0.', 'validation images are no finite numbers', 'lower lr']),
+], ids=['first batch', 'first batch in fp16', 'later', 'infinite in bf16', 'validation alone', 'a logit of minus infinity'])
+def test_a_breakdown_is_told_in_plain_words(spoil, precision, says):
+    log, best, kept = EpochLog(), KeepBest(), KeepChannelsLast()
+    learn = learner(FusedAdam)
+    with learn.no_bar(), learn.no_logging(): learn.fit(3, .01, cbs=[log, best, kept, Progress(Silent(), ''), spoil])
+    with pytest.raises(Diverged) as e: check_losses(log, (.003, .01), precision)
+    for words in says: assert words in str(e.value), (words, str(e.value))
+    assert 'Exception' not in str(e.value) and len(log.rows) == spoil.at[0] and 'forward' not in vars(learn.model)
+    if log.rows: assert best.epoch_kept and all(torch.isfinite(p).all() for p in learn.model.parameters())
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, .01, cbs=[log, best])   # the same log, after a fit that broke off
+    assert check_losses(log, (.003, .01)) is None and len(log.rows) == 1
+
+@pytest.mark.parametrize('where', ['weight', 'running_var'])
+def test_weights_that_were_damaged_before_are_named(where):
+    learn, log = learner(FusedAdam), EpochLog()
+    with torch.no_grad(): getattr(learn.model[1], where).fill_(NAN)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, .01, cbs=log)
+    with pytest.raises(Diverged, match=f'1 of the weights held .* before the first step, first 1.{where}: give other weights'): check_losses(log, (.01, .01))
+
+@pytest.mark.parametrize('losses, kept, says', [
+    ((1.3, 1.2), 2, ''), ((2.9, 3.4), 1, ''), ((1e9, 1.2, 1.1), 3, ''), ((1.2, 1e9, 1.1), 3, ''),   # of no consequence
+    ((3.9,), 1, 'is 3.9 in epoch 1, whose weights are kept'), ((1e25, 2e25), 1, '1e+25 in epoch 1, whose weights are kept'),
+    ((1.2, 1e25), 1, 'is 1e+25 in epoch 2; the weights of epoch 1 are kept, whose loss is 1.2')])
+def test_an_absurd_loss_is_warned_of(losses, kept, says):
+    said = loss_warning([dict(epoch=i + 1, valid_loss=v) for i, v in enumerate(losses)], kept, list('abcd'), (.01, .02))
+    assert (says in said and 'would give 1.39' in said and '--lr 0.002)' in said) if says else said == ''
+
+def test_rare_classes_make_the_bar_lower():
+    "One class in a hundred: whoever always answers the other has a loss of 0.056"
+    rows = [dict(epoch=1, valid_loss=1.5)]
+    assert '0.056' in loss_warning(rows, 1, ['a'] * 99 + ['b'], (.01, .01)) and loss_warning(rows, 1, ['a', 'b'], (.01, .01)) == ''

@@ -1,5 +1,5 @@
 "Runs and studies: what is filed, what stays when something fails halfway, and the same result twice."
-import errno, json, os, signal, subprocess, sys, time
+import errno, json, os, signal, subprocess, sys, time, warnings
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
@@ -8,9 +8,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from xray_xfer import demo, folder, train
+from xray_xfer.cli import main
 from xray_xfer.data import images_of, relative_paths
 from xray_xfer.folder import load_model, load_run, metrics_of, read_csv
 from xray_xfer.load import dataloaders
+from xray_xfer.loop import Diverged
 from xray_xfer.models import build
 from xray_xfer.pack import pack
 from xray_xfer.split import load_split
@@ -252,8 +254,41 @@ def test_ctrl_c_on_the_command(xrays, tmp_path):
     assert p.returncode == 130 and 'stopped' in err and 'Traceback' not in err, err
     for r in (tmp_path/'s').iterdir(): assert r.is_dir() and {f.name for f in r.iterdir()} | {'report.html', 'MODEL_CARD.md'} == FILES, r
 
-def test_divergence_is_named_and_leaves_nothing(packed, tmp_path):
-    with pytest.raises(FloatingPointError, match='lower lr'): run(packed, ARCH, **FAST | dict(lr=1e30, epochs=2), out=tmp_path/'o')
+@pytest.mark.parametrize('lr, cache', [(1e30, True), (1e30, False), (1e8, True)])   # in the second batch; in validation
+def test_divergence_is_named_and_leaves_nothing(packed, tmp_path, lr, cache):
+    with pytest.raises(FloatingPointError, match='lower lr') as e: run(packed, ARCH, **FAST | dict(lr=lr, epochs=2), cache=cache, out=tmp_path/'o')
+    assert isinstance(e.value, Diverged) and str(e.value).startswith('training broke down in epoch 1') and 'Exception occured' not in str(e.value)
+    assert f'learning rate {lr:g}, precision fp32' in str(e.value) and 'nan' in str(e.value)
+    assert not (tmp_path/'o').exists()
+
+def test_divergence_is_one_plain_line_of_the_command(xrays, tmp_path, capfd):
+    code = main(['run', str(xrays), '--arch', ARCH, '--pretrained', 'false', '--size', '64', '--epochs', '1', '--lr', '1e30', '--out', str(tmp_path/'o'), '--quiet'])
+    err = capfd.readouterr().err
+    assert code == 1 and err.startswith('xray_xfer: error: training broke down in epoch 1') and err.count('\n') == 1 and '--lr 0.002' in err, err
+
+@pytest.mark.parametrize('kw', [dict(depth=0, cache=False), dict(depth='all'), dict(depth=1)], ids=['images', 'all', 'features'])
+def test_damaged_weights_are_not_blamed_on_the_learning_rate(packed, tmp_path, kw):
+    save_file({k: torch.full_like(v, float('nan')) if v.is_floating_point() else v for k, v in build(ARCH, pretrained=False).backbone.state_dict().items()}, tmp_path/'w.safetensors')
+    with pytest.raises(FloatingPointError, match='weights are damaged|no finite numbers before the first step.*give other weights') as e:
+        run(packed, ARCH, **FAST | dict(pretrained=tmp_path/'w.safetensors') | kw, out=tmp_path/'o')
+    assert 'lower lr' not in str(e.value) and not (tmp_path/'o').exists()
+
+def test_an_absurd_validation_loss_is_warned_of(packed, tmp_path):
+    with pytest.warns(UserWarning, match=r'depth 0: the validation loss is .*e\+.* in epoch 1, whose weights are kept; answering .* would give 1\.\d+; .*--lr 0\.002'):
+        r = run(packed, ARCH, **FAST | dict(lr=1e3), out=tmp_path/'o')
+    assert r.history.valid_loss[0] > 1e6
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        run(packed, ARCH, **FAST, out=tmp_path/'p')
+
+def test_infinite_logits_of_the_test_part_are_an_error(packed, tmp_path, monkeypatch):
+    logits_of = train.logits_of
+    def infinite(net, dl):
+        z = logits_of(net, dl)
+        z[2, 1] = float('inf')
+        return z
+    monkeypatch.setattr(train, 'logits_of', infinite)
+    with pytest.raises(Diverged, match='1 of .* images of the valid part get logits that are no finite numbers, first number 3'): run(packed, ARCH, **FAST, out=tmp_path/'o')
     assert not (tmp_path/'o').exists()
 
 def test_an_existing_folder_is_not_overwritten_in_silence(packed, tmp_path):

@@ -6,16 +6,18 @@ Docs: https://xray-xfer.github.io/xray_xfer/loop.html.md"""
 
 # %% auto #0
 __all__ = ['resolve_device', 'resolve_precision', 'keep_buffers', 'KeepChannelsLast', 'FusedAdam', 'adam_for', 'autocast_ends',
-           'EpochLog', 'KeepBest', 'Progress', 'lr_range']
+           'Breakdown', 'EpochLog', 'KeepBest', 'Progress', 'lr_range', 'Diverged', 'check_losses', 'loss_warning',
+           'check_finite']
 
 # %% ../nbs/10c_loop.ipynb #ddfc70bf
 import ctypes, platform
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np, torch
 from fastai.callback.channelslast import ChannelsLast
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelFitException
 from fastai.optimizer import Optimizer
 from fastai.torch_core import norm_bias_params
 from torch import nn
@@ -170,22 +172,46 @@ def autocast_ends():
         raise
 
 # %% ../nbs/10c_loop.ipynb #6808f616
+@dataclass(frozen=True)
+class Breakdown:
+    "Where a loss was no finite number"
+    epoch: int # From 1
+    batch: int|None # From 1, of the training part; None: it was seen when the epoch was over
+    train_loss: float # Of that batch, or the mean over the epoch
+    valid_loss: float|None # Mean over the epoch; None: it did not come to that
+    infinite: int # Validation images whose logits are no finite numbers
+    from_the_start: bool # Before any step was made
+    damaged: tuple # Names of the weights that held no finite numbers before the first step
+
 class EpochLog(Callback):
-    "Mean loss and accuracy over the images of each epoch, of training and of validation, in `.rows`"
-    def before_fit(self): self.rows = []
-    def before_epoch(self): self.sums = {part: [0., 0., 0] for part in ('train', 'valid')}
+    "Mean loss and accuracy over the images of each epoch, of training and of validation, in `.rows`; a loss that is no finite number ends the fit and is in `.breakdown`, see `check_losses`"
+    def before_fit(self):
+        self.rows, self.breakdown, self.first = [], None, None
+        held = [*self.model.named_parameters(), *self.model.named_buffers()]
+        self.damaged = tuple(dict.fromkeys(n for n, v in held if v.is_floating_point() and not torch.isfinite(v).all()))
+    def before_epoch(self): self.sums = {part: [0., 0., 0, 0] for part in ('train', 'valid')}
+    def after_loss(self):
+        if self.first is None: self.first = self.loss.detach()
+        # on a GPU, to look at each loss would wait for it
+        if self.training and self.loss.device.type == 'cpu' and not torch.isfinite(self.loss): self._stop(float(self.loss.detach()), batch=self.iter + 1)
     def after_batch(self):
         s, n = self.sums['train' if self.training else 'valid'], len(self.y)
         # summed on the device: an `.item()` a batch would wait for the GPU each time
         loss = self.loss.detach() if self.loss.device.type == 'mps' else self.loss.detach().double()   # MPS has no float64
-        for i, v in enumerate((loss * n, (self.pred.argmax(1) == self.y).sum(), n)): s[i] = s[i] + v
+        infinite = (~torch.isfinite(self.pred.detach())).flatten(1).any(1).sum()
+        for i, v in enumerate((loss * n, (self.pred.argmax(1) == self.y).sum(), n, infinite)): s[i] = s[i] + v
     def after_epoch(self):
         row = dict(epoch=self.epoch + 1)
-        for part, (loss, hits, n) in self.sums.items(): row |= {f'{part}_loss': float(loss) / n, f'{part}_accuracy': float(hits) / n}
-        if not np.isfinite(list(row.values())).all():
-            raise FloatingPointError(f"training diverged in epoch {row['epoch']} (loss {row['train_loss']}, validation {row['valid_loss']}): give a lower lr")
+        for part, (loss, hits, n, _) in self.sums.items(): row |= {f'{part}_loss': float(loss) / n, f'{part}_accuracy': float(hits) / n}
+        infinite = int(self.sums['valid'][3])
+        if infinite or not np.isfinite(list(row.values())).all(): self._stop(row['train_loss'], row['valid_loss'], infinite=infinite)
         self.rows.append(row)
+    def _stop(self, train_loss, valid_loss=None, batch=None, infinite=0):
+        # an error from within a callback comes out in fastai's words, not in ours
+        self.breakdown = Breakdown(self.epoch + 1, batch, train_loss, valid_loss, infinite, not torch.isfinite(self.first), self.damaged)
+        raise CancelFitException
 
+# %% ../nbs/10c_loop.ipynb #76a4c358
 class KeepBest(Callback):
     "Put back after the last epoch the weights of that with the lowest validation loss after temperature scaling (Berta et al. 2025, arXiv 2501.19195), in `EpochLog`'s `valid_loss_scaled`"
     order = EpochLog.order + 1
@@ -217,5 +243,76 @@ def lr_range(
 )->tuple: # (deepest group, head)
     "Peak learning rates; between the two, the groups' rates are spaced evenly on a log scale"
     low, high = lr if isinstance(lr, (tuple, list)) else (lr / 3, lr)
-    if not 0 < low <= high: raise ValueError(f'lr={lr!r}: give a positive number, or (deepest group, head) in rising order')
+    if not 0 < low <= high < float('inf'): raise ValueError(f'lr={lr!r}: give a positive number, or (deepest group, head) in rising order')
     return float(low), float(high)
+
+# %% ../nbs/10c_loop.ipynb #ab01ede4
+class Diverged(FloatingPointError):
+    "A loss or a logit is no finite number; the message says where, under which settings, and what to type"
+
+def _where(b, lr, precision):
+    "What happened, when, and under which settings"
+    said = [f'epoch {b.epoch}']
+    if b.batch is not None: said.append(f'batch {b.batch}')
+    losses = [f'the training loss is {b.train_loss:.3g}']
+    if b.valid_loss is not None: losses.append(f'the validation loss {b.valid_loss:.3g}')
+    if b.infinite: losses.append(f'the logits of {b.infinite} validation images are no finite numbers')
+    return f"training broke down in {', '.join(said)}: {', '.join(losses)} (learning rate {lr[-1]:g}, precision {precision})"
+
+def _lower(lr):
+    "A learning rate to try instead, and how to type it: no more than `run`'s own"
+    low = min(lr[-1] / 10, 2e-3)
+    return f'a lower lr, such as {low:g} (lr={low:g}, --lr {low:g})'
+
+def _remedy(b, lr, precision):
+    "What to change, and what to type"
+    if b.damaged:
+        return (f'{len(b.damaged)} of the weights held values that are no finite numbers before the first step, first {b.damaged[0]}: '
+                'give other weights (pretrained=, --pretrained)')
+    in_full = '' if precision == 'fp32' else "precision='fp32' (--precision fp32)"
+    if b.from_the_start:
+        other = 'other weights (pretrained=, --pretrained): with these the network gives no finite numbers'
+        return f"This was so before the first step, so the learning rate is not at fault: give {' or '.join(filter(None, (in_full, other)))}"
+    return f"Give {' or '.join(filter(None, (_lower(lr), in_full)))}"
+
+def check_losses(
+    log:EpochLog, # After the fit
+    lr:tuple, # Peak learning rates (deepest group, head), for the message
+    precision:str='fp32', # Of the training, for the message
+):
+    "Nothing if all losses of a fit were finite numbers; `Diverged` if not"
+    if b := log.breakdown: raise Diverged(f'{_where(b, lr, precision)}. {_remedy(b, lr, precision)}')
+
+# %% ../nbs/10c_loop.ipynb #af88e9e1
+def loss_warning(
+    rows:list, # Of `EpochLog`
+    kept:int, # The epoch whose weights were kept, from 1
+    labels, # Class of each training image
+    lr:tuple, # Peak learning rates (deepest group, head), for the message
+)->str: # '' where there is nothing to say
+    "What is to be said of validation losses far above that of answering with the class shares"
+    shares = np.unique(np.asarray(labels), return_counts=True)[1] / len(labels)
+    entropy = float(-(shares * np.log(shares)).sum())
+    absurd = [r['epoch'] for r in rows if r['valid_loss'] > 2 * entropy + 1]
+    losses = {r['epoch']: r['valid_loss'] for r in rows}
+    if kept in absurd:
+        said = [f'the validation loss is {losses[kept]:.3g} in epoch {kept}, whose weights are kept']
+    elif rows[-1]['epoch'] in absurd:
+        last = rows[-1]['epoch']
+        said = [f'training diverged: the validation loss is {losses[last]:.3g} in epoch {last}; the weights of epoch {kept} are kept, whose loss is {losses[kept]:.3g}']
+    else: return ''
+    said.append(f'answering each image with the shares of the classes in training would give {entropy:.3g}')
+    if kept in absurd: said.append('this network diverged or learned nothing')
+    said.append(f'give {_lower(lr)}')
+    return '; '.join(said)
+
+# %% ../nbs/10c_loop.ipynb #5b5b755b
+def check_finite(
+    logits:np.ndarray, # (n, classes)
+    part:str, # Name of the part that they are of, for the message
+)->np.ndarray: # The same logits
+    "`Diverged` if an image has logits that are no finite numbers"
+    bad = ~np.isfinite(logits).all(1)
+    if not bad.any(): return logits
+    raise Diverged(f'{bad.sum()} of {len(bad)} images of the {part} part get logits that are no finite numbers, first number {bad.argmax() + 1} of it: '
+                   'the weights have grown too large. Give a lower lr (--lr) or more weight decay (wd=)')

@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/train.html.md"""
 __all__ = ['notes_once', 'run']
 
 # %% ../nbs/11_train.ipynb #8e63c533
-import hashlib, operator, os, sys, time
+import hashlib, operator, os, sys, time, warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -27,7 +27,8 @@ from .data import images_of, relative_paths
 from .files import check_room, settled, shown, sweep
 from .evaluate import display_name, softmax
 from .folder import SCHEMA, Run, environment, finished, metrics_of, predictions_table, run_bytes, run_name, save_run
-from .loop import EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, adam_for, autocast_ends, keep_buffers, lr_range, resolve_device, resolve_precision
+from .loop import (EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, adam_for, autocast_ends, check_finite, check_losses,
+                            keep_buffers, loss_warning, lr_range, resolve_device, resolve_precision)
 from .card import model_card
 from .confidence import calibration
 from .feed import feed, logits_of
@@ -120,7 +121,9 @@ def _agree(model, p, parts, norm, predictions, device, n=64):
     rows = np.flatnonzero(np.asarray(parts) == 'test')[at]
     got = logits_of(model, ((x, None) for x in image_batches(p, rows, norm, device)))
     worst = abs(softmax(got) - softmax(filed)).max()
-    if not worst <= 5e-3: raise RuntimeError(f"the network gives other probabilities on images than on their features (by {worst:.1e}, 5e-3 is allowed): train with features='float32' (--features float32) or cache=False (--no-cache), and please report this")
+    # of logits in the hundreds, rounding alone moves probabilities by more than that
+    differ, spread = np.linalg.norm(got - filed), np.linalg.norm(filed - filed.mean(0))
+    if not (worst <= 5e-3 or differ <= 1e-2 * spread): raise RuntimeError(f"the network gives other probabilities on images than on their features (by {worst:.1e}, 5e-3 is allowed): train with features='float32' (--features float32) or cache=False (--no-cache), and please report this")
 
 def _results(fed, p, parts, classes):
     "Predictions of the validation and the test part as they are filed"
@@ -129,7 +132,8 @@ def _results(fed, p, parts, classes):
     tables = []
     for i, part in ((1, 'valid'), (2, 'test')):
         rows = np.flatnonzero(np.asarray(parts) == part)
-        tables.append(predictions_table(paths[rows], [part] * len(rows), group[rows], p.table.label[rows], logits_of(fed.net, fed.dls[i]), classes))
+        logits = check_finite(logits_of(fed.net, fed.dls[i]), part)
+        tables.append(predictions_table(paths[rows], [part] * len(rows), group[rows], p.table.label[rows], logits, classes))
     return pd.concat(tables, ignore_index=True)
 
 # %% ../nbs/11_train.ipynb #6b2e03c7
@@ -179,7 +183,7 @@ def run(
     if depth != 'all' and not isinstance(depth, bool): depth = operator.index(depth) if hasattr(depth, '__index__') else depth
     if not isinstance(augment, bool): raise ValueError(f'augment={augment!r}: give True or False; transforms of your own go to `dataloaders`')
     if epochs < 1: raise ValueError(f'epochs={epochs}: give at least 1')
-    if not wd >= 0: raise ValueError(f'wd={wd}: give 0 or more')
+    if not 0 <= wd < float('inf'): raise ValueError(f'wd={wd}: give 0 or more')
     if not 0 <= dropout < 1: raise ValueError(f'dropout={dropout}: give a probability from 0 to below 1')
     if bs < 2: raise ValueError(f'bs={bs}: give at least 2, for BatchNorm needs more than one image')
     if not valid or not test: raise ValueError(f'valid={valid}, test={test}: a run needs both parts, the one to choose the epoch and the other to judge it')
@@ -212,7 +216,7 @@ def run(
             with timer('calibrate'): _calibrated(model, p, parts, norm, device)
         with timer('features'):
             fed = feed(model, p, parts, norm, bs=bs, augment=augment, cache=cache, views=views, deepest=deepest, backend=backend, dtype=features, device=device, seed=seed, quiet=quiet)
-        if fed.note and cache: _note(fed.note, quiet)
+        if fed.note and cache and not fed.warned: _note(fed.note, quiet)
         loss, cbs = CrossEntropyLossFlat(), [KeepChannelsLast()] if precision == 'fp32' else [KeepChannelsLast(), MixedPrecision(precision)]
         learn = Learner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False, opt_func=adam_for(model), wd=wd, cbs=cbs)
         log, best, title = EpochLog(), KeepBest(), f'{display_name(arch)} depth {depth}' + f' seed {seed}' * (seed != 0)
@@ -220,6 +224,8 @@ def run(
         torch.manual_seed(seed)   # whatever came before, Dropout draws the same
         with timer('train'), autocast_ends(), learn.no_bar(), learn.no_logging(), tqdm(total=steps, desc=title, unit='batch', leave=False, disable=quiet or None) as bar:
             learn.fit_one_cycle(epochs, slice(*lrs), cbs=[log, best, Progress(bar, title)])
+        check_losses(log, lrs, precision)
+        if said := loss_warning(log.rows, best.epoch_kept, p.table.label[np.asarray(parts) == 'train'], lrs): warnings.warn(f'{title}: {said}', stacklevel=2)
         with timer('evaluate'):
             predictions = _results(fed, p, parts, names)
             scores, calibrated = _judged(predictions, names)
