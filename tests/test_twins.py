@@ -1,6 +1,9 @@
 "What the pages of `alike`, `neighbours` and `twins` cannot say: any groups hypothesis can think of, damaged caches, crowds, frames, and the split that comes after."
+import io
 import json
 import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +12,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from xray_xfer.alike import compare, inside
+from xray_xfer.alike import Layers, compare, detail, inside
 from xray_xfer.data import images_of
 from xray_xfer.demo import phantom
-from xray_xfer.neighbours import components
+from xray_xfer.neighbours import components, search
 from xray_xfer.pack import pack
 from xray_xfer.split import split_of
 from xray_xfer.twins import Twins, describe, find_twins, grouped, twins_json
@@ -139,6 +142,91 @@ def test_strangers_in_one_frame_stay_strangers_and_framed_twins_are_found(tmp_pa
     white = np.pad(np.asarray(Image.fromarray(people[0]).resize((180, 190))), ((30, 4), (12, 20)), constant_values=255)
     t = find_twins(packed(tmp_path/'y', people + [white]), quiet=True)
     assert t.pairs[['i', 'j']].values.tolist() == [[0, 8]]
+
+
+def altered(a, kind):
+    "A copy as the web makes them"
+    if kind == 'brightened': return np.clip(a*.8 + 40, 0, 255).astype(np.uint8)
+    if kind == 'inverted': return 255 - a
+    if kind == 'cropped': return np.asarray(Image.fromarray(a).resize((224, 224), Image.Resampling.BICUBIC, box=(8, 4, 219, 221)))
+    if kind == 'turned': return np.asarray(Image.fromarray(a).rotate(2, Image.Resampling.BICUBIC))
+    if kind == 'framed': return np.pad(np.asarray(Image.fromarray(a).resize((190, 200))), ((14, 10), (20, 14)))
+    Image.fromarray(a).save(file := io.BytesIO(), 'JPEG', quality=40)
+    return np.asarray(Image.open(file))
+
+
+KINDS = ['brightened', 'inverted', 'cropped', 'turned', 'framed', 'encoded again']
+
+
+@pytest.fixture(scope='module')
+def crowd():
+    "Sixty drawings, which resemble each other as films of one machine do"
+    r = np.random.default_rng(11)
+    return np.stack([phantom(('Normal', 'COVID')[k % 2], r, 224)[0] for k in range(60)])
+
+
+def test_each_image_that_resembles_others_is_worked_out_once_and_few_at_full_resolution(crowd, monkeypatch):
+    compared, worked_out = [], Counter()
+    def counting(a, *args):
+        if a.ndim == 2: worked_out[a.shape[-1]] += 1   # of single images; thumbnails come by the hundred
+        return detail(a, *args)
+    monkeypatch.setattr('xray_xfer.alike.detail', counting)
+    monkeypatch.setattr('xray_xfer.neighbours.compare', lambda *a: compared.append(a) or compare(*a))
+    twins, _ = search(crowd, np.arange(60), .8, quiet=True)
+    assert not twins and len(compared) > 60                                # each was laid over several others
+    assert 0 < worked_out[56] <= 60 and 0 < worked_out[112] <= 60 and worked_out[224] <= 60
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_copy_is_found_among_drawings_that_look_alike(crowd, kind):
+    copies = np.stack([altered(a, kind) for a in crowd[:6]])
+    twins, _ = search(np.concatenate([crowd, copies]), np.arange(66), .8, quiet=True)
+    assert set(twins) == {(k, 60 + k) for k in range(6)}
+
+
+def test_a_copy_just_above_the_border_is_found_and_one_just_below_it_is_told_of(crowd):
+    grain = np.random.default_rng(0).normal(0, 1, (224, 224))
+    noisy = [np.clip(crowd[0] + sigma*grain, 0, 255).astype(np.uint8) for sigma in range(4, 34, 2)]
+    r = np.array([compare(crowd[0], a) for a in noisy])
+    assert (np.diff(r) < 0).all()                                           # more noise, less correlation
+    for near in .65, .7, .8, .9:
+        above, below = noisy[np.flatnonzero(r >= near)[-1]], noisy[np.flatnonzero(r < near)[0]]
+        found, missed = (search(np.stack([*crowd[:9], copy]), np.arange(10), near, quiet=True) for copy in (above, below))
+        assert set(found[0]) == {(0, 9)} and (0, 9) not in found[1]
+        assert not missed[0] and (0, 9) in missed[1] and min(map(abs, missed[1].values())) >= max(.6, near - .15)
+
+
+def test_comparisons_are_the_same_twice_of_kept_layers_and_in_threads(crowd):
+    some = np.concatenate([crowd[:12], [altered(a, kind) for a, kind in zip(crowd, KINDS)]])
+    pairs = [(i, j) for i in range(18) for j in range(i)]
+    layers = [Layers(a) for a in some]
+    once = [compare(some[i], some[j]) for i, j in pairs]
+    assert once == [compare(layers[i], layers[j]) for i, j in pairs]
+    with ThreadPoolExecutor(4) as pool: assert once == list(pool.map(lambda p: compare(layers[p[0]], layers[p[1]]), pairs))
+    assert search(some, np.arange(18), .8, quiet=True) == search(some, np.arange(18), .8, quiet=True)
+
+
+@pytest.mark.parametrize('size', [56, 57, 112, 113, 224, 225, 300])
+def test_a_copy_is_told_from_a_stranger_at_any_size(size):
+    one, two = (np.asarray(Image.fromarray(a).resize((size, size))) for a in people[:2])
+    crop = np.asarray(Image.fromarray(people[0]).resize((size, size), box=(4, 9, 220, 221)))
+    assert compare(one, one) == 1 and compare(one, crop) > .85 > compare(one, two)
+    assert compare(one, two, stop=.9) < .9
+
+
+@pytest.mark.parametrize('kind', ['crops of one film', 'one film with noise', 'each three times', 'black', 'nearly black'])
+def test_sets_of_many_copies_hang_together_and_cost_few_comparisons(crowd, kind, monkeypatch):
+    compared, r = [], np.random.default_rng(2)
+    monkeypatch.setattr('xray_xfer.neighbours.compare', lambda *a: compared.append(a) or compare(*a))
+    crops = [Image.fromarray(crowd[0]).resize((224, 224), Image.Resampling.BICUBIC, box=(*r.uniform(0, 9, 2), *(224 - r.uniform(0, 9, 2)))) for _ in range(40)]
+    images, groups = {'crops of one film': ([np.asarray(a) for a in crops], 1),
+        'one film with noise': ([np.clip(crowd[0] + r.normal(0, 4, (224, 224)), 0, 255).astype(np.uint8) for _ in range(40)], 1),
+        'each three times': ([b for a in crowd[:12] for b in (a, altered(a, 'encoded again'), altered(a, 'cropped'))], 12),
+        'black': ([np.zeros((224, 224), np.uint8)]*40, 40),
+        'nearly black': ([np.clip(r.normal(0, 3, (224, 224)), 0, 255).astype(np.uint8) for _ in range(40)], 40)}[kind]
+    twins, _ = search(np.stack(images), np.arange(len(images)), .8, quiet=True)
+    assert len(set(components(len(images), list(twins)))) == groups
+    assert len(compared) <= 4*len(images)
 
 
 @settings(max_examples=40, deadline=None)

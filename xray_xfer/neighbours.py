@@ -8,6 +8,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/neighbours.html.md"""
 __all__ = ['components', 'search']
 
 # %% ../nbs/02e_neighbours.ipynb #bf102eb3
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -16,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .alike import STOP, WHOLE, affine_basis, compare, detail, grid, inside, shrink, window
+from .alike import STOP, WHOLE, Layers, affine_basis, compare, detail, grid, inside, shrink, window
 
 # %% ../nbs/02e_neighbours.ipynb #720b0c2d
 _ZOOMS = (0., .025, .05)   # cut off at each edge; a fourth view is the inside of a frame
@@ -39,17 +41,19 @@ def _stretched(a, box):
     top, bottom, left, right = ((e + 1)*len(a)/2 for e in box)
     return np.asarray(Image.fromarray(a).resize(a.shape, Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
 
+def _where(boxes, side, zoom):
+    "The windows (n, side, side) in which the thumbnails of images count that end at `boxes`"
+    return window(*grid(side), (boxes/(1 - 2*zoom)).clip(-1, 1).T[:, :, None, None], .2)
+
 def _views(images, boxes, side, which):
     "Detail of thumbnails (n, side, side) of images in a view each, and the windows in which it counts"
     kinds = [z for z in range(4) if (which == z).any()]
-    y, x = grid(side)
     d, w = np.empty((2, len(images), side, side), np.float32)
     for z in kinds:
         at = np.flatnonzero(which == z)
         some, zoom = ([_stretched(images[k], boxes[k]) for k in at], 0.) if z == 3 else ([images[k] for k in at], _ZOOMS[z])
-        edges = np.tile(WHOLE, (len(at), 1)) if z == 3 else (boxes[at]/(1 - 2*zoom)).clip(-1, 1)
         d[at] = _thumbs(some, [(side, zoom)])[0]
-        w[at] = window(y, x, edges.T[:, :, None, None], .2)
+        w[at] = _where(np.tile(WHOLE, (len(at), 1)) if z == 3 else boxes[at], side, zoom)
     return detail(d, .5), w
 
 def _unit(a):
@@ -58,6 +62,16 @@ def _unit(a):
     a = a - a.mean(1, keepdims=True)
     length = np.linalg.norm(a, axis=1, keepdims=True)
     return np.where(length > 1e-3, a/np.maximum(length, 1e-3), 0).astype(np.float32)
+
+def _first_look(images, boxes):
+    "Signatures (4, n, 256), the last zero where an image has no frame, and what the tangent test compares (n, 1600)"
+    wanted = [(_SIDE, zoom) for zoom in _ZOOMS] + [(_SCREEN, 0.)]
+    vectors = [_unit(detail(small, .5)*_where(boxes, *kind)) for small, kind in zip(_thumbs(images, wanted), wanted)]
+    framed, inner = np.flatnonzero((boxes != WHOLE).any(1)), np.zeros_like(vectors[0])
+    if len(framed):
+        d, w = _views([images[k] for k in framed], boxes[framed], _SIDE, np.full(len(framed), 3))
+        inner[framed] = _unit(d*w)
+    return np.stack([*vectors[:-1], inner]), vectors[-1]
 
 # %% ../nbs/02e_neighbours.ipynb #ac4c4f75
 def _nearest(signatures, ask, own):
@@ -105,31 +119,34 @@ def components(
     p = np.array(pairs, int).reshape(-1, 2).T
     return connected_components(coo_matrix((np.ones(p.shape[1]), p), (n, n)), directed=False)[1]
 
+_JUST = .15            # how far below the border a pair may be and still be told of
+_KEPT, _FULL = 512, 128 # images whose layers are kept at hand (70 kB each), and those at full resolution too (210 kB)
+
 def search(
     pixels, # (n, size, size) uint8, may be memory-mapped
     rows, # int array: which of them take part; identical ones should be there once
     near, # correlation from which two images are twins
     quiet=False, # no progress bar (there is none either where stderr is no terminal)
-) -> tuple: # {(i, j): correlation} of twins, and of pairs that just fail
+) -> tuple: # {(i, j): correlation} of twins, and of pairs that fail by .15 at most
     "Twins among some rows of `pixels`; in groups of more than nine, pairs enough to join them, not all"
+    stop = max(STOP, near - _JUST)
     # one thread: shared out, products as small as these wait for each other longer than they work
-    with threadpool_limits(1, 'blas'): twins, almost = _search(pixels, rows, near, quiet)
+    with threadpool_limits(1, 'blas'): twins, almost = _search(pixels, rows, near, stop, quiet)
     back = lambda found: {(int(rows[a]), int(rows[b])): r for (a, b), r in found.items()}
-    return back(twins), back({p: r for p, r in almost.items() if abs(r) >= STOP})
+    return back(twins), back({p: r for p, r in almost.items() if abs(r) >= stop})
 
-def _search(pixels, rows, near, quiet):
+def _search(pixels, rows, near, stop, quiet):
     "What `search` gives, by position in `rows`"
     n, get = len(rows), lambda r: pixels[rows[r]]
     signatures, screen, boxes = np.zeros((4, n, _SIDE**2), np.float32), np.zeros((n, _SCREEN**2), np.float16), np.zeros((n, 4), np.float32)
     for k in range(0, n, 256):
         images = [get(r) for r in range(k, min(k + 256, n))]
-        at, box = slice(k, k + len(images)), np.array([inside(a) for a in images], np.float32)
-        boxes[at] = box
-        for v in range(4):
-            those = np.flatnonzero((box != WHOLE).any(1)) if v == 3 else np.arange(len(images))
-            if len(those): signatures[v, k + those] = _unit(np.prod(_views([images[t] for t in those], box[those], _SIDE, np.full(len(those), v)), 0))
-        screen[at] = _unit(np.prod(_views(images, box, _SCREEN, np.zeros(len(images), int)), 0))
+        at = slice(k, k + len(images))
+        boxes[at] = [inside(a) for a in images]
+        signatures[:, at], screen[at] = _first_look(images, boxes[at])
     part = lambda j, v: tuple(boxes[j].astype(float)) if v == 3 else tuple(e*(1 - 2*_ZOOMS[v]) for e in WHOLE)
+    finest = lru_cache(_FULL)(Layers.finest)
+    layers = lru_cache(_KEPT)(lambda r: Layers(get(r), finest))
     twins, almost, seen, ask, own = {}, {}, set(), np.arange(n), np.arange(n)
     with tqdm(desc='comparing', unit='pair', total=0, disable=True if quiet else None) as bar:
         while len(ask):
@@ -138,11 +155,13 @@ def _search(pixels, rows, near, quiet):
             for k in np.argsort(-alike, kind='stable')[:(alike > _TIGHT).sum()]:     # the most alike first: they join most
                 pair = min(i[k], j[k]), max(i[k], j[k])
                 if pair not in seen: seen.add(pair); todo.append((int(i[k]), int(j[k]), view[k]))
+            crowd = components(n, [(a, b) for a, b, _ in todo])
+            todo.sort(key=lambda pair: crowd[pair[0]])   # crowd by crowd, and within it the most alike first
             before, bar.total = own.copy(), bar.total + len(todo)
             for a, b, v in todo:
                 bar.update(1)
                 if own[a] == own[b] and (own == own[a]).sum() > _MOST + 1: continue
-                r = compare(get(a), get(b), part(b, v))
+                r = compare(layers(a), layers(b), part(b, v), stop)
                 (twins if abs(r) >= near else almost)[min(a, b), max(a, b)] = r
                 if abs(r) >= near: own[own == own[b]] = own[a]
             # a few of each crowd ask again, as long as crowds still grow
