@@ -32,7 +32,7 @@ class Twins:
     "Images that show the same exposure: `pairs`, and `groups` of what they connect"
     table: pd.DataFrame     # image table of the images compared, as in the pack
     pairs: pd.DataFrame     # i, j (rows of the table), kind ('exact' or 'near'), correlation (negative: an inverted copy), same_label
-    almost: pd.DataFrame    # up to 50 pairs that just failed, nearest first: i, j, correlation, same_label
+    almost: pd.DataFrame    # up to 50 pairs that failed by .15 at most, nearest first: i, j, correlation, same_label
     near: float             # from this correlation on, two images are twins
     reused: bool = False    # found in the cache, and whole
 
@@ -65,7 +65,7 @@ class Twins:
 
 # %% ../nbs/03_twins.ipynb #53c524d4
 SIZE = 224    # pixels a side that it takes to tell strangers apart
-MATCHER = 1   # raised when the same pixels would give other pairs; old results are then left alone
+MATCHER = 2   # raised when the same pixels would give other pairs; old results are then left alone
 
 def _first(pixels):
     "For each image the first that is pixel-identical to it"
