@@ -7,7 +7,7 @@
   layout     images/s of training with fastai's `ChannelsLast` and with `KeepChannelsLast`, an epoch of each in turn
   profile    where a training step on features goes, and what the matrix products in it could cost at best
   parts      packing, trunk, bootstrap and twins against their yardsticks
-  twins      near-duplicates among 21,165 images: those of FOLDER, altered copies of 500, and the rest bent out of them so that they are none
+  twins      near-duplicates among drawings that look alike, and among 21,165 images: those of FOLDER, altered copies of 500, and the rest bent out of them so that they are none
   cuts       is any sound cut refused? 15 families from random weights, three seeds, as they come and calibrated on drawings and on the films of FOLDER
   leak       the same models on a naive and on a grouped split of FOLDER with altered copies of a tenth (--also: a second folder of the same classes)
 
@@ -334,36 +334,54 @@ def twins(a):
     import numpy as np, pandas as pd
     from PIL import Image
     from xray_xfer.data import images_of
+    from xray_xfer.demo import draw
     from xray_xfer.pack import pack
     from xray_xfer.twins import find_twins
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as tmp:
-        tmp = Path(tmp)
-        t = images_of(a.folder)[['path', 'label']]
-        read = lambda f: Image.open(f).convert('L').resize((224, 224))
-        made, of = [], rng.permutation(len(t))[:500]
-        for i in of:
-            altered(read(t.path[i]), rng).save(tmp/f'copy{i}.jpg', quality=int(rng.integers(40, 81)))
-            made.append(dict(path=str(tmp/f'copy{i}.jpg'), label=t.label[i]))
-        for k in range(21165 - len(t) - len(made)):
-            Image.fromarray(bent(np.asarray(read(t.path[k % len(t)])), rng)).save(tmp/f'bent{k}.png', compress_level=1)
-            made.append(dict(path=str(tmp/f'bent{k}.png'), label=t.label[k % len(t)]))
-        p = pack(images_of(pd.concat([t, pd.DataFrame(made)], ignore_index=True)), cache=tmp)
-        anon = lambda: next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon')) / 1e6
+    rng, sets, rows = np.random.default_rng(0), {}, []
+    anon = lambda: next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon')) / 1e6
+    read = lambda f: Image.open(f).convert('L').resize((224, 224))
+    def copies(t, of, folder):
+        "Altered copies of so many images of a table, as rows of it"
+        folder.mkdir()
+        for i in of: altered(read(t.path[i]), rng).save(folder/f'copy{i}.jpg', quality=int(rng.integers(40, 81)))
+        return [dict(path=str(folder/f'copy{i}.jpg'), label=t.label[i]) for i in of]
+    def measured(what, t, of, strangers):
+        "Search among a table's images; `of` are those with a copy, `strangers` the names whose pairs are all wrong"
+        p = pack(images_of(t), cache=tmp)
         before, peak, stop = anon(), [0.], threading.Event()
         def watch():
             while not stop.wait(.05): peak[0] = max(peak[0], anon())
         threading.Thread(target=watch, daemon=True).start()
-        start = time.perf_counter()
+        start = time.process_time()
         found = find_twins(p, quiet=True)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         stop.set()
-        name = p.table.path.map(lambda f: Path(f).name)
-        recall = np.mean([found.groups[i] == found.groups[list(name).index(f'copy{i}.jpg')] for i in of])
-        strange = sum(name[x].startswith('bent') or name[y].startswith('bent') for x, y in zip(found.pairs.i, found.pairs.j))
-        res = dict(images=len(p), seconds=seconds, pairs=len(found.pairs), recall=float(recall), bent_pairs=int(strange), anonymous_gb=peak[0] - before)
-    write('twins', res, table([[f"{res['images']:,}", f'{seconds:.0f}', res['pairs'], f'{recall:.3f}', strange, f"{res['anonymous_gb']:.2f}"]],
-        ['images', 'seconds after packing', 'pairs', 'altered copies found', 'pairs with a bent image', 'memory beyond the pixels, GB']) + f'\n\n{len(t):,} images of the folder, altered copies of 500 of them, the rest bent.')
+        name = list(p.table.path.map(lambda f: Path(f).name))
+        recall = float(np.mean([found.groups[i] == found.groups[name.index(f'copy{i}.jpg')] for i in of])) if len(of) else None
+        source = [int(n[4:-4]) if n.startswith('copy') else i for i, n in enumerate(name)]
+        strange = sum(source[x] != source[y] and (name[x].startswith(strangers) or name[y].startswith(strangers)) for x, y in zip(found.pairs.i, found.pairs.j))
+        sets[what] = dict(images=len(p), seconds=seconds, pairs=len(found.pairs), recall=recall, wrong_pairs=int(strange), anonymous_gb=peak[0] - before)
+        rows.append([what, f'{len(p):,}', f'{seconds:.1f}', len(found.pairs), '' if recall is None else f'{recall:.3f}', strange, f'{peak[0] - before:.2f}'])
+        print(rows[-1], file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        drawn = images_of(draw(tmp/'drawn', 300))[['path', 'label']]
+        measured('drawings', drawn, [], ('COVID', 'Lung', 'Normal', 'Viral'))
+        of = rng.permutation(300)[:100]
+        both = pd.concat([drawn, pd.DataFrame(copies(drawn, of, tmp/'of drawings'))], ignore_index=True)
+        measured('drawings, a third of them with an altered copy', both, of, ('COVID', 'Lung', 'Normal', 'Viral', 'copy'))
+        t = images_of(a.folder)[['path', 'label']]
+        measured('X-rays', t, [], ('bent',))
+        of = rng.permutation(len(t))[:500]
+        made = copies(t, of, tmp/'of films')
+        for k in range(21165 - len(t) - len(made)):
+            Image.fromarray(bent(np.asarray(read(t.path[k % len(t)])), rng)).save(tmp/f'bent{k}.png', compress_level=1)
+            made.append(dict(path=str(tmp/f'bent{k}.png'), label=t.label[k % len(t)]))
+        measured('X-rays, 500 with an altered copy, and many bent', pd.concat([t, pd.DataFrame(made)], ignore_index=True), of, ('bent',))
+    text = table(rows, ['set', 'images', 'CPU seconds after packing', 'pairs', 'altered copies found', 'pairs of strangers', 'memory beyond the pixels, GB'])
+    text += (f'\n\nDrawings: those of `xray_xfer demo`, no two alike. X-rays: the {len(t):,} images of the folder, altered copies of 500 of them, the rest bent out of them so that they are none; '
+             'pairs of strangers are those with a drawing of another number, or with a bent image.')
+    write('twins', dict(sets=sets), text)
 
 # a size where a convolution needs no more than these pixels, else the arch's own; the last two compute in float32 whatever they are given
 CUT_FAMILIES = {'efficientnet_b0': None, 'shufflenetv2_100': None, 'resnet18': 128, 'densenet121': 128, 'mobilenetv3_small_050': None, 'ghostnetv2_100': 128,
