@@ -144,11 +144,14 @@ def test_strangers_in_one_frame_stay_strangers_and_framed_twins_are_found(tmp_pa
     assert t.pairs[['i', 'j']].values.tolist() == [[0, 8]]
 
 
+def crop(a, box): return np.asarray(Image.fromarray(a).resize((224, 224), Image.Resampling.BICUBIC, box=box))
+
+
 def altered(a, kind):
     "A copy as the web makes them"
     if kind == 'brightened': return np.clip(a*.8 + 40, 0, 255).astype(np.uint8)
     if kind == 'inverted': return 255 - a
-    if kind == 'cropped': return np.asarray(Image.fromarray(a).resize((224, 224), Image.Resampling.BICUBIC, box=(8, 4, 219, 221)))
+    if kind == 'cropped': return crop(a, (8, 4, 219, 221))
     if kind == 'turned': return np.asarray(Image.fromarray(a).rotate(2, Image.Resampling.BICUBIC))
     if kind == 'framed': return np.pad(np.asarray(Image.fromarray(a).resize((190, 200))), ((14, 10), (20, 14)))
     Image.fromarray(a).save(file := io.BytesIO(), 'JPEG', quality=40)
@@ -191,7 +194,8 @@ def test_a_copy_just_above_the_border_is_found_and_one_just_below_it_is_told_of(
     assert (np.diff(r) < 0).all()                                           # more noise, less correlation
     for near in .65, .7, .8, .9:
         above, below = noisy[np.flatnonzero(r >= near)[-1]], noisy[np.flatnonzero(r < near)[0]]
-        found, missed = (search(np.stack([*crowd[:9], copy]), np.arange(10), near, quiet=True) for copy in (above, below))
+        sets = (np.stack([*crowd[:9], copy]) for copy in (above, below))
+        found, missed = (search(some, np.arange(10), near, quiet=True) for some in sets)
         assert set(found[0]) == {(0, 9)} and (0, 9) not in found[1]
         assert not missed[0] and (0, 9) in missed[1] and min(map(abs, missed[1].values())) >= max(.6, near - .15)
 
@@ -202,7 +206,8 @@ def test_comparisons_are_the_same_twice_of_kept_layers_and_in_threads(crowd):
     layers = [Layers(a) for a in some]
     once = [compare(some[i], some[j]) for i, j in pairs]
     assert once == [compare(layers[i], layers[j]) for i, j in pairs]
-    with ThreadPoolExecutor(4) as pool: assert once == list(pool.map(lambda p: compare(layers[p[0]], layers[p[1]]), pairs))
+    with ThreadPoolExecutor(4) as pool: by_threads = list(pool.map(lambda p: compare(layers[p[0]], layers[p[1]]), pairs))
+    assert once == by_threads
     assert search(some, np.arange(18), .8, quiet=True) == search(some, np.arange(18), .8, quiet=True)
 
 
@@ -214,16 +219,22 @@ def test_a_copy_is_told_from_a_stranger_at_any_size(size):
     assert compare(one, two, stop=.9) < .9
 
 
-@pytest.mark.parametrize('kind', ['crops of one film', 'one film with noise', 'each three times', 'black', 'nearly black'])
+def noisy(a, sigma, r): return np.clip(a + r.normal(0, sigma, a.shape), 0, 255).astype(np.uint8)
+
+
+MANY = {   # from sixty drawings and dice: images, and how many groups they are
+    'crops of one film': lambda a, r: ([crop(a[0], (*r.uniform(0, 9, 2), *(224 - r.uniform(0, 9, 2)))) for _ in range(40)], 1),
+    'one film with noise': lambda a, r: ([noisy(a[0], 4, r) for _ in range(40)], 1),
+    'each three times': lambda a, r: ([b for k in a[:12] for b in (k, *(altered(k, how) for how in KINDS[-1:] + KINDS[2:3]))], 12),
+    'black': lambda a, r: ([np.zeros((224, 224), np.uint8)]*40, 40),
+    'nearly black': lambda a, r: ([noisy(np.zeros((224, 224)), 3, r) for _ in range(40)], 40)}
+
+
+@pytest.mark.parametrize('kind', MANY)
 def test_sets_of_many_copies_hang_together_and_cost_few_comparisons(crowd, kind, monkeypatch):
-    compared, r = [], np.random.default_rng(2)
+    compared = []
     monkeypatch.setattr('xray_xfer.neighbours.compare', lambda *a: compared.append(a) or compare(*a))
-    crops = [Image.fromarray(crowd[0]).resize((224, 224), Image.Resampling.BICUBIC, box=(*r.uniform(0, 9, 2), *(224 - r.uniform(0, 9, 2)))) for _ in range(40)]
-    images, groups = {'crops of one film': ([np.asarray(a) for a in crops], 1),
-        'one film with noise': ([np.clip(crowd[0] + r.normal(0, 4, (224, 224)), 0, 255).astype(np.uint8) for _ in range(40)], 1),
-        'each three times': ([b for a in crowd[:12] for b in (a, altered(a, 'encoded again'), altered(a, 'cropped'))], 12),
-        'black': ([np.zeros((224, 224), np.uint8)]*40, 40),
-        'nearly black': ([np.clip(r.normal(0, 3, (224, 224)), 0, 255).astype(np.uint8) for _ in range(40)], 40)}[kind]
+    images, groups = MANY[kind](crowd, np.random.default_rng(2))
     twins, _ = search(np.stack(images), np.arange(len(images)), .8, quiet=True)
     assert len(set(components(len(images), list(twins)))) == groups
     assert len(compared) <= 4*len(images)

@@ -93,7 +93,7 @@ def affine_basis(
     return out
 
 # %% ../nbs/02d_alike.ipynb #25507e38
-_RIM = 2   # pixels that repeat the edge of a layer: the slope at its edge is then one of the image, not of what lies beyond
+_RIM = 2   # pixels that repeat the edge of a layer: a slope at its edge is one of the image, not of what lies beyond
 
 class Layers:
     "An image ready to be compared: where its frame ends, and its fine structure at each resolution"
@@ -121,7 +121,7 @@ class Layers:
 # %% ../nbs/02d_alike.ipynb #6aa6aac6
 @lru_cache(16)
 def _desk(side, thread):
-    "What one thread works on at one resolution: nine rows of a fit (the second is ones), those with weights, four planes"
+    "What one thread works on at one resolution: nine rows of a fit (the second is ones), those weighted, four planes"
     new = lambda n: np.empty((n, side, side), np.float32)
     rows = new(9)
     rows[1] = 1
@@ -139,7 +139,7 @@ def _seen_window(A, box, out):
     return np.sqrt(np.multiply(*out, out=out[0]), out=out[0])
 
 def _overlap(a, b, A, mine, box):
-    "Correlation of `a` with the picture `b` seen through `A`, `b` so seen, and the weights, which hold until the next call"
+    "Correlation of `a` with the picture `b` seen through `A`, `b` so seen, and weights that hold until the next call"
     side, M = len(a), A[:2, :2]
     down, right = (A[:2, 2] + 1 - M.sum(1))*side/2 + _RIM   # where the corner of `a` lies in the picture
     from_xy = M[1, 1], M[1, 0], right, M[0, 1], M[0, 0], down
