@@ -325,7 +325,7 @@ def test_classes_and_exclude_say_what_is_wrong(tmp_path):
 
 def test_exclude_of_a_table(tmp_path):
     df = pd.DataFrame(dict(path=['a/1.png', 'a/2.png', 'b/3.png', 'b/4.png'], label=['x', 'y', 'x', 'z']))
-    assert len(images_of(df, exclude=['b'])) == 2 and len(images_of(df, exclude=['[34].png'])) == 2 and counts(images_of(df, exclude=['z'])) == dict(x=2, y=1)
+    assert len(images_of(df, exclude=['b'])) == 2 and len(images_of(df, exclude=['b/3.png', 'b/4*'])) == 2 and counts(images_of(df, exclude=['z'])) == dict(x=2, y=1)
     with pytest.raises(ValueError, match='no folder, file or label of the table is called c'): images_of(df, exclude=['c'])
     assert images_of(df, exclude=[]).equals(images_of(df)) and images_of(df, classes=None, exclude=None).equals(images_of(df))
 
@@ -434,3 +434,165 @@ def test_a_pack_has_chosen_already(tmp_path):
     assert packed(p, 32, quiet=True, classes=['A', 'B']) is p
     with pytest.raises(ValueError, match='for a pack, whose images are chosen already'): packed(p, 32, quiet=True, classes=['A', 'C'])
     assert list(dataloaders(root, 'resnet10t', size=32, exclude='C', quiet=True).vocab) == ['A', 'B']
+
+
+# ---- what a reader of all this tried, and got a nonsense model or advice that does not work
+
+def sets(*names): return [f'{n}/{c}/{c}-{i}.png' for n in names for c in ('N', 'P') for i in range(2)]
+
+@pytest.mark.parametrize('outer', [('set1/train', 'set1/test', 'set2/train', 'set2/test'), ('set1/set1', 'set2/set2'), ('fold1/train', 'fold1/test', 'fold2/train', 'fold2/test'),
+    ('set1', 'set2', 'set3/train', 'set3/test')])
+def test_data_sets_that_hold_a_split_or_a_wrapper(tmp_path, outer):
+    tree(tmp_path, *sets(*outer))
+    with pytest.raises(ValueError, match='hold folders of the same name .N, P.*--classes N P'): images_of(tmp_path)
+    table, said = said_of(tmp_path, classes=['N', 'P'])
+    assert counts(table) == dict(N=2*len(outer), P=2*len(outer)) and set(table.source) == {o.split('/')[0] for o in outer}
+    splits = {o.split('/')[1] for o in outer if '/t' in o}
+    if not splits: assert 'split' not in table
+    elif len(outer) == 4 and 'set3/train' in outer: assert 'split' not in table and '8 images of' in said and 'drawn anew' in said
+    else: assert set(table.split) == splits
+
+
+def test_covid_qu_ex_both_parts(tmp_path):
+    for part in ('Lung Segmentation Data', 'Infection Segmentation Data'):
+        tree(tmp_path/part/part, *(f'{s}/{c}/{k}/{c}-{s}.png' for s in ('Train', 'Val', 'Test') for c in ('COVID-19', 'Normal') for k in ('images', 'lung masks')))
+    with pytest.raises(ValueError, match='look like data sets.*--classes COVID-19 Normal'): images_of(tmp_path)
+    table = images_of(tmp_path, classes=['COVID-19', 'Normal'])
+    assert len(table) == 12 and table.source.nunique() == 2 and set(table.split) == {'train', 'valid', 'test'} and table['mask'].notna().all()
+
+
+def test_a_set_without_the_classes_is_left_out_aloud(tmp_path):
+    tree(tmp_path, *sets('here', 'there'), 'flat/1.png')
+    table, said = said_of(tmp_path, classes=['N', 'P'])
+    assert len(table) == 8 and 'flat in' in said and 'holds none of these classes: left out' in said
+
+
+@pytest.mark.parametrize('names', [('images_001/images', 'images_012/images'), ('stage_2_train_images', 'stage_2_test_images'),
+    ('CheXpert-v1.0 batch 2 (train)', 'CheXpert-v1.0 batch 3 (train)'), ('fold1', 'fold2'), ('p10/p10000032', 'p11/p11000011'), ('sub-S03047', 'sub-S03048', 'sub-S03049')])
+def test_pieces_of_one_set_are_no_classes(tmp_path, names):
+    tree(tmp_path, *(f'{n}/{i}{n[:6].replace("/", "")}.png' for n in names for i in range(2)))
+    (tmp_path/'Data_Entry_2017.csv').write_text('Image Index,Finding Labels\n')
+    with pytest.raises(ValueError, match='look like .*Data_Entry_2017.csv'): images_of(tmp_path)
+
+
+def test_exclude_meets_the_folder_that_is_meant(tmp_path):
+    root = kermany(tmp_path/'chest_xray')
+    shutil.copytree(root, root/'chest_xray')
+    picture(root/'chest_xray'/'train'/'NORMAL'/'NORMAL-train0.jpeg')
+    with pytest.raises(ValueError, match='--exclude chest_xray/chest_xray$'): images_of(tmp_path)
+    assert len(images_of(tmp_path, exclude=['chest_xray/chest_xray'])) == 18
+    root = tree(tmp_path/'other'/'data', 'A/1.png', 'B/2.png')
+    shutil.copytree(root, root/'data')
+    picture(root/'data'/'A'/'1.png')
+    with pytest.raises(ValueError, match='--exclude data/data,'): images_of(tmp_path/'other')
+    assert len(images_of(tmp_path/'other', exclude=['data/data'])) == 2
+
+
+def test_exclude_of_names_with_brackets(tmp_path):
+    tree(tmp_path, *sets('set [1]', 'set [2]'))
+    with pytest.raises(ValueError, match=r'--exclude "set \[2\]"'): images_of(tmp_path)
+    assert len(images_of(tmp_path, exclude=['set [2]'])) == 4
+
+
+def test_a_link_that_leads_nowhere_is_a_reject(tmp_path):
+    root = tree(tmp_path, *(f'{c}/{v}/{c}{v}.png' for c in ('COVID', 'Normal') for v in ('PA', 'AP')))
+    (root/'COVID'/'PA'/'zz.png').symlink_to('nowhere')
+    assert counts(images_of(root)) == dict(COVID=3, Normal=2)
+
+
+def test_a_mask_of_no_image_is_nobodys(tmp_path):
+    tree(tmp_path, *(f'COVID/images/{i}.png' for i in range(2)), *(f'COVID/masks/{i}.png' for i in range(4)), *(f'Normal/images/{i}.png' for i in (2, 3, 4)))
+    table = images_of(tmp_path)
+    assert table['mask'].notna().tolist() == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize('name', ['{}_masks', '{} masks', 'masks_{}', '{}-lung-masks'])
+def test_mask_folders_that_name_a_class(tmp_path, name):
+    tree(tmp_path, *(f'{c}/{i}.png' for c in ('COVID', 'Normal') for i in range(2)), *(f'{name.format(c)}/{i}.png' for c in ('COVID', 'Normal') for i in range(2)))
+    table = images_of(tmp_path)
+    assert counts(table) == dict(COVID=2, Normal=2) and [Path(m).parent.name for m in table['mask']] == [name.format(c) for c in table.label]
+
+
+def test_a_class_whose_images_are_still_packed_is_missed_aloud(tmp_path):
+    tree(tmp_path, 'COVID/mild/1.png', 'COVID/severe/2.png')
+    (tmp_path/'Normal').mkdir()
+    (tmp_path/'Normal'/'Normal.zip').write_bytes(b'PK')
+    assert f'no images in Normal in {tmp_path}: left out' in said_of(tmp_path)[1]
+
+
+@pytest.mark.parametrize('way', ['{c}/{s}_set', '{c}/images/{s}', '{c}/{s}'])
+def test_a_split_inside_the_classes_in_other_words(tmp_path, way):
+    tree(tmp_path, *(f'{way.format(c=c, s=s)}/{s}{i}.png' for c in ('COVID', 'Normal') for s in ('train', 'test') for i in range(2)))
+    assert Counter(images_of(tmp_path).split) == dict(train=4, test=4)
+
+
+def test_a_split_inside_one_class_alone_is_none(tmp_path):
+    tree(tmp_path, *(f'COVID/{s}/{i}.png' for s in ('train', 'test') for i in range(4)), *(f'Normal/{i}.png' for i in range(4)))
+    table, said = said_of(tmp_path)
+    assert 'split' not in table and '4 images of' in said and 'the split is drawn anew' in said
+
+
+def test_classes_that_are_not_in_every_part(tmp_path):
+    tree(tmp_path, *(f'{s}/{c}/{v}/{s}.png' for s, cs in (('train', 'ABC'), ('test', 'AB')) for c in cs for v in ('siteA', 'siteB')))
+    assert counts(images_of(tmp_path, classes=['A', 'B', 'C'])) == dict(A=4, B=4, C=2)
+
+
+def test_advice_is_not_given_where_it_cannot_work(tmp_path):
+    tree(tmp_path/'a', 'COVID/1.png', 'Covid/2.png')
+    with pytest.raises(ValueError, match='one class, spelled in several ways'): images_of(tmp_path/'a')
+    tree(tmp_path/'b', 'China/CXR_png/1.png', 'Mont/CXR_png/2.png')
+    assert '--classes CXR_png' not in said_of(tmp_path/'b')[1]
+    tree(tmp_path/'c', *(f'{c}/patient{i}/1.png' for c in ('COVID', 'Normal') for i in (1, 2)))
+    assert said_of(tmp_path/'c')[1] == ''
+    df = pd.DataFrame(dict(path=[f'/{i}' for i in range(16)], label=[*'ABCDEFGHIJKLMNO', 'A|B']))
+    assert said_of(df)[1].endswith('--classes A B C D E F G H I J K L M N O')
+
+
+def test_numbered_image_folders_are_not_copies(tmp_path):
+    tree(tmp_path, *(f'{c}/{k}/{i}.png' for c in 'AB' for k in ('images', 'images2') for i in range(3)))
+    assert counts(images_of(tmp_path)) == dict(A=6, B=6)
+
+
+@pytest.mark.parametrize('labels', [['COVID+', 'COVID-', 'COVID'], ['+', '-', 'x'], ['None', 'Mass', 'TB']])
+def test_signs_and_none_are_labels(tmp_path, labels):
+    tree(tmp_path, *(f'{l}/1.png' for l in labels))
+    table, said = said_of(tmp_path)
+    assert set(table.label) == set(labels) and (said == '' or labels[0] == '+')
+
+
+def test_a_mended_set_beside_the_old_one_is_not_its_copy(tmp_path):
+    tree(tmp_path, *(f's1/{c}/{i}.png' for c in 'AB' for i in range(40)))
+    for f in (tmp_path/'s1').rglob('*.png'):
+        Image.fromarray(np.zeros((8, 8), np.uint8) + 40).save(f.with_suffix('.bmp'))
+        f.unlink()
+    shutil.copytree(tmp_path/'s1', tmp_path/'s1_fixed')
+    Image.fromarray(np.zeros((8, 8), np.uint8) + 90).save(tmp_path/'s1_fixed'/'A'/'17.bmp')     # of the same size
+    with pytest.raises(ValueError, match='look like data sets'): images_of(tmp_path)
+
+
+def test_what_cannot_be_looked_into_is_named(tmp_path, monkeypatch):
+    import os
+    root, listdir = tree(tmp_path, 'A/1.png', 'B/2.png', 'locked/3.png'), os.listdir
+    def refuse(path):
+        if str(path).endswith('locked'): raise PermissionError(13, 'Permission denied')
+        return listdir(path)
+    monkeypatch.setattr(os, 'listdir', refuse)
+    with pytest.raises(PermissionError, match='locked cannot be looked into.*--exclude locked'): images_of(root)
+    assert len(images_of(root, exclude=['locked'])) == 2
+
+
+def test_a_broken_sheet_can_be_left_out(tmp_path):
+    tree(tmp_path, 'A/1.png', 'B/2.png')
+    (tmp_path/'A.metadata.xlsx').write_bytes(b'no sheet')
+    with pytest.raises(ValueError, match='--exclude A.metadata.xlsx'): images_of(tmp_path)
+    assert len(images_of(tmp_path, exclude=['A.metadata.xlsx'])) == 2
+
+
+def test_loose_images_are_said_to_lie_where_they_lie(tmp_path):
+    tree(tmp_path, *(f'train/{c}/{i}.png' for c in 'NP' for i in range(2)), 'test/1.png', 'test/2.png')
+    assert f'2 images lie beside the class folders in {tmp_path/"test"}, in no class' in said_of(tmp_path)[1]
+
+
+def test_rejects_go_into_a_folder_that_is_made(tmp_path, capsys):
+    root = tree(tmp_path/'x', *(f'{c}/{i}.png' for c in 'AB' for i in range(4)))
+    assert xray(capsys, 'check', root, '--size', 32, '--quiet', '--rejects', tmp_path/'new'/'r.csv')[0] == 0 and (tmp_path/'new'/'r.csv').is_file()

@@ -169,6 +169,7 @@ def check(
     from xray_xfer.audit import audit
     from xray_xfer.folder import write_csv
     from xray_xfer.pack import NotDecoded
+    if rejects: Path(rejects).absolute().parent.mkdir(parents=True, exist_ok=True)   # before the work, not after it
     try: found = audit(data, size, resize, classes, exclude, valid, test, split, split_seed, twins=not no_twins, quiet=quiet)
     except NotDecoded as e:
         if rejects: write_csv(e.rejects, rejects)

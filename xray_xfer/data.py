@@ -16,7 +16,6 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +23,7 @@ import pandas as pd
 from .fetch import demo_folder, kaggle_folder, unzipped
 from .layouts import LAYOUT, SPLITS, spelling, tree_rows
 from .say import counted, plain, some, typed
-from .tree import IMAGE
+from .tree import IMAGE, Exclude
 
 # %% ../nbs/01_data.ipynb #88e2dfc5
 def relative_paths(
@@ -158,7 +157,7 @@ def _csv(path):
 
 # %% ../nbs/01_data.ipynb #a66d8655
 _UNSURE = {spelling(w) for w in ('uncertain', 'unsure', 'unclear', 'not sure', 'inconclusive', 'indeterminate',
-                                 'equivocal', 'undetermined', *GAPS)}
+                                 'equivocal', 'undetermined', *GAPS)} - {'none'}   # which may be the finding
 
 def _variants(labels, where):
     "Raise `ValueError` for labels that differ in nothing but their spelling"
@@ -167,6 +166,7 @@ def _variants(labels, where):
     if all(len(k) == 1 for k in kinds.values()): return
     said = [' and '.join(f'{l!r} ({counts[l]:,})' for l in k) for k in kinds.values() if len(k) > 1]
     commonest = [max(k, key=counts.get) for k in kinds.values()]
+    if len(commonest) == 1: raise ValueError(f'{where} holds one class, spelled in several ways: {said[0]}. {LAYOUT}')
     raise ValueError(f'{where} has labels that differ only in spelling: {"; ".join(said[:4])}. To read them as one class '
                      f'type --classes {typed(commonest)} (classes=[...] in Python); to keep them apart, name them all')
 
@@ -200,13 +200,13 @@ def _doubtful(labels, where):
     "Warn of labels that name several findings, or none"
     counts = Counter(labels)
     kinds = {spelling(l) for l in counts}
-    def are_labels(parts): return len(parts) > 1 and all(spelling(x) in kinds for x in parts)
+    def are_labels(parts): return len(parts) > 1 and all(x.strip() and spelling(x) in kinds for x in parts)
     several = [l for l in counts if '|' in l or are_labels(re.split('[;,/+&]', l))]
     unsure = [l for l in counts if spelling(l) in _UNSURE or (spelling(l) == '-1.0' and {'0.0', '1.0'} <= kinds)]
     for odd, what in ((several, 'several findings at once'), (unsure, 'that the finding is uncertain or not known')):
         if not odd: continue
         n, rest = sum(counts[l] for l in odd), [l for l in counts if l not in odd]
-        way = f'; to leave them out type --classes {typed(sorted(rest)[:9])}' if len(rest) > 1 else ''
+        way = f'; to leave them out type --classes {typed(sorted(rest))}' if len(rest) > 1 else ''
         many = f'1 image of {where} has a label that seems' if n == 1 else f'{n:,} images of {where} have labels that seem'
         warnings.warn(f'{many} to say {what} ({some(sorted(odd))}): taken as a class of its own{way}')
 
@@ -224,12 +224,13 @@ def _chosen(table, classes, where):
 _SHEET_ERRORS = (OSError, ValueError, TypeError, LookupError, EOFError, NotImplementedError, SyntaxError,  # what 600 damaged
                  zipfile.BadZipFile, zlib.error)                                                           # sheets raised
 
-def _sources(root, rows):
-    "Fill `source` of `rows` from the metadata sheets in `root`, and say what does not match"
-    for name in sorted(n for n in os.listdir(root) if not n.startswith(('.', '~$')) and n.casefold().endswith('.metadata.xlsx')):
+def _sources(home, rows):
+    "Fill `source` of `rows` from the metadata sheets in a folder, and say what does not match"
+    root = home.path
+    for name in (n for n in home.files if n.casefold().endswith('.metadata.xlsx')):
         try: sheet = pd.read_excel(root/name, dtype=str, keep_default_na=False, engine='openpyxl')
         except _SHEET_ERRORS as e:
-            raise ValueError(f'{root/name} cannot be read ({type(e).__name__}: {e}): repair it, or remove it to go without sources') from e
+            raise ValueError(f'{root/name} cannot be read ({type(e).__name__}: {e}): repair it, or leave it out (--exclude {typed([name])}) to go without sources') from e
         sheet.columns = [str(c).strip().upper() for c in sheet.columns]
         if not {'FILE NAME', 'URL'} <= set(sheet.columns):
             raise ValueError(f'{root/name} has no columns FILE NAME and URL: it has {some(sheet.columns, 9)}')
@@ -272,15 +273,13 @@ def _near(path, typed_path):
 def _without(table, exclude, where):
     "The rows that no name in `exclude` meets: a folder or file on the way, or the label"
     if not exclude: return table
-    ways = [(l, *p.split('/')) for l, p in zip(table.label, relative_paths(table))]
-    patterns = {e: plain(str(e)).casefold().rstrip('/\\') for e in exclude}
-    met = Counter()
-    def kept(way):
-        hits = [e for e, pattern in patterns.items() if any(fnmatchcase(plain(w).casefold(), pattern) for w in way)]
-        met.update(hits)
-        return not hits
-    keep = [kept(way) for way in ways]
-    if lost := [e for e in exclude if not met[e]]:
+    ways = [(label, path.split('/')) for label, path in zip(table.label, relative_paths(table))]
+    left_out = Exclude(exclude)
+    def kept(label, way):   # every name is asked, so that each is counted
+        hits = [left_out(*way[:i + 1]) for i in range(len(way))]
+        return not (left_out(label) or any(hits))
+    keep = [kept(label, way) for label, way in ways]
+    if lost := left_out.unmet:
         raise ValueError(f'no folder, file or label of {where} is called {some(lost)} (exclude=, --exclude)')
     warnings.warn(f'{counted(keep.count(False), "row")} of {where} left out ({some(exclude)})')
     return table[keep].reset_index(drop=True)

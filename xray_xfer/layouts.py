@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .say import counted, plain, some, typed
-from .tree import IMAGE, IMAGES, Folder, Sorted
+from .tree import IMAGE, IMAGES, Exclude, Folder
 from .tree import doubles, files_below, is_mask, masks_among, pair, read_folder, sort_files, stem_of
 
 # %% ../nbs/00e_layouts.ipynb #89383446
@@ -29,7 +29,7 @@ def spelling(
     text = unicodedata.normalize('NFKC', str(label)).casefold()
     text = ''.join(c for c in text if unicodedata.category(c) != 'Cf').strip()   # Cf: such as a zero-width space
     try: return repr(float(text) + 0.)
-    except ValueError: return re.sub(r'(?<!\d)[\s_-]+|[\s_-]+(?!\d)', '', text)
+    except ValueError: return re.sub(r'(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])', '', text)
 
 # %% ../nbs/00e_layouts.ipynb #ce662563
 SPLITS = dict(train='train', training='train', val='valid', valid='valid', validation='valid',
@@ -81,13 +81,16 @@ def _inside_images(folder):
 def _listing(folder, but=None):
     "{image as a tuple of names: its size} below a folder, without one of its folders"
     files = [file for file in files_below(folder) if IMAGE.search(file[-1]) and file[0] != but]
-    return {file: os.path.getsize(folder.path.joinpath(*file)) for file in files}
+    def size(file):
+        try: return os.path.getsize(folder.path.joinpath(*file))
+        except OSError: return None   # such as a link that leads nowhere
+    return {file: size(file) for file in files}
 
 def _repeats(here, mine, there, theirs):
-    "Whether each image listed in `mine` is in `theirs` too; of a few of them every byte is compared"
-    if not mine or not mine.items() <= theirs.items(): return False
-    a_few = sorted(mine)[::max(1, len(mine) // 16)]
-    return all(filecmp.cmp(here.path.joinpath(*f), there.path.joinpath(*f), shallow=False) for f in a_few)
+    "Whether each image listed in `mine` is in `theirs` too, byte for byte"
+    if not mine or None in mine.values() or not mine.items() <= theirs.items(): return False
+    try: return all(filecmp.cmp(here.path.joinpath(*f), there.path.joinpath(*f), shallow=False) for f in mine)
+    except OSError: return False
 
 def _without_copies(folder):
     "(the usable folders without those that are there twice, the names of these)"
@@ -110,7 +113,7 @@ def _without_copies(folder):
 LAYOUT = ('Give a folder with one folder per class (ROOT/COVID/..., ROOT/Normal/...), a .zip of one, '
           "a .csv with the columns path and label, 'kaggle' or 'demo'")
 _NO_CLASSES = {*IMAGES, *SPLITS, 'pa', 'ap', 'll', 'rl', 'lat', 'lateral', 'frontal', 'male', 'female', 'png', 'jpg'}
-_PATIENT = re.compile(r'(patient|pat|pt|subject|subj|sub|case|study|person|id|p|s)[ _-]*\d+|\d{4,}|'
+_PATIENT = re.compile(r'(patient|pat|pt|subject|subj|sub|case|study|person|id|p|s)[ _-]*[a-z]?\d+|\d{4,}|'
                       r'(?=.*\d)[0-9a-f-]{8,}|[\d.]{16,}', re.I)   # also hexadecimal and DICOM identifiers
 
 @dataclass
@@ -121,38 +124,68 @@ class Home:
     split: str|None = None    # The part of the split that all its images are in
     source: str|None = None   # The data set that all its images are from
 
-def _are_patients(names):
+def _are_patients(names, at_least=3):
     "Whether folders are called as patients are, and not as classes"
-    return len(names) > 2 and sum(bool(_PATIENT.fullmatch(plain(n))) for n in names) > .8*len(names)
+    return len(names) >= at_least and sum(bool(_PATIENT.fullmatch(plain(n))) for n in names) > .8*len(names)
+
+_PIECE = re.compile('images?|imgs?|batch|part|fold|chunk|folder', re.I)
+
+def _are_pieces(names):
+    "Whether folders are called as numbered pieces of one set are: images_001, images_002; batch 2 (train), batch 3"
+    def bare(name):
+        words = re.findall(r'[^\W\d_]+', plain(name).casefold())
+        return ' '.join(w for w in words if w not in SPLITS)
+    return len(names) > 1 and len({bare(n) for n in names}) == 1 and all(_PIECE.search(n) for n in names)
+
+def _homes_in(folder, split=None, source=None):
+    "The homes of the classes in a folder: itself, or a single one in it, or the parts of a split"
+    inner = _unwrapped(folder)
+    usable = usable_in(inner)
+    parts = _parts_named(usable)
+    if not parts or not all(parts.values()): return [Home(inner, usable, split, source)]
+    return [Home(f := _inside_images(usable[n]), usable_in(f), part, source) for n, part in parts.items()]
 
 def _kinds(folder):
     "{spelling: name} of the folders in one that may be classes, where all its images lie in folders"
-    names = [] if folder.loose else [n for n in usable_in(folder) if n.casefold() not in _NO_CLASSES]
-    return {} if _are_patients(names) else {spelling(n): n for n in names}
+    if folder.loose: return {}
+    names = [n for home in _homes_in(folder) for n in home.classes]
+    names = [n for n in names if n.casefold() not in _NO_CLASSES and not _part_said(n)]
+    return {} if _are_patients(names, 1) else {spelling(n): n for n in names}
 
-def _data_sets(home, classes):
+def _way_to(folder, top):
+    "How `--exclude` names a folder, so that it meets no other of that name"
+    once = sum(f.name == folder.name for f in top.below()) == 1
+    return folder.name if once else folder.path.relative_to(top.path).as_posix()
+
+def _data_sets(home, classes, top, outer):
     "A home per data set where the folders are sets rather than classes, or else the home alone"
     kinds = {n: k for n, f in home.classes.items() if (k := _kinds(f))}
     times = Counter(s for k in kinds.values() for s in k)
-    wanted, outer = {spelling(c) for c in classes or ()}, {spelling(n) for n in home.classes}
+    wanted = {spelling(c) for c in classes or ()}
     if wanted and wanted <= outer: return [home]
     if wanted and wanted <= times.keys():
-        return [Home(home.classes[n], usable_in(home.classes[n]), home.split, n) for n in kinds]
+        others = [n for n in home.classes if n not in kinds]
+        if others: warnings.warn(f'{some(others)} in {home.folder.path} holds none of these classes: left out')
+        return [h for n in kinds for h in _homes_in(home.classes[n], home.split, n)]
     where, take_all = home.folder.path, f'--classes {typed(home.classes)}'
     for name, k in kinds.items():
-        if 2*len(k.keys() & (outer - {spelling(name)})) < len(k): continue
+        if 2*len(k.keys() & ({spelling(n) for n in home.classes} - {spelling(name)})) < len(k): continue
         raise ValueError(f'{plain(name)} in {where} holds folders called as its neighbours are ({some(k.values())}), '
-                         f'and other files: to leave it out type --exclude {typed([name])}, to keep it {take_all}')
+                         f'and other files: to leave it out type --exclude {typed([_way_to(home.classes[name], top)])}, '
+                         f'to keep it {take_all}')
     shared = [s for s, n in times.items() if n > 1]
     if not shared: return [home]
     sets = [n for n, k in kinds.items() if k.keys() & shared]
     inner = {s: n for k in kinds.values() for s, n in k.items()}
     seen = f'{some(sets, 5)} in {where} hold folders of the same name ({some((inner[s] for s in shared), 5)})'
-    ways = (f'to read them as one data set type --classes {typed(inner.values())} (the source of an image is then its '
-            f'outer folder), to take them as the classes {take_all}, to leave one out --exclude {typed(sets[-1:])}')
+    ways = [f'to take them as the classes {take_all}',
+            f'to leave one out --exclude {typed([_way_to(home.classes[sets[-1]], top)])}']
+    if len(inner) > 1:
+        ways.insert(0, f'to read them as one data set type --classes {typed(inner.values())} (the source of an image is '
+                       'then its outer folder)')
     if len(shared) > 1 and 2*len(shared) >= len(inner):
-        raise ValueError(f'{seen}: these look like data sets, and not like classes; {ways}')
-    warnings.warn(f'{seen}, and are taken as classes all the same; {ways}')
+        raise ValueError(f'{seen}: these look like data sets, and not like classes; {", ".join(ways)}')
+    warnings.warn(f'{seen}, and are taken as classes all the same; {", ".join(ways)}')
     return [home]
 
 # %% ../nbs/00e_layouts.ipynb #2f841475
@@ -191,17 +224,21 @@ def homes_of(
     if others and len(others) < len(parts):
         named = [n for n, part in parts.items() if part]
         raise ValueError(f'{root.path} holds split folders ({some(named)}) beside others ({some(others)}): '
-                         f'to leave these out type --exclude {typed(others)}')
+                         f'to leave these out type --exclude {typed(_way_to(usable[n], top) for n in others)}')
     if others or not parts: homes = [Home(root, usable)]
     else:
         folders = [(_inside_images(usable[n]), part) for n, part in parts.items()]
         homes = [Home(f, usable_in(f), part) for f, part in folders]
     for home in homes if classes is None else ():
-        if not _are_patients(home.classes): continue
+        nested = all(_are_patients(usable_in(f), 1) for f in home.classes.values())
+        if _are_patients(home.classes, 2 if nested else 3): what = 'patients'
+        elif _are_pieces(home.classes) and not any(map(_kinds, home.classes.values())): what = 'pieces of one data set'
+        else: continue
         many = f'{counted(len(home.classes), "folder")} in {home.folder.path} ({some(home.classes)})'
-        raise ValueError(f'{many} look like patients, and not like classes. {_lies_there(top, root, archive)}; '
+        raise ValueError(f'{many} look like {what}, and not like classes. {_lies_there(top, root, archive)}; '
                          f'or, if these are the classes, name them: --classes {typed([*home.classes][:2])} ...')
-    return [h for home in homes for h in _data_sets(home, classes)], root
+    outer = {spelling(n) for home in homes for n in home.classes}
+    return [h for home in homes for h in _data_sets(home, classes, top, outer)], root
 
 # %% ../nbs/00e_layouts.ipynb #1c954afb
 def natural(text:str)->tuple:
@@ -212,13 +249,16 @@ def _class_rows(home, label, folder, top):
     "A dict per image of a class"
     images = sort_files(folder).images
     beside = masks_among(images)
-    parts = {n: SPLITS.get(n.casefold()) for n in usable_in(folder)}
-    has_parts = bool(parts) and not folder.loose and all(parts.values())
+    inner = _inside_images(folder)
+    parts = {n: _part_said(n) for n in usable_in(inner)}
+    if folder.loose or inner.loose or not all(parts.values()) or len(set(parts.values())) < 2: parts = {}
+    # place of the part's name in the way to a file; what lies in none of them is no image, and will be a reject
+    at = len(inner.path.relative_to(folder.path).parts)
     way = folder.path.relative_to(top.path).parts
     for file in set(images) - set(beside.values()):
         mask = os.path.join(folder.path, *beside[file]) if file in beside else None
         yield dict(path=os.path.join(folder.path, *file), label=plain(label), mask=mask, source=home.source,
-                   split=parts.get(file[0]) if has_parts else home.split, stem=stem_of(file)[-1], file=(*way, *file),
+                   split=parts.get(file[at], 'train') if parts else home.split, stem=stem_of(file)[-1], file=(*way, *file),
                    order=natural('/'.join((home.split or home.source or '', *file))))
 
 def _check_rows(rows, found, top, root, homes, archive):
@@ -230,7 +270,7 @@ def _check_rows(rows, found, top, root, homes, archive):
     elif found.masks:
         where = some(sorted({file[at] for file, at in found.masks.items()}))
         what = (f'holds {counted(len(found.masks), "mask")} and no images (in {where}: if these are images, '
-                'give that folder itself)')
+                'give the folder itself, or call it otherwise)')
     elif loose := sum(len(h.folder.loose) for h in homes):
         what = f'holds {counted(loose, "image")} but no class folders'
     else: what = 'holds no images'
@@ -238,14 +278,17 @@ def _check_rows(rows, found, top, root, homes, archive):
 
 def _say_what_is_left_out(top, root, homes, found, n_paired):
     "A warning for each kind of thing that is no image of a class"
-    folders = list({id(f): f for f in (root, *(h.folder for h in homes))}.values())
+    around = [f for f in (top, *top.below()) if root.path.is_relative_to(f.path)]   # from the top down to the root
+    folders = list({id(f): f for f in (*around, *(h.folder for h in homes))}.values())
     ours = [n for n, f in root.folders.items() if _is_ours(f)]
     if ours: warnings.warn(f'{some(ours)} in {root.path}: results of this package, and no class; left out')
-    if loose := sum(len(f.loose) for f in folders):
-        lie = f'{counted(loose, "image")} {"lies" if loose == 1 else "lie"}'
-        warnings.warn(f'{lie} beside the class folders in {root.path}, in no class: left out')
-    empty = sorted({n for f in folders for n, g in f.folders.items() if not g.has_images and not is_mask(g)})
-    if empty: warnings.warn(f'no images in {some(empty, 9)} in {root.path}: left out')
+    for f in folders:
+        if not f.loose: continue
+        lie = f'{counted(len(f.loose), "image")} {"lies" if len(f.loose) == 1 else "lie"}'
+        warnings.warn(f'{lie} beside the class folders in {f.path}, in no class: left out')
+    for f in folders:
+        empty = sorted(n for n, g in f.folders.items() if not g.has_images and not is_mask(g) and not _is_ours(g))
+        if empty: warnings.warn(f'no images in {some(empty, 9)} in {f.path}: left out')
     names = sorted({file[at] for file, at in found.masks.items()})
     if n_paired < len(found.masks) or {n.casefold() for n in names} - {'masks'}:
         many = f'{counted(len(found.masks), "file")} in folders called {some(names)}'
@@ -262,11 +305,12 @@ def tree_rows(
     classes:list|None=None, # Which are meant, where folders can be read in two ways
     exclude:list=(), # Names of files and folders to leave out, at any depth; * and ? stand for anything
     archive:Path|None=None, # That the folder was unpacked from, for errors
-)->tuple: # (a dict with path, label, mask, split, source and stem per image; the folder that holds the classes)
+)->tuple: # (a dict with path, label, mask, split, source and stem per image; the `Folder` of the classes)
     "The images of a folder tree; what is left out is a warning, what has no classes a `ValueError`"
-    top, met = read_folder(path, exclude)
-    if lost := [e for e in exclude if not met[e]]:
-        raise ValueError(f'nothing in {archive or path} is called {some(lost)} (exclude=, --exclude): '
+    left_out, shown = Exclude(exclude), archive or path
+    top = read_folder(path, left_out)
+    if lost := left_out.unmet:
+        raise ValueError(f'nothing in {shown} is called {some(lost)} (exclude=, --exclude): '
                          f'it holds {some([*top.folders, *top.files], 9)}')
     homes, root = homes_of(top, classes, archive)
     rows = [r for h in homes for name, folder in h.classes.items() for r in _class_rows(h, name, folder, top)]
@@ -275,5 +319,10 @@ def tree_rows(
     mask_of = pair([r['file'] for r in rows], found.masks)
     for r in rows:
         if r['file'] in mask_of: r['mask'] = os.path.join(top.path, *mask_of[r['file']])
+    if None in (parts := {r['split'] for r in rows}) and len(parts) > 1:
+        n = sum(r['split'] is None for r in rows)
+        many = f'{counted(n, "image")} of {shown} lie{"s" * (n == 1)}'
+        warnings.warn(f'{many} in no part of a split, and others do: the split is drawn anew')
+        for r in rows: r['split'] = None
     _say_what_is_left_out(top, root, homes, found, len(mask_of))
-    return sorted(rows, key=lambda r: (r['label'], r['order'])), root.path
+    return sorted(rows, key=lambda r: (r['label'], r['order'])), root

@@ -9,6 +9,7 @@ __all__ = ['plain', 'some', 'counted', 'typed']
 
 # %% ../nbs/00a_say.ipynb #dc6b2c1c
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -42,4 +43,7 @@ def typed(
     names:Iterable, # Words of a command line
 )->str:
     "Words as they are typed"
-    return ' '.join(f'"{n}"' if re.search(r'[^\w.-]', n) or not n else n for n in map(plain, map(str, names)))
+    def quoted(name):
+        if re.fullmatch(r'[\w./-]+', name): return name
+        return shlex.quote(name) if re.search(r'["$`!\\]', name) else f'"{name}"'   # which Windows' shells know too
+    return ' '.join(quoted(plain(str(n))) for n in names)
