@@ -171,8 +171,9 @@ _WIDER = {torch.float16: torch.float64, torch.bfloat16: torch.float64, torch.flo
           torch.complex64: torch.complex128}
 
 def _wider(value):
-    "A tensor or a dtype with as many digits as there are, anything else as it is; what is on Apple's MPS, which has no float64, on the CPU"
+    "A tensor or a dtype with as many digits as there are, anything else as it is"
     if isinstance(value, torch.dtype): return _WIDER.get(value, value)
+    # Apple's MPS has no float64
     if isinstance(value, torch.device): return torch.device('cpu') if value.type == 'mps' else value
     if not isinstance(value, torch.Tensor): return value
     return value.to(_wider(value.device), _wider(value.dtype))

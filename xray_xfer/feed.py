@@ -91,7 +91,8 @@ def feed(
 
 def _uncut(model, error):
     "What a network that cannot be cut costs, in words"
-    return (f'{model.arch} at depth {model.depth} cannot be cut ({error}): each image passes its frozen part in each epoch. '
+    return (f'{model.arch} at depth {model.depth} cannot be cut ({error}): '
+            'each image passes its frozen part in each epoch. '
             'The result is the same, but each epoch takes as long as without features, often many times as long. '
             'Another depth may do better; cache=False (--no-cache) asks for this without a warning')
 

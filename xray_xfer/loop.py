@@ -184,7 +184,7 @@ class Breakdown:
     damaged: tuple # Names of the weights that held no finite numbers before the first step
 
 class EpochLog(Callback):
-    "Mean loss and accuracy over the images of each epoch, of training and of validation, in `.rows`; a loss that is no finite number ends the fit and is in `.breakdown`, see `check_losses`"
+    "Mean loss and accuracy over the images of each epoch, of training and of validation, in `.rows`; what ends a fit is in `.breakdown`"
     def before_fit(self):
         self.rows, self.breakdown, self.first = [], None, None
         held = [*self.model.named_parameters(), *self.model.named_buffers()]
@@ -193,7 +193,8 @@ class EpochLog(Callback):
     def after_loss(self):
         if self.first is None: self.first = self.loss.detach()
         # on a GPU, to look at each loss would wait for it
-        if self.training and self.loss.device.type == 'cpu' and not torch.isfinite(self.loss): self._stop(float(self.loss.detach()), batch=self.iter + 1)
+        if not self.training or self.loss.device.type != 'cpu' or torch.isfinite(self.loss): return
+        self._stop(float(self.loss.detach()), batch=self.iter + 1)
     def after_batch(self):
         s, n = self.sums['train' if self.training else 'valid'], len(self.y)
         # summed on the device: an `.item()` a batch would wait for the GPU each time
@@ -202,13 +203,16 @@ class EpochLog(Callback):
         for i, v in enumerate((loss * n, (self.pred.argmax(1) == self.y).sum(), n, infinite)): s[i] = s[i] + v
     def after_epoch(self):
         row = dict(epoch=self.epoch + 1)
-        for part, (loss, hits, n, _) in self.sums.items(): row |= {f'{part}_loss': float(loss) / n, f'{part}_accuracy': float(hits) / n}
+        for part, (loss, hits, n, _) in self.sums.items():
+            row |= {f'{part}_loss': float(loss) / n, f'{part}_accuracy': float(hits) / n}
         infinite = int(self.sums['valid'][3])
-        if infinite or not np.isfinite(list(row.values())).all(): self._stop(row['train_loss'], row['valid_loss'], infinite=infinite)
+        if infinite or not np.isfinite(list(row.values())).all():
+            self._stop(row['train_loss'], row['valid_loss'], infinite=infinite)
         self.rows.append(row)
     def _stop(self, train_loss, valid_loss=None, batch=None, infinite=0):
         # an error from within a callback comes out in fastai's words, not in ours
-        self.breakdown = Breakdown(self.epoch + 1, batch, train_loss, valid_loss, infinite, not torch.isfinite(self.first), self.damaged)
+        from_the_start = not torch.isfinite(self.first)
+        self.breakdown = Breakdown(self.epoch + 1, batch, train_loss, valid_loss, infinite, from_the_start, self.damaged)
         raise CancelFitException
 
 # %% ../nbs/10c_loop.ipynb #76a4c358
@@ -243,7 +247,8 @@ def lr_range(
 )->tuple: # (deepest group, head)
     "Peak learning rates; between the two, the groups' rates are spaced evenly on a log scale"
     low, high = lr if isinstance(lr, (tuple, list)) else (lr / 3, lr)
-    if not 0 < low <= high < float('inf'): raise ValueError(f'lr={lr!r}: give a positive number, or (deepest group, head) in rising order')
+    if not 0 < low <= high < float('inf'):
+        raise ValueError(f'lr={lr!r}: give a positive number, or (deepest group, head) in rising order')
     return float(low), float(high)
 
 # %% ../nbs/10c_loop.ipynb #ab01ede4
@@ -257,7 +262,8 @@ def _where(b, lr, precision):
     losses = [f'the training loss is {b.train_loss:.3g}']
     if b.valid_loss is not None: losses.append(f'the validation loss {b.valid_loss:.3g}')
     if b.infinite: losses.append(f'the logits of {b.infinite} validation images are no finite numbers')
-    return f"training broke down in {', '.join(said)}: {', '.join(losses)} (learning rate {lr[-1]:g}, precision {precision})"
+    settings = f'learning rate {lr[-1]:g}, precision {precision}'
+    return f"training broke down in {', '.join(said)}: {', '.join(losses)} ({settings})"
 
 def _lower(lr):
     "A learning rate to try instead, and how to type it: no more than `run`'s own"
@@ -267,12 +273,13 @@ def _lower(lr):
 def _remedy(b, lr, precision):
     "What to change, and what to type"
     if b.damaged:
-        return (f'{len(b.damaged)} of the weights held values that are no finite numbers before the first step, first {b.damaged[0]}: '
-                'give other weights (pretrained=, --pretrained)')
+        return (f'{len(b.damaged)} of the weights held values that are no finite numbers before the first step, '
+                f'first {b.damaged[0]}: give other weights (pretrained=, --pretrained)')
     in_full = '' if precision == 'fp32' else "precision='fp32' (--precision fp32)"
     if b.from_the_start:
         other = 'other weights (pretrained=, --pretrained): with these the network gives no finite numbers'
-        return f"This was so before the first step, so the learning rate is not at fault: give {' or '.join(filter(None, (in_full, other)))}"
+        return ('This was so before the first step, so the learning rate is not at fault: '
+                f"give {' or '.join(filter(None, (in_full, other)))}")
     return f"Give {' or '.join(filter(None, (_lower(lr), in_full)))}"
 
 def check_losses(
@@ -299,10 +306,11 @@ def loss_warning(
         said = [f'the validation loss is {losses[kept]:.3g} in epoch {kept}, whose weights are kept']
     elif rows[-1]['epoch'] in absurd:
         last = rows[-1]['epoch']
-        said = [f'training diverged: the validation loss is {losses[last]:.3g} in epoch {last}; the weights of epoch {kept} are kept, whose loss is {losses[kept]:.3g}']
+        said = [f'training diverged: the validation loss is {losses[last]:.3g} in epoch {last}',
+                f'the weights of epoch {kept} are kept, whose loss is {losses[kept]:.3g}']
     else: return ''
     said.append(f'answering each image with the shares of the classes in training would give {entropy:.3g}')
-    if kept in absurd: said.append('this network diverged or learned nothing')
+    if kept in absurd: said.append('the network diverged or learned nothing')
     said.append(f'give {_lower(lr)}')
     return '; '.join(said)
 
@@ -314,5 +322,5 @@ def check_finite(
     "`Diverged` if an image has logits that are no finite numbers"
     bad = ~np.isfinite(logits).all(1)
     if not bad.any(): return logits
-    raise Diverged(f'{bad.sum()} of {len(bad)} images of the {part} part get logits that are no finite numbers, first number {bad.argmax() + 1} of it: '
-                   'the weights have grown too large. Give a lower lr (--lr) or more weight decay (wd=)')
+    raise Diverged(f'{bad.sum()} of {len(bad)} images of the {part} part get logits that are no finite numbers, '
+                   f'first number {bad.argmax() + 1} of it: the weights have grown too large. Give a lower lr (--lr) or more weight decay (wd=)')

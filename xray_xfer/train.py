@@ -27,8 +27,8 @@ from .data import images_of, relative_paths
 from .files import check_room, settled, shown, sweep
 from .evaluate import display_name, softmax
 from .folder import SCHEMA, Run, environment, finished, metrics_of, predictions_table, run_bytes, run_name, save_run
-from .loop import (EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, adam_for, autocast_ends, check_finite, check_losses,
-                            keep_buffers, loss_warning, lr_range, resolve_device, resolve_precision)
+from .loop import (EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, adam_for, autocast_ends, check_finite,
+                            check_losses, keep_buffers, loss_warning, lr_range, resolve_device, resolve_precision)
 from .card import model_card
 from .confidence import calibration
 from .feed import feed, logits_of
@@ -123,7 +123,8 @@ def _agree(model, p, parts, norm, predictions, device, n=64):
     worst = abs(softmax(got) - softmax(filed)).max()
     # of logits in the hundreds, rounding alone moves probabilities by more than that
     differ, spread = np.linalg.norm(got - filed), np.linalg.norm(filed - filed.mean(0))
-    if not (worst <= 5e-3 or differ <= 1e-2 * spread): raise RuntimeError(f"the network gives other probabilities on images than on their features (by {worst:.1e}, 5e-3 is allowed): train with features='float32' (--features float32) or cache=False (--no-cache), and please report this")
+    if worst <= 5e-3 or differ <= 1e-2 * spread: return
+    raise RuntimeError(f"the network gives other probabilities on images than on their features (by {worst:.1e}, 5e-3 is allowed): train with features='float32' (--features float32) or cache=False (--no-cache), and please report this")
 
 def _results(fed, p, parts, classes):
     "Predictions of the validation and the test part as they are filed"
@@ -225,7 +226,8 @@ def run(
         with timer('train'), autocast_ends(), learn.no_bar(), learn.no_logging(), tqdm(total=steps, desc=title, unit='batch', leave=False, disable=quiet or None) as bar:
             learn.fit_one_cycle(epochs, slice(*lrs), cbs=[log, best, Progress(bar, title)])
         check_losses(log, lrs, precision)
-        if said := loss_warning(log.rows, best.epoch_kept, p.table.label[np.asarray(parts) == 'train'], lrs): warnings.warn(f'{title}: {said}', stacklevel=2)
+        trained_on = p.table.label[np.asarray(parts) == 'train']
+        if said := loss_warning(log.rows, best.epoch_kept, trained_on, lrs): warnings.warn(f'{title}: {said}', stacklevel=2)
         with timer('evaluate'):
             predictions = _results(fed, p, parts, names)
             scores, calibrated = _judged(predictions, names)
