@@ -23,13 +23,13 @@ def table(rows, head):
     "Rows of texts as Markdown"
     return '\n'.join(['| ' + ' | '.join(head) + ' |', '|---' + '|---:' * (len(head) - 1) + '|', *('| ' + ' | '.join(map(str, r)) + ' |' for r in rows)])
 
-def write(what, res, text):
+def write(what, res, text, command=None):
     "The JSON with where and when it was measured, and the Markdown"
     from xray_xfer.folder import environment
     e = environment()
     v = e['versions']
     where = (f"{e['device_name']}, {e['cores']} cores, {e['threads']} threads; Python {e['python']}, torch {v['torch']}, fastai {v['fastai']}, timm {v['timm']}; {date.today()}; "
-             f"`python benchmarks/measure.py {what}`")
+             f"`{command or f'python benchmarks/measure.py {what}'}`")
     (HERE/f'{what}.json').write_text(json.dumps(dict(res, environment=e, date=str(date.today())), indent=1) + '\n')
     (HERE/f'{what}.md').write_text(f'{text}\n\n{where}\n')
     print(f'{text}\n\n{where}')

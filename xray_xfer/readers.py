@@ -120,6 +120,6 @@ def _stretched(seeds, ends, level):
     if seeds.alone > 0 and variance > 0:
         df = variance ** 2 / uncertain if uncertain > 0 else np.inf
         tail = (1 + level) / 2
-        wider = np.sqrt(variance / seeds.alone) * student.ppf(tail, df) / norm.ppf(tail)
+        wider = max(1., np.sqrt(variance / seeds.alone) * student.ppf(tail, df) / norm.ppf(tail))
     mean, (low, high) = seeds.values.mean(), np.mean(ends, axis=0)
     return float(max(mean - wider * (mean - low), 0)), float(min(mean + wider * (high - mean), 1))
