@@ -200,7 +200,7 @@ def test_every_metric_has_its_interval_or_says_that_it_has_none():
     several = metric_table([result(seed=s, accuracy=a) for s, a in enumerate((.90, .92, .94))])
     low, high = several.attrs['intervals']['EfficientNet-B0_0'][0]
     assert (low, high) == pytest.approx((.92 - 4.302653 * .02 / 3 ** .5, .92 + 4.302653 * .02 / 3 ** .5))   # Student's t of 2 degrees of freedom
-    assert f'0.9200 ± 0.0200 ({low:.3f}–{high:.3f})' in table_markdown(several) and f'{low:.3f}--{high:.3f}' in table_latex(several)
+    assert f'0.9200 ± 0.0200 ({low:.3f}–{high:.3f} over seeds alone)' in table_markdown(several) and f'{low:.3f}--{high:.3f}' in table_latex(several)
 
 
 def test_what_is_not_defined_in_one_seed_is_not_defined():
@@ -267,7 +267,7 @@ def test_csv_keeps_every_digit_and_the_deviations():
     values = [.1 + .2, 1 / 3, np.nextafter(.9, 1)]
     table = metric_table([result(seed=s, accuracy=v) for s, v in enumerate(values)])
     back = read_csv(table_csv(table))
-    assert list(back) == ['metric', *(f'EfficientNet-B0_0{end}' for end in ('', ' (sd)', ' (low)', ' (high)'))]
+    assert list(back) == ['metric', *(f'EfficientNet-B0_0{end}' for end in ('', ' (sd)', ' (low over seeds alone)', ' (high over seeds alone)'))]
     assert [float(x) for x in back['EfficientNet-B0_0']] == table['EfficientNet-B0_0'].tolist()
     assert [float(x) for x in back['EfficientNet-B0_0 (sd)']] == table.attrs['sd']['EfficientNet-B0_0'].tolist()
     assert pd.read_csv(io.StringIO(table_csv(REPORT_TABLE)), index_col=0).equals(REPORT_TABLE)

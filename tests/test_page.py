@@ -16,7 +16,8 @@ from xray_xfer.looks import calibration_figure, confusion_figure, errors_figure,
 from xray_xfer.page import report, run_report, study_report
 from xray_xfer.report import curves, depth_figure
 from xray_xfer.sheet import grid, interval, number, picture, text_of
-from xray_xfer.words import best_of, command, difference_words, read_run
+from xray_xfer.answer import Margin, best_of, check_margin, difference_words, is_best
+from xray_xfer.words import command, read_run
 from fastcore.xml import to_xml
 
 HOSTILE = ['<script>document.title = "owned"</script>', '"quoted\' & <b>', 'NA', 'x' * 120]
@@ -58,9 +59,10 @@ def invent_study(folder, seeds=(0,), depths=(0, 1, 2), **kwargs):
     folder.mkdir(parents=True)
     runs = [invent(folder/f'shufflenetv2_100_{d}' if not s else folder/f'shufflenetv2_100_{d}_seed{s}', depth=d, seed=s, skill=1 + i, **kwargs) for i, d in enumerate(depths) for s in seeds]
     write_json(dict(schema=1, runs=[r.name for r in runs]), folder/'study.json')
-    pairs = [(a, b) for i, a in enumerate(runs) for b in runs[:i]]
-    value = {r: json.loads((r/'metrics.json').read_text()) for r in runs}
-    rows = [dict(metric=m, a=a.name, b=b.name, value_a=value[a][m], value_b=value[b][m], difference=.1, low=.05, high=.15, p=.001, p_holm=.002, test='', p_test=None) for m in ('accuracy', 'f1', 'auc') for a, b in pairs]
+    value = {f'ShuffleNetV2_{d}': {m: np.mean([json.loads((r/'metrics.json').read_text())[m] for r in runs if json.loads((r/'config.json').read_text())['depth'] == d]) for m in ('accuracy', 'f1', 'auc')} for d in depths}
+    pairs = [(a, b) for i, a in enumerate(value) for b in list(value)[:i]]
+    shared = dict(seeds_a=len(seeds), seeds_b=len(seeds), difference=.1, low=.05, high=.15, p=.001, p_holm=.002, low_all=.04, high_all=.16, df=None, test='')
+    rows = [dict(metric=m, a=a, b=b, value_a=value[a][m], value_b=value[b][m]) | shared for m in ('accuracy', 'f1', 'auc') for a, b in pairs]
     pd.DataFrame(rows).to_csv(folder/'compare.csv', index=False)
     depth_figure(pd.DataFrame([dict(name='A', depth=d, seed=0, accuracy=.8) for d in depths])).savefig(folder/'depths.png', dpi=120)
     return folder
@@ -212,13 +214,42 @@ def test_best_is_chosen_by_validation(tmp_path):
         m = json.loads(file.read_text())
         write_json(m | dict(accuracy=test, valid=m['valid'] | dict(accuracy=valid)), file)
     text = Checked(study_report(folder).read_text()).text
-    assert 'with its last 2 layer groups fine-tuned is the best' in text and 'ShuffleNetV2_0 scores higher on the test part (0.990)' in text
+    assert 'with its last 2 layer groups fine-tuned was chosen on the validation part' in text and 'ShuffleNetV2_0 scores higher on the test part (0.9900)' in text
+
+def compared(a, b, difference, low, high, p, seeds=1):
+    return dict(metric='accuracy', a=a, b=b, seeds_a=seeds, seeds_b=seeds, difference=difference, low_all=low, high_all=high, p_holm=p)
+
+NAN = float('nan')
 
 def test_differences_are_turned_the_right_way_round():
-    rows = [dict(metric='accuracy', a='x', b='best', difference=-.08, low=-.1, high=-.05, p=.001, p_holm=.01), dict(metric='accuracy', a='best', b='y', difference=-.01, low=-.03, high=.02, p=.6, p_holm=.6),
-            dict(metric='accuracy', a='best', b='z', difference=float('nan'), low=float('nan'), high=float('nan'), p=float('nan'), p_holm=float('nan')), dict(metric='accuracy', a='x', b='y', difference=.5, low=.4, high=.6, p=0, p_holm=0)]
-    real, unsure = difference_words(pd.DataFrame(rows), {'best'})
-    assert 'x by +0.080 (0.050–0.100; p\u00a0=\u00a00.010)' in real and 'y by −0.010 (−0.030 to 0.020; p\u00a0=\u00a00.600)' in unsure and 'z' not in real + unsure
+    rows = [compared('x', 'best', -.08, -.1, -.05, .01), compared('best', 'y', -.01, -.03, .02, .6), compared('best', 'z', *4 * [NAN]), compared('x', 'y', .5, .4, .6, 0)]
+    higher, unsure, *scope = difference_words(pd.DataFrame(rows), 'best')
+    assert higher == 'Its accuracy is higher than that of x (by 8.00 points; 5.00 to 10.00; p\u00a0=\u00a00.010).'
+    assert unsure == 'No difference in accuracy was found from y (−1.00 points; −3.00 to +2.00; p\u00a0=\u00a00.600).'
+    assert 'z' not in higher + unsure and 'corrected for the 3 pairs' in scope[0] and scope[1] == 'They hold for these trained networks; another seed may differ.'
+    lower = difference_words(pd.DataFrame([compared('best', 'x', -.08, -.1, -.05, .01, seeds=3)]), 'best')
+    assert lower[0] == 'Its accuracy is lower than that of x (by 8.00 points; 5.00 to 10.00; p\u00a0=\u00a00.010).'
+    assert lower[1] == 'Intervals and p-values are for other images and other seeds.' and len(lower) == 2
+
+@pytest.mark.parametrize('low, high, p, said', [
+    (-.009, .009, .9, 'x is as good'), (-.02, .009, .5, 'x is at most 0.90 points worse'), (-.02, -.001, .01, ''), (-.01, .01, 1, 'of x neither can be said'),
+    (.011, .05, .01, 'x is worse by more than that'), (.001, .009, .01, 'x is as good'), (.001, .03, .01, 'of x neither can be said'), (-.02, .02, NAN, 'of x neither can be said')])
+def test_a_margin_is_answered_by_the_ends_of_the_interval(low, high, p, said):
+    "The difference is the chosen model's score less that of x; an end on the margin shows nothing"
+    rows = pd.DataFrame([compared('best', 'x', (low + high) / 2, low, high, p)])
+    text = ' '.join(difference_words(rows, 'best', margin=Margin(.01, True)))
+    assert ('With the margin of 1.00 points that was set before the study, ' + said in text) if said else 'margin' not in text
+    swapped = pd.DataFrame([compared('x', 'best', -(low + high) / 2, -high, -low, p)])
+    assert ' '.join(difference_words(swapped, 'best', margin=Margin(.01, True))) == text
+
+def test_what_is_no_margin():
+    for margin in (0, 1, -.01, 'a', True, NAN, 2):
+        with pytest.raises(ValueError, match='0.01 is one point of accuracy'): check_margin(margin)
+    assert check_margin(None) is None and check_margin(np.float32(.5)) == .5
+
+def test_only_who_is_better_than_all_is_the_best():
+    rows = pd.DataFrame([compared('best', 'x', .08, .05, .1, .01), compared('y', 'best', -.02, -.03, -.01, .04), compared('x', 'y', .5, .4, .6, 0)])
+    assert is_best(rows, 'best') and not is_best(rows, 'x') and not is_best(rows.assign(p_holm=.05), 'best') and not is_best(rows.assign(p_holm=NAN), 'best')
 
 def test_sizes(tmp_path):
     "Figures as heavy as X-ray noise makes them: a run stays below 2 MB, a study of six below 4"

@@ -112,11 +112,12 @@ def study(
     out:Path='study', # Folder that gets the tables and a folder for each run
     report:bool=False, # Show the report's own numbers beside
     controls:bool=False, # Ask each model the controls for shortcuts too
+    margin:float=None, # How much worse in accuracy a model may be and still be good enough, such as 0.01 for one point; set it before the study
     **kwargs):
     "Train every arch × depth × seed over one split and print the metric table"
     from xray_xfer.files import shown
     from xray_xfer.study import study
-    s = study(data, archs, depths, seeds, pretrained=weights_for(pretrained, archs), out=out, controls=controls, **_positive(kwargs))
+    s = study(data, archs, depths, seeds, pretrained=weights_for(pretrained, archs), out=out, controls=controls, margin=margin, **_positive(kwargs))
     _show_study(s, report)
     print(f'\nTables (csv, md, tex), figure and run folders are in {shown(s.path)}')
 
@@ -203,6 +204,8 @@ def report(
     "Write report.html of a run or a study anew: one file, which needs no network"
     from xray_xfer.files import shown
     from xray_xfer.page import report as write
+    from xray_xfer.results import load_study
+    if (folder/'study.json').is_file(): load_study(folder).save()   # its tables too, which an older version may have written
     print(shown(write(folder)))
 
 def cache(

@@ -19,6 +19,7 @@ from scipy.stats import t as student
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 from .hub import address
+from .say import fixed
 
 # %% ../nbs/08_evaluate.ipynb #7db78815
 def softmax(
@@ -125,8 +126,9 @@ def student_interval(
 def metric_table(
     results, # iterable of mappings or objects with arch, depth, metrics (a dict as `metrics` gives it), with several seeds seed, and label where the column is to have another name
     report=False, # put the report's column beside ours, where it has that model
+    over_seeds={}, # {column: {metric: (low, high)}} of means over seeds, for other images and other seeds, as `readers.model_intervals` gives them
 ):
-    "Metrics down, models across (`Name_depth`, or `label` where the results have one); `.attrs`: sd (table of the same shape), intervals (by column, for each metric (low, high), None where not defined, or a word why there is none), seeds and missing (lists by column)"
+    "Metrics down, models across (`Name_depth`, or `label` where the results have one); `.attrs`: sd (table of the same shape), intervals (by column, for each metric (low, high), None where not defined, or a word why there is none), seeds and missing (lists by column), seeds_alone (columns whose interval is Student's over seeds, for want of `over_seeds`)"
     get = lambda r, key, *default: r.get(key, *default) if isinstance(r, Mapping) else getattr(r, key, *default)
     cells, archs, depths, labels = {}, {}, {}, {}
     for r in results:
@@ -139,7 +141,7 @@ def metric_table(
         runs[seed] = values
         archs[arch] = depths[depth] = labels[label] = True
     if not cells: raise ValueError('no results: give at least one')
-    table, sd, seeds, missing, intervals = {}, {}, {}, {}, {}
+    table, sd, seeds, missing, intervals, seeds_alone = {}, {}, {}, {}, {}, []
     for arch, depth, label in (k for k in itertools.product(archs, depths, labels) if k in cells):
         model, runs = f'{display_name(arch)}_{depth}', cells[arch, depth, label]
         name = model if label is None else label
@@ -150,25 +152,30 @@ def metric_table(
         sd[name] = values.std(0, ddof=1) if len(runs) > 1 else np.full(len(ROWS), np.nan)
         one = next(iter(runs.values())).get('intervals') if len(runs) == 1 else None
         if one: intervals[name] = [tuple(one[k]) if one.get(k) else None for k in ROWS.values()]
-        elif len(runs) > 1: intervals[name] = [student_interval(v) for v in values.T]
+        elif name in over_seeds: intervals[name] = [over_seeds[name].get(k) for k in ROWS.values()]
+        elif len(runs) > 1:
+            intervals[name] = [student_interval(v) for v in values.T]
+            seeds_alone.append(name)
         missing[name] = list(dict.fromkeys(c for v in runs.values() for c in v.get('missing', ())))
         if report and model in REPORT_TABLE: table[f'{model} (report)'], sd[f'{model} (report)'] = REPORT_TABLE[model], np.nan
     table, sd = (pd.DataFrame(t, index=REPORT_TABLE.index) for t in (table, sd))
-    table.attrs.update(sd=sd, seeds=seeds, missing=missing, intervals=intervals)
+    table.attrs.update(sd=sd, seeds=seeds, missing=missing, intervals=intervals, seeds_alone=seeds_alone)
     return table
 
 # %% ../nbs/08_evaluate.ipynb #0de407bd
 def _texts(table):
     "The cells as text, a list for each row; numbers with four decimals, counts as they are"
-    sd, intervals = table.attrs.get('sd'), table.attrs.get('intervals', {})
+    sd, intervals, alone = table.attrs.get('sd'), table.attrs.get('intervals', {}), table.attrs.get('seeds_alone', ())
     def text(row, col):
         x = table[col].iloc[row]
         ends = intervals[col][row] if row < len(intervals.get(col, ())) else ''   # '': none was to be expected
         if pd.isna(x): return ends if ends and isinstance(ends, str) else 'not defined'
         if isinstance(x, (str, int, np.integer)): return str(x)
         s = sd[col].iloc[row] if sd is not None and col in sd else np.nan
-        if not isinstance(ends, str): ends = 'interval not defined' if ends is None else f'{ends[0]:.3f}–{ends[1]:.3f}'
-        return f'{x:.4f}' + ('' if pd.isna(s) else f' ± {s:.4f}') + (f' ({ends})' if ends else '')
+        if not isinstance(ends, str):
+            of = ' over seeds alone' if col in alone else ''   # says nothing about other images, as the others do
+            ends = 'interval not defined' if ends is None else f'{fixed(ends[0])}–{fixed(ends[1])}{of}'
+        return fixed(x, 4) + ('' if pd.isna(s) else f' ± {fixed(s, 4)}') + (f' ({ends})' if ends else '')
     return [[str(name)] + [text(i, c) for c in table.columns] for i, name in enumerate(table.index)]
 
 def _caption(table, caption):
@@ -207,8 +214,9 @@ def table_csv(
     for c in table.columns:
         out[c] = table[c].tolist()
         if sd is not None and c in sd and sd[c].notna().any(): out[f'{c} (sd)'] = sd[c].tolist()
+        alone = ' over seeds alone' * (c in table.attrs.get('seeds_alone', ()))
         for i, end in enumerate(('low', 'high')):
-            if c in table.attrs.get('intervals', {}): out[f'{c} ({end})'] = [x[i] if x and not isinstance(x, str) else None for x in itertools.islice(itertools.chain(table.attrs['intervals'][c], itertools.repeat(None)), len(table))]
+            if c in table.attrs.get('intervals', {}): out[f'{c} ({end}{alone})'] = [x[i] if x and not isinstance(x, str) else None for x in itertools.islice(itertools.chain(table.attrs['intervals'][c], itertools.repeat(None)), len(table))]
     file = io.StringIO()
     pd.DataFrame(out, index=table.index).to_csv(file, index_label=table.index.name or 'metric', lineterminator='\n')
     return file.getvalue()

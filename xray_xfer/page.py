@@ -15,13 +15,16 @@ import numpy as np, pandas as pd
 from fastcore.xml import B, Code, Div, H3, Li, P, Pre, Span, Ul
 
 from . import __version__
+from .answer import best_of, difference_words, is_best, study_margin
 from .evaluate import REPORT_TABLE, ROWS, per_class
 from .files import replacing, settled
 from .folder import is_run, unlike
 from .looks import judged
+from .readers import model_intervals
+from .say import fixed
 from .sheet import grid, interval, number, picture, sheet, text_of, tiles, valued, whisker
 from .stats import seed_spread
-from .words import (NOT_CLINICAL, best_of, chance_words, command, controls_command, difference_words, limits, metric_words, model_words, origin_words, read_run, run_folders, score_words)
+from .words import (NOT_CLINICAL, chance_words, command, controls_command, limits, metric_words, model_words, origin_words, read_run, run_folders, score_words)
 
 # %% ../nbs/10g_page.ipynb #fbc43785
 _PARTS = ('train', 'valid', 'test')
@@ -229,23 +232,34 @@ def run_report(
     return _write(r['path']/'report.html', f"{r['name']} on {c['data']}", f"{m['n']:,} test images, {len(c['classes'])} classes, {_s(c['epochs'], 'epoch')}", sections)
 
 # %% ../nbs/10g_page.ipynb #55f46318
+def _model_name(r, runs):
+    "What compare.csv calls the model of a run: its name, or its folder where two runs would share one"
+    twice = len({(x['name'], x['config']['seed']) for x in runs}) < len(runs)
+    return r['path'].name if twice else r['name']
+
 def _called(runs):
     "What to call each run, by folder"
     seeds = len({r['config']['seed'] for r in runs}) > 1
     return {r['path'].name: text_of(r['name'] + f" seed {r['config']['seed']}" * seeds) for r in runs}
 
-def _compared(compare, names):
-    "Every comparison: a row a pair of models, a column a metric"
+def _compared(compare):
+    "Every comparison: one row per pair of models, one column per metric"
     wanted = [k for k in ROWS.values() if k in set(compare.metric)]
     def cell(x):
-        p = 'p not defined' if x.p_holm != x.p_holm else 'p < 0.001' if x.p_holm < .001 else f'p = {x.p_holm:.3f}'
+        p = 'p not defined' if x.p_holm != x.p_holm else 'p < 0.001' if x.p_holm < .001 else f'p = {fixed(x.p_holm)}'
         if x.difference != x.difference: return None
-        return Span(f'{x.difference:+.4f}'.replace('-', '−'), cls='best' if x.p_holm < .05 else None), Span(interval((x.low, x.high)), cls='ci'), Span(p, cls='ci')
+        sign = '+' if x.difference >= 0 else ''
+        return (Span(f'{sign}{fixed(x.difference, 4)}'.replace('-', '−'), cls='best' if x.p_holm < .05 else None),
+                Span(interval((x.low_all, x.high_all), 4), cls='ci'), Span(p, cls='ci'))
     rows = {}
     for x in compare.itertuples(): rows.setdefault((x.a, x.b), {})[x.metric] = cell(x)
-    title = {v: k for k, v in ROWS.items()}
-    return grid(['difference', *(title[k] for k in wanted)], [[text_of(f'{names.get(a, a)} − {names.get(b, b)}'), *(found.get(k) for k in wanted)] for (a, b), found in rows.items()],
-                'The first less the second, on the same test images; small: 95 % interval, p by Holm’s correction within the metric. In colour: p below 0.05')
+    title, seeds = {v: k for k, v in ROWS.items()}, max(compare.seeds_a.max(), compare.seeds_b.max())
+    said = ['The first less the second, on the same test images;']
+    if len(rows) > 1: said.append(f'small: 95 % intervals that hold for all {len(rows)} pairs together (Bonferroni), and p corrected for them (Holm), within each metric.')
+    else: said.append('small: 95 % interval and p.')
+    said.append('For other images and other seeds.' if seeds > 1 else 'For other images and these trained networks: another seed may differ.')
+    said.append('In colour: p below 0.05')
+    return grid(['difference', *(title[k] for k in wanted)], [[text_of(f'{a} − {b}'), *(found.get(k) for k in wanted)] for (a, b), found in rows.items()], ' '.join(said))
 
 def _unlike_words(odd): return P(B(f"These runs differ in {text_of(', '.join(odd[:5]))}{', …' * (len(odd) > 5)}, so they must not be compared: "), 'each stands for itself; config.json and split.csv in their folders have the details.', cls='warn')
 
@@ -254,12 +268,31 @@ def _lost_words(found):
     listed = len(found.runs) + len(found.lost)
     return [P(B(f'{len(found.lost)} of the {listed} runs of this study cannot be shown: '), text_of('; '.join(found.lost)), '.', cls='warn')]
 
+_NUMBERS = ('seeds_a', 'seeds_b', 'value_a', 'value_b', 'difference', 'low', 'high', 'p', 'p_holm', 'low_all', 'high_all', 'df')   # of compare.csv
+
 def _of_these(compare, runs):
     "Whether compare.csv was made from these runs, and not from others that had their names"
-    at = {r['path'].name: r['metrics'] for r in runs}
+    at = {}
+    for r in runs: at.setdefault(_model_name(r, runs), []).append(r['metrics'])
     rows = [row for x in ('a', 'b') for row in zip(compare[x], compare['metric'], compare[f'value_{x}'])]
-    same = lambda ours, v: v != v if ours is None else abs(ours - v) < 1e-6
-    return all(n in at and (m not in at[n] or same(at[n][m], v)) for n, m, v in rows)
+    same = lambda ours, v: v != v if None in ours else abs(np.mean(ours) - v) < 1e-6
+    return all(n in at and (m not in at[n][0] or same([x[m] for x in at[n]], v)) for n, m, v in rows)
+
+def _over_seeds(runs):
+    "The seeds of each model: mean, standard deviation, and the interval for other images and other seeds"
+    by = {}
+    for r in runs: by.setdefault(r['name'], []).append(r)
+    rows, said = [], []
+    for name, of_model in by.items():
+        spread = {x: seed_spread([r['metrics'].get(x) for r in of_model]) for x in ROWS.values()}
+        tests = [judged(r['predictions'], r['config']['classes']) for r in of_model if r['predictions'] is not None]
+        same = len(tests) == len(of_model) and all(t.path.equals(tests[0][0].path) for t, _ in tests)
+        ends = model_intervals(tests[0][0].true.to_numpy(), [p for _, p in tests], of_model[0]['config']['classes'], tests[0][0].group) if same else {}
+        cell = lambda x: (*valued(spread[x].mean, ends.get(x)), Span('' if spread[x].sd is None else f'± {fixed(spread[x].sd, 4)}', cls='ci'))
+        rows.append([text_of(name), len(of_model), *map(cell, ROWS.values())])
+        said.append(Li(text_of(f"{name}, accuracy: {spread['accuracy'].statement}")))
+    caption = 'Mean over seeds; small: its 95 % interval for other images and other seeds, and the standard deviation over seeds'
+    return [H3('Over seeds'), grid(['model', 'seeds', *ROWS], rows, caption), Ul(*said)]
 
 def models_section(
     runs, # Of `read_run`
@@ -275,14 +308,9 @@ def models_section(
     said = [Div(grid(['model', 'test accuracy', f'{scale[0]:.2f} to 1'], rows, 'Accuracy on one scale; the line is the 95 % interval'), cls='wide'),
             *([] if odd else [depths]), H3('All metrics'), results_table(runs, report=False, mark=not odd)]
     if odd: return 'models', 'The models, not to be compared', [_unlike_words(odd), *said]
-    if len({r['config']['seed'] for r in runs}) > 1:
-        by = {}
-        for r in runs: by.setdefault(r['name'], []).append(r['metrics'])
-        over = {k: [seed_spread([m.get(x) for m in v]) for x in ROWS.values()] for k, v in by.items()}
-        said += [H3('Over seeds'), grid(['model', 'seeds', *ROWS], [[text_of(k), len(by[k]), *((number(s.mean), Span('' if s.sd is None else f'± {s.sd:.4f}', cls='ci')) for s in v)] for k, v in over.items()], 'Mean and standard deviation over seeds'),
-                 Ul(*(Li(text_of(f'{k}, accuracy: {v[0].statement}')) for k, v in over.items()))]
+    if len({r['config']['seed'] for r in runs}) > 1: said += _over_seeds(runs)
     said.append(H3('Are the differences real?'))
-    said.append(P('The models were not compared with one another (there is no compare.csv of these runs). Intervals of single models that overlap do not show that there is no difference.', cls='note') if compare is None else _compared(compare, names))
+    said.append(P('The models were not compared with one another (there is no compare.csv of these runs). Intervals of single models that overlap do not show that there is no difference.', cls='note') if compare is None else _compared(compare))
     return 'models', 'The models side by side', said
 
 def study_report(
@@ -299,20 +327,28 @@ def study_report(
     c, m = r['config'], r['metrics']
     if (folder/'compare.csv').is_file() and not odd:
         # a run may be called NA: only an empty number is missing
-        try: compare = pd.read_csv(folder/'compare.csv', dtype=dict(metric=str, a=str, b=str), keep_default_na=False, na_values={k: [''] for k in ('value_a', 'value_b', 'difference', 'low', 'high', 'p', 'p_holm')})
+        try: compare = pd.read_csv(folder/'compare.csv', dtype=dict(metric=str, a=str, b=str), keep_default_na=False, na_values={k: [''] for k in _NUMBERS})
         except (ValueError, OSError) as e: r['damaged'].append(f'compare.csv cannot be read ({text_of(e)})')
         try: stale = compare is not None and not _of_these(compare, runs)
         except (KeyError, TypeError): stale = False   # its section will say what is wrong with it
         if stale: compare = r['damaged'].append('compare.csv is of other runs than those that are here now')
-    lead = f"Of {len({x['name'] for x in runs})} models, {model_words(c)} is the best: it {score_words(r)}." if others and not odd else f"{r['name']}: " * bool(odd) + f'{model_words(c)} {score_words(r)}.'
+    lead = f"{r['name']}: " * bool(odd) + f'{model_words(c)} {score_words(r)}.'
+    chosen = _model_name(r, runs)
+    if others and not odd:
+        try: rank = 'is the best' if is_best(compare, chosen) else 'was chosen on the validation part'
+        except (KeyError, TypeError, AttributeError): rank = 'was chosen on the validation part'   # compare.csv is damaged, as is said below
+        lead = f"Of {len({x['name'] for x in runs})} models, {model_words(c)} {rank}: it {score_words(r)}."
     answer = [*([_unlike_words(odd)] if odd else []), P(text_of(lead), cls='lead')]
-    if len(best) > 1: answer.append(P(f"Over {len(best)} seeds its accuracy is {np.mean(a := [x['metrics']['accuracy'] for x in best]):.3f} ± {np.std(a, ddof=1):.3f} (standard deviation: training noise only); what follows is of seed {c['seed']}."))
+    if len(best) > 1: answer.append(P(f"Over {len(best)} seeds its accuracy is {fixed(np.mean(a := [x['metrics']['accuracy'] for x in best]), 4)} ± {fixed(np.std(a, ddof=1), 4)} (standard deviation: training noise only). What is compared with other models is this mean; what is shown of one network is of seed {c['seed']}."))
     answer.append(P(text_of(f"{metric_words(m, 'f1', 'Macro F1')}, {metric_words(m, 'auc', 'one-vs-rest AUC')}; {origin_words(c)}. {chance_words(r)}")))
     if others and not odd:
-        try: said = difference_words(compare, {r['path'].name, r['name']}, names=_called(runs))
-        except (KeyError, TypeError, AttributeError) as e: said, compare = [f'compare.csv is not as this version writes it ({text_of(repr(e))}).'], None
-        top = max(runs, key=lambda x: x['metrics']['accuracy'])
-        if top not in best and top['metrics']['accuracy'] > m['accuracy']: said.append(f"{text_of(top['name'])} scores higher on the test part ({top['metrics']['accuracy']:.3f}).")
+        try: said = difference_words(compare, chosen, margin=study_margin(folder))
+        except (KeyError, TypeError, AttributeError) as e: said, compare = [f'compare.csv is not as this version writes it ({text_of(repr(e))}): xray_xfer report writes it anew.'], None
+        scores = {}
+        for x in runs: scores.setdefault(_model_name(x, runs), []).append(x['metrics']['accuracy'])
+        scores = {name: np.mean(v) for name, v in scores.items()}
+        top = max(scores, key=scores.get)
+        if scores[top] > scores[chosen]: said.append(f'{text_of(top)} scores higher on the test part ({fixed(scores[top], 4)}).')
         answer.append(P(' '.join(said), ' It was chosen by its accuracy on the validation part, so that its test score is not the luckiest of several.'))
     answer += [_controls_words(r, f"{folder.name}/{r['path'].name}"), P(NOT_CLINICAL), _tiles(m), *_lost_words(found), *_notes([r, *(x for x in runs if x is not r)])]
     about = lambda section: (section[0], f"{section[1]}: {text_of(r['name'])}", section[2]) if len(runs) > 1 else section

@@ -45,6 +45,7 @@ def fixed(
     digits:int=3, # Decimals
 ) -> str:
     "A number with so many decimals, halves rounded away from 0"
+    if not abs(value) < 1e15: return f'{value:,.{digits}f}'   # no decimals are known of it, or it is no number
     near = Decimal(f'{value:.12g}')   # what twelve digits cannot tell apart is the same number
     rounded = near.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
     return f'{abs(rounded) if not rounded else rounded:,}'

@@ -15,6 +15,8 @@ from pathlib import Path
 from fastcore.xml import (FT, Body, Caption, Div, Figcaption, Figure, Footer, Head, Header, Html, Img, Li, Link, Main, Meta, Nav, P, Safe, Section, Span, Style, Svg, Table, Tbody, Td, Th, Thead, Title, Tr, Ul, A, H1, H2, ft, to_xml)
 from PIL import Image, UnidentifiedImageError
 
+from .say import fixed
+
 # %% ../nbs/10e_sheet.ipynb #b3091ff3
 def text_of(
     x, # Anything that is to be shown
@@ -31,7 +33,7 @@ def number(
     "A number as a table shows it"
     if _missing(x): return 'not defined'
     if isinstance(x, str): return text_of(x)
-    return f'{x:,.{digits}f}' if isinstance(x, float) else f'{x:,}'
+    return fixed(x, digits) if isinstance(x, float) else f'{x:,}'
 
 def interval(
     low_high, # (low, high); None where it is not defined
@@ -40,8 +42,8 @@ def interval(
 )->str: # '' where there is none
     "An interval as text, such as 0.931–0.966"
     if not low_high or any(map(_missing, low_high)): return ''
-    low, high = (f'{scale * v:.{digits}f}' for v in low_high)
-    return f'{low}–{high}' if float(low) >= 0 else f'{low} to {high}'.replace('-', '−')
+    low, high = (fixed(scale * v, digits) for v in low_high)
+    return f'{low}–{high}' if not low.startswith('-') else f'{low} to {high}'.replace('-', '−')
 
 # %% ../nbs/10e_sheet.ipynb #62aa28f6
 def _small(data, limit):

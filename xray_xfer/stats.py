@@ -9,7 +9,7 @@ __all__ = ['FEW_WRONG', 'check_level', 'effective_interval', 'share_interval', '
            'combined_interval', 'intervals', 'class_intervals', 'with_interval', 'mean_interval', 'interval_note',
            'SeedSpread', 'seed_spread']
 
-# %% ../nbs/09_stats.ipynb #71e414bb
+# %% ../nbs/09_stats.ipynb #f16290d9
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from .evaluate import checked, student_interval
 from .resample import MEASURES, METRICS, auc_influence, group_ids, scored_classes
 from .say import counted, fixed
 
-# %% ../nbs/09_stats.ipynb #9d761c57
+# %% ../nbs/09_stats.ipynb #e16179ad
 def check_level(level:float):
     "Raise unless `level` is a share"
     if not .5 <= level < 1:
@@ -51,16 +51,15 @@ def share_interval(
     hit:np.ndarray, # (n,) bool: the images that count
     ids:np.ndarray, # (n,) group of each image, from `group_ids`
     level:float=.95, # Coverage
-) -> tuple | None: # (low, high); None where all images lie in a single group
+) -> tuple | None: # (low, high); None where there are no images, or all lie in a single group
     "Interval of the share of images that `hit` marks"
-    n, share = len(hit), np.mean(hit)
-    rows = np.unique(ids, return_inverse=True)[1]
-    groups = int(rows.max()) + 1 if n else 0
-    if groups < 2: return None
+    n, names, rows = len(hit), *np.unique(ids, return_inverse=True)
+    if (groups := len(names)) < 2: return None
+    share = np.mean(hit)
     pulls = np.bincount(rows, weights=hit - share) / n
     return effective_interval(share, groups / (groups - 1) * pulls @ pulls, n, groups, level)
 
-# %% ../nbs/09_stats.ipynb #806c87c3
+# %% ../nbs/09_stats.ipynb #ebd4108a
 def _class_variances(positive, influence, ids):
     "Variance of an AUC by Obuchowski 1997, and by DeLong as if images were independent"
     sums = [np.bincount(ids[kind], weights=influence[kind], minlength=ids.max() + 1) for kind in (positive, ~positive)]
@@ -104,7 +103,7 @@ def auc_interval(
     effect = max(1., clustered / alone)
     return newcombe_interval(auc, *(kind.sum() / effect for kind in kinds), level)
 
-# %% ../nbs/09_stats.ipynb #3d098cda
+# %% ../nbs/09_stats.ipynb #2623a9cb
 def combined_interval(
     values:Sequence, # (k,) estimates
     ends:Sequence, # (k, 2) low and high of each
@@ -129,7 +128,7 @@ def _macro_auc(y, probs, ids, level):
     correlation[~np.isfinite(correlation)] = 1.
     return combined_interval([auc for (auc, _), _ in found], [ends for _, ends in found], correlation)
 
-# %% ../nbs/09_stats.ipynb #237b8e59
+# %% ../nbs/09_stats.ipynb #c4a3f820
 def _macro(value, pulls, y, ids, level):
     "Interval of a macro average of counts"
     variance = pulls @ pulls
@@ -181,7 +180,7 @@ def class_intervals(
         found[name] = _measures(y, called, probs, c, columns[c], ids, level) if known else dict.fromkeys(MEASURES)
     return found
 
-# %% ../nbs/09_stats.ipynb #a9199fc1
+# %% ../nbs/09_stats.ipynb #284a9a90
 def with_interval(
     value:float | None, # A metric
     interval:Sequence | None, # (low, high)
@@ -192,7 +191,7 @@ def with_interval(
     if interval is None or any(pd.isna(v) for v in interval): return f'{fixed(value, digits)} (interval not defined)'
     return f'{fixed(value, digits)} ({fixed(interval[0], digits)}–{fixed(interval[1], digits)})'
 
-# %% ../nbs/09_stats.ipynb #e5126e61
+# %% ../nbs/09_stats.ipynb #4aa45639
 def mean_interval(
     values:Sequence, # (n,) 0 or more
     groups:Sequence=None, # (n,) as in `intervals`
@@ -213,7 +212,7 @@ def mean_interval(
     half = student.ppf((1 + level) / 2, df) * np.sqrt(number / (number - 1) * power) / mean
     with np.errstate(over='ignore'): return float(mean * np.exp(-half)), float(min(mean * np.exp(half), most))
 
-# %% ../nbs/09_stats.ipynb #3f25c038
+# %% ../nbs/09_stats.ipynb #33b248e4
 FEW_WRONG = 10   # below it, a test part tells little about the errors
 
 def interval_note(
@@ -228,7 +227,7 @@ def interval_note(
     said = [f'{100 * level:g} % intervals, for other images like the {what} of the test part: Clopper-Pearson at the '
             'effective number of images (Korn & Graubard 1998); of AUC, the score interval (Newcombe 2006).']
     wrong = np.unique(ids[probs.argmax(1) != y]).size
-    if wrong == 0: said.append(f'Everything is right: how often it errs is at most what the intervals say, and on what kind of image cannot be known.')
+    if wrong == 0: said.append('Everything is right: how often it errs is at most what the intervals say, and on what kind of image cannot be known.')
     elif wrong < FEW_WRONG:
         subject = f'Only {counted(wrong, unit, units)} of {of:,} {"is" if wrong == 1 else "are"} wrong'
         said.append(f'{subject}: on what kind of image it errs, and whether another network errs less, cannot be known from so few.')
@@ -240,7 +239,7 @@ def interval_note(
         said.append('The network gives every image the same answer: nothing varies, and only the accuracy has an interval.')
     return ' '.join(said)
 
-# %% ../nbs/09_stats.ipynb #1a40012a
+# %% ../nbs/09_stats.ipynb #c8f58e79
 class SeedSpread(NamedTuple):
     "Mean and standard deviation over seeds (None: not defined), and what they mean"
     mean: float

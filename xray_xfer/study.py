@@ -14,15 +14,16 @@ from pathlib import Path
 
 from fastai.torch_core import no_random
 
+from .answer import Margin, check_margin, study_margin
 from .controls import controls as ask_controls
 from .data import images_of
 from .evaluate import display_name
-from .files import check_room, settled
+from .files import check_room, replacing, settled
 from .folder import load_controls, named, run_bytes, run_name
 from .load import fitting, packed
 from .models import blueprint, build
 from .pack import Pack
-from .results import Study, load_study   # the latter is handed on: who trains a study reads it back, too
+from .results import Study, load_study, study_json   # the latter is handed on: who trains a study reads it back, too
 from .train import _place, _say, notes_once, run
 from .words import study_names
 
@@ -32,6 +33,12 @@ def _weights_for(pretrained, archs):
     if not isinstance(pretrained, Mapping): return {a: pretrained for a in archs}
     if unknown := [a for a in pretrained if a not in archs]: raise ValueError(f"pretrained names {', '.join(unknown)}, which the study does not train; its archs are {', '.join(archs)}")
     return {a: pretrained.get(a, True) for a in archs}
+
+def _margin(filed, value, blind):
+    "The margin of a study: what was filed with it before, or what is given now, and whether any result was there by then"
+    value = check_margin(value)
+    if value is None: return filed
+    return filed if filed and filed.value == value else Margin(value, beforehand=blind)
 
 def study(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
@@ -47,6 +54,7 @@ def study(
     exclude:list=None, # Names of folders, files or labels to leave out; * and ? stand for anything
     out:str|Path='study', # Folder of the tables and of the runs' folders
     controls:bool=False, # Ask each run the controls for shortcuts, see `xray_xfer.controls`; takes about as long again
+    margin:float=None, # How much worse in accuracy a model may be and still be good enough, such as 0.01; set it before the study
     quiet:bool=False, # No progress, no lines
     **settings, # Any other argument of `run`
 )->Study: # `.table .runs .path`
@@ -74,7 +82,10 @@ def study(
             for d in depths: probe.freeze(d)
     if 'all' in depths and settings.get('views', 1) > 1: raise ValueError(f"views={settings['views']} are cached versions of the images, and at depth 'all' nothing is frozen that could be cached: leave that depth out, or give augment=True (--augment)")
     to_do = [job for job, place in places.items() if overwrite or not place.exists()]
+    margin = _margin(None if overwrite else study_margin(out), margin, blind=len(to_do) == len(jobs))
     if to_do: check_room(out, sum(need[a] for a, *_ in to_do), f'a study of {len(to_do)} runs' if len(to_do) > 1 else 'this run')
+    if margin:   # before anything is trained, so that the folder can show it
+        with replacing(out/'study.json') as tmp: tmp.write_text(study_json([place.name for place in places.values()], margin), encoding='utf-8')
     table = None if isinstance(data, Pack) else images_of(data, classes=classes, exclude=exclude)
     packs, runs, chosen = {}, [], dict(classes=classes, exclude=exclude)
     deepest = [d for d in depths if isinstance(d, int)]   # the features of the deepest serve the shallower ones too
@@ -90,6 +101,6 @@ def study(
                 _say(f'controls of {r.path.name}', quiet)
                 asked = packs[fitting(data, plans[r.arch], size, resize, colour)]
                 ask_controls(r, asked, quiet=quiet, device=settings.get('device', 'auto'), study=False)   # which is saved below, once
-    res = Study(out, runs)
+    res = Study(out, runs, margin=margin)
     res.save()
     return res

@@ -6,8 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/words.html.md"""
 
 # %% auto #0
 __all__ = ['NOT_CLINICAL', 'read_run', 'RunFolders', 'study_names', 'run_folders', 'model_words', 'origin_words', 'from_weights',
-           'metric_words', 'score_words', 'chance_words', 'best_of', 'difference_words', 'command', 'controls_command',
-           'limits']
+           'metric_words', 'score_words', 'chance_words', 'command', 'controls_command', 'limits']
 
 # %% ../nbs/10f_words.ipynb #ec043cc6
 import shlex
@@ -156,43 +155,6 @@ def chance_words(
     if run['predictions'] is None: return ''
     labels = run['predictions'].label[run['predictions'].part == 'test'].value_counts()
     return f'Always answering {text_of(labels.index[0])}, the most frequent class, would be right for {100 * labels.iloc[0] / labels.sum():.1f} %.' if len(labels) else ''
-
-# %% ../nbs/10f_words.ipynb #0a561de1
-def best_of(
-    runs:Sequence, # Of `read_run`, of one split
-)->list: # The runs (one a seed) of the best backbone and depth
-    "The backbone and depth with the highest mean validation accuracy; ties go to the smaller depth"
-    by = {}
-    for r in runs: by.setdefault((r['config']['arch'], str(r['config']['depth'])), []).append(r)
-    score = lambda rs: sum((r['metrics'].get('valid') or {}).get('accuracy', float('-inf')) for r in rs) / len(rs)
-    return max(by.values(), key=lambda rs: (round(score(rs), 12), float('-inf') if rs[0]['config']['depth'] == 'all' else -rs[0]['config']['depth']))
-
-def difference_words(
-    compare, # DataFrame: metric, a, b, value_a, value_b, difference (a less b), low, high, p, p_holm; None: not compared
-    best, # Names by which `compare` may call the best run: its folder, its display name
-    metric:str='accuracy', # Which metric's rows
-    names:Mapping={}, # What to call a run instead of its folder
-)->list: # Sentences
-    "Whether the best run's difference to each other is more than chance"
-    if compare is None: return ['Whether the differences between the models are more than chance was not tested.']
-    real, open_, seen = [], [], set()
-    for row in compare[compare.metric == metric].to_dict('records'):
-        a, b, sign = row['a'], row['b'], 1
-        if b in best: a, b, sign = b, a, -1
-        if a not in best or b in best or b in seen: continue
-        seen.add(b)
-        d, p = sign * row['difference'], row.get('p_holm', row.get('p'))
-        if d != d: continue
-        low_high = sorted((sign * row['low'], sign * row['high'])) if row.get('low') == row.get('low') else None
-        ci = interval(low_high)
-        chance = p is None or p != p
-        text = (f"{text_of(names.get(b, b))} by {'+' if d >= 0 else '−'}{abs(d):.3f}" + (f' ({ci}; ' if ci else ' (') + ('p not defined' if chance else 'p\u00a0<\u00a00.001' if p < .001 else f'p\u00a0=\u00a0{p:.3f}') + ')')
-        (open_ if chance or not p < .05 else real).append(text)
-    if not real and not open_: return ['Whether it differs from the other models is not defined here.' if seen else 'This model was not compared with another.']
-    said = []
-    if real: said.append(f"In {metric} it differs from {'; '.join(real)}: more than chance among these test images explains.")
-    if open_: said.append(f"{'From' if real else f'In {metric}, from'} {'; '.join(open_)} it cannot be told apart on these test images.")
-    return said
 
 # %% ../nbs/10f_words.ipynb #b7283e66
 _OPTIONS = ('epochs', 'bs', 'wd', 'dropout', 'size', 'resize', 'valid', 'test', 'split_seed', 'precision', 'device')
