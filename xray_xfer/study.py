@@ -59,6 +59,7 @@ def study(
     **settings, # Any other argument of `run`
 )->Study: # `.table .runs .path`
     "Train every arch × depth × seed over one split and tabulate them as the report does"
+    check_margin(margin)
     archs, depths, seeds = ([x] if isinstance(x, (str, int)) else list(dict.fromkeys(x)) for x in (archs, depths, seeds))
     for what, values in dict(archs=archs, depths=depths, seeds=seeds).items():
         if not values: raise ValueError(f'no {what} given: a study needs at least one')
@@ -84,11 +85,11 @@ def study(
     to_do = [job for job, place in places.items() if overwrite or not place.exists()]
     margin = _margin(None if overwrite else study_margin(out), margin, blind=len(to_do) == len(jobs))
     if to_do: check_room(out, sum(need[a] for a, *_ in to_do), f'a study of {len(to_do)} runs' if len(to_do) > 1 else 'this run')
-    if margin:   # before anything is trained, so that the folder can show it
-        with replacing(out/'study.json') as tmp: tmp.write_text(study_json([place.name for place in places.values()], margin), encoding='utf-8')
     table = None if isinstance(data, Pack) else images_of(data, classes=classes, exclude=exclude)
     packs, runs, chosen = {}, [], dict(classes=classes, exclude=exclude)
     deepest = [d for d in depths if isinstance(d, int)]   # the features of the deepest serve the shallower ones too
+    if margin:   # before anything is trained, so that the folder can show it
+        with replacing(out/'study.json') as tmp: tmp.write_text(study_json([place.name for place in places.values()], margin), encoding='utf-8')
     with notes_once():
         for i, (a, d, s) in enumerate(jobs):
             fit = fitting(data, plans[a], size, resize, colour)
