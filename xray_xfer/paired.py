@@ -21,6 +21,7 @@ from scipy.stats import binom, t as student
 from .cases import pulls_of
 from .evaluate import checked
 from .resample import METRICS, auc_influence, group_ids, scored_classes, strata
+from .say import fixed
 from .stats import check_level
 
 # %% ../nbs/09a_paired.ipynb #c3de4cad
@@ -262,7 +263,7 @@ def p_text(
     "The p-value as it stands in a table"
     if p is None or pd.isna(p): return 'not defined'
     if p <= least: return f'≤{least:.1g}'
-    return '<0.001' if p < .001 else f'{p:.3f}' if p < .1 else f'{p:.2f}'
+    return '<0.001' if p < .001 else fixed(p, 3 if p < .1 else 2)
 
 # %% ../nbs/09a_paired.ipynb #1e5b3ccb
 def holm(

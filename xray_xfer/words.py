@@ -18,6 +18,7 @@ from .evaluate import display_name
 from .files import settled
 from .folder import named, no_run, read_csv, read_json, run_name, runs_in
 from .hub import address
+from .say import fixed
 from .sheet import interval, text_of
 
 # %% ../nbs/10f_words.ipynb #65f6f60f
@@ -138,7 +139,7 @@ def metric_words(
     value = metrics.get(key)
     if value is None: return f'{name} not defined'
     ci = interval((metrics.get('intervals') or {}).get(key), digits)
-    return f'{name} {value:.{digits}f}' + (f' ({ci})' if ci else '')
+    return f'{name} {fixed(value, digits)}' + (f' ({ci})' if ci else '')
 
 def score_words(
     run:Mapping, # From `read_run`
@@ -146,7 +147,7 @@ def score_words(
     "How good the model is on the test part, as a sentence without subject"
     m = run['metrics']
     ci = interval((m.get('intervals') or {}).get('accuracy'), 1, 100)
-    return f"names the right class for {100 * m['accuracy']:.1f} % of {m['n']:,} test images that it has not learnt from" + (f' (95 % interval {ci} %)' if ci else ' (no interval was computed)')
+    return f"names the right class for {fixed(100 * m['accuracy'], 1)} % of {m['n']:,} test images that it has not learnt from" + (f' (95 % interval {ci} %)' if ci else ' (no interval was computed)')
 
 def chance_words(
     run:Mapping, # From `read_run`
@@ -154,7 +155,7 @@ def chance_words(
     "What always answering the most frequent class would score; '' without predictions"
     if run['predictions'] is None: return ''
     labels = run['predictions'].label[run['predictions'].part == 'test'].value_counts()
-    return f'Always answering {text_of(labels.index[0])}, the most frequent class, would be right for {100 * labels.iloc[0] / labels.sum():.1f} %.' if len(labels) else ''
+    return f'Always answering {text_of(labels.index[0])}, the most frequent class, would be right for {fixed(100 * labels.iloc[0] / labels.sum(), 1)} %.' if len(labels) else ''
 
 # %% ../nbs/10f_words.ipynb #b7283e66
 _OPTIONS = ('epochs', 'bs', 'wd', 'dropout', 'size', 'resize', 'valid', 'test', 'split_seed', 'precision', 'device')
