@@ -6,7 +6,7 @@
   memory     anonymous memory and seconds of each phase for 1, 4, 16, 64 and 100 thousand images (by repetition)
   layout     images/s of training with fastai's `ChannelsLast` and with `KeepChannelsLast`, an epoch of each in turn
   profile    where a training step on features goes, and what the matrix products in it could cost at best
-  parts      packing, trunk, bootstrap and twins against their yardsticks
+  parts      packing, trunk, intervals and twins against their yardsticks
   twins      near-duplicates among drawings that look alike, and among 21,165 images: those of FOLDER, altered copies of 500, and the rest bent out of them so that they are none
   cuts       is any sound cut refused? 15 families from random weights, three seeds, as they come and calibrated on drawings and on the films of FOLDER
   leak       the same models on a naive and on a grouped split of FOLDER with altered copies of a tenth (--also: a second folder of the same classes)
@@ -305,7 +305,7 @@ def parts(a):
         y, z = rng.integers(0, 4, 4000), rng.standard_normal((4000, 4))
         z[np.arange(4000), y] += 2
         probs = np.exp(z) / np.exp(z).sum(1, keepdims=True)
-        say('intervals of all metrics, 2,000 resamples of 4,000 images', 1 / best(lambda: intervals(y, probs, list('abcd')), 1), None, 's')
+        say('intervals of all metrics, 4,000 images', 1 / best(lambda: intervals(y, probs, list('abcd')), 1), None, 's')
         shutil.rmtree(p.path.parent.parent/'twins', ignore_errors=True)
         start = time.perf_counter()
         find_twins(p, quiet=True)
