@@ -48,6 +48,18 @@ def test_study_then_table(capsys, xrays, tmp_path):
     assert code == 0 and err.count('already in') == 4
 
 @pytest.mark.usefixtures('plain_figures')
+def test_a_margin_is_asked_answered_and_spelled_again(capsys, xrays, tmp_path):
+    words = ['study', xrays, '--archs', ARCH, '--depths', 0, 1, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path/'s']
+    code, out, err = xray(capsys, *words, '--margin', .02)
+    assert (code, err) == (0, ''), err
+    report = (tmp_path/'s'/'report.html').read_text()
+    assert 'With the margin of 2.00 points that was set before the study' in report and '--margin 0.02' in report
+    (tmp_path/'s'/'compare.csv').write_text('metric,a,b,p\naccuracy,x,y,.1\n')   # of an older version
+    assert xray(capsys, 'report', tmp_path/'s')[0] == 0 and (tmp_path/'s'/'report.html').read_text() == report
+    code, _, err = xray(capsys, *words[:-1], tmp_path/'t', '--margin', 2)
+    assert code == 1 and '0.01 is one point of accuracy' in err and not (tmp_path/'t').exists()
+
+@pytest.mark.usefixtures('plain_figures')
 def test_controls_of_one_run_reach_the_study(capsys, xrays, tmp_path):
     "As the README has it: a study first, then the controls of its best run"
     assert xray(capsys, 'study', xrays, '--archs', 'resnet10t', '--depths', 0, 1, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path/'s')[0] == 0

@@ -176,6 +176,7 @@ def last_sections(
     runs, # Of `read_run`
     folder, # Name of the folder that the page is about
     study=False, # Whether it is a study's
+    margin=None, # `Margin` of the study
 )->list: # Of (id, heading, elements)
     "Limits, environment, reproduction"
     r, env = runs[0], runs[0]['environment']
@@ -188,7 +189,7 @@ def last_sections(
         machine = [grid(['what', 'which'], rows + [['libraries', text_of(', '.join(f'{k} {v}' for k, v in (env.get('versions') or {}).items()))]], 'Where it was computed')]
     c, deep = r['config'], (env or {}).get('features_of_depth')
     derived = '' if study or deep is None else f' This run was part of a study: its features were made from those of depth {deep}, in {text_of(c.get("features"))}. Alone, it makes them from the images, and may then end elsewhere, for training carries a rounding on.'
-    again = [P(f"With xray_xfer {text_of(c['xray_xfer'])} and the same images, where their folder is:"), Pre(Code(command([x['config'] for x in runs], folder, study))),
+    again = [P(f"With xray_xfer {text_of(c['xray_xfer'])} and the same images, where their folder is:"), Pre(Code(command([x['config'] for x in runs], folder, study, margin and margin.value))),
              P('The images’ fingerprint is ', Code(text_of(c.get('data_digest'))), ' (pixels, names, labels and parts together; config.json of a new run shows the same if all agree). The parts of these runs are in ',
                Code('split.csv'), '; ', Code('--split split.csv'), ' uses exactly them. On one machine’s CPU the numbers come out the same; elsewhere they differ in the last digits.', derived)]
     return [bounds, ('environment', 'Environment', machine), ('reproduce', 'How to do it again', again)]
@@ -333,7 +334,7 @@ def study_report(
         except (KeyError, TypeError): stale = False   # its section will say what is wrong with it
         if stale: compare = r['damaged'].append('compare.csv is of other runs than those that are here now')
     lead = f"{r['name']}: " * bool(odd) + f'{model_words(c)} {score_words(r)}.'
-    chosen = _model_name(r, runs)
+    chosen, margin = _model_name(r, runs), study_margin(folder)
     if others and not odd:
         try: rank = 'is the best' if is_best(compare, chosen) else 'was chosen on the validation part'
         except (KeyError, TypeError, AttributeError): rank = 'was chosen on the validation part'   # compare.csv is damaged, as is said below
@@ -342,7 +343,7 @@ def study_report(
     if len(best) > 1: answer.append(P(f"Over {len(best)} seeds its accuracy is {fixed(np.mean(a := [x['metrics']['accuracy'] for x in best]), 4)} ± {fixed(np.std(a, ddof=1), 4)} (standard deviation: training noise only). What is compared with other models is this mean; what is shown of one network is of seed {c['seed']}."))
     answer.append(P(text_of(f"{metric_words(m, 'f1', 'Macro F1')}, {metric_words(m, 'auc', 'one-vs-rest AUC')}; {origin_words(c)}. {chance_words(r)}")))
     if others and not odd:
-        try: said = difference_words(compare, chosen, margin=study_margin(folder))
+        try: said = difference_words(compare, chosen, margin=margin)
         except (KeyError, TypeError, AttributeError) as e: said, compare = [f'compare.csv is not as this version writes it ({text_of(repr(e))}): xray_xfer report writes it anew.'], None
         scores = {}
         for x in runs: scores.setdefault(_model_name(x, runs), []).append(x['metrics']['accuracy'])
@@ -353,7 +354,7 @@ def study_report(
     answer += [_controls_words(r, f"{folder.name}/{r['path'].name}"), P(NOT_CLINICAL), _tiles(m), *_lost_words(found), *_notes([r, *(x for x in runs if x is not r)])]
     about = lambda section: (section[0], f"{section[1]}: {text_of(r['name'])}", section[2]) if len(runs) > 1 else section
     sections = [('answer', 'The answer', answer), _safely(models_section, runs, folder, compare, odd), about(_safely(data_section, r)) if odd else _safely(data_section, r), about(_safely(report_section, [first])) if odd else _safely(report_section, runs), _safely(curves_section, runs),
-                about(_safely(calibration_section, r)), about(_safely(errors_section, r)), _safely(controls_section, [r, *(x for x in runs if x is not r)], f"{folder.name}/{r['path'].name}"), *(last_sections([r], r['path'].name) if odd else last_sections(runs, folder.name, True))]
+                about(_safely(calibration_section, r)), about(_safely(errors_section, r)), _safely(controls_section, [r, *(x for x in runs if x is not r)], f"{folder.name}/{r['path'].name}"), *(last_sections([r], r['path'].name) if odd else last_sections(runs, folder.name, True, margin))]
     under = f"{_s(len(runs), 'run')} that must not be compared; what is of one alone is of {r['name']}" if odd else f"{_s(len(runs), 'run')} over one split, {m['n']:,} test images, {len(c['classes'])} classes"
     return _write(folder/'report.html', f"How deep to fine-tune on {c['data']}", under, sections)
 

@@ -171,6 +171,7 @@ def command(
     configs:Sequence, # config.json of the run, or of every run of a study
     folder:str, # Where the result went: name of the study's folder, or of the run's
     study:bool=False, # `study`, for all of them, instead of `run`
+    margin:float=None, # Of the study
 )->str:
     "The command that trains the same again"
     c, of = configs[0], lambda k: list(dict.fromkeys(str(c[k]) for c in configs))
@@ -189,8 +190,9 @@ def command(
     options += [[f'--{k}', str(c[k])] for k, usual in dict(views=1, features='float16', backend='auto').items() if c.get(k, usual) != usual]
     if c.get('split'): options.append(['--split', c['split']])
     options += [[f'--{k}', *c[asked]] for k, asked in dict(classes='classes_given', exclude='exclude').items() if c.get(asked)]
+    if margin is not None: options.append(['--margin', repr(margin)])
     options.append(['--out', folder] if study else ['--name', folder])
-    if abs(low - high / 3) > 1e-12: return _call(c, configs if study else None, folder)
+    if abs(low - high / 3) > 1e-12: return _call(c, configs if study else None, folder, margin)
     lines = [shlex.join(map(text_of, w)) for w in words + options]
     out = [lines[0]]
     for line in lines[1:]:   # a few options a line
@@ -205,13 +207,14 @@ def controls_command(
     "The command that asks a run whether it reads the lungs"
     return text_of(shlex.join(['xray_xfer', 'controls', str(folder), config['data']]))
 
-def _call(c, configs, folder):
+def _call(c, configs, folder, margin):
     "The same as a call in Python, which can say two learning rates"
     keep = ('epochs', 'bs', 'wd', 'dropout', 'augment', 'size', 'resize', 'colour', 'valid', 'test', 'split', 'groups', 'cache', 'views', 'features', 'backend', 'seed', 'split_seed', 'precision', 'device')
     all_, weights = configs or [c], lambda x: x['pretrained'] if isinstance(x['pretrained'], bool) else _pretrained(x)
     own = {k: c[k] for k in keep if c.get(k) is not None and not (configs and k == 'seed') and all(x.get(k) == c[k] for x in all_)}
     own |= {k: c[asked] for k, asked in dict(classes='classes_given', exclude='exclude').items() if c.get(asked)}
     own |= dict(lr=tuple(c['lr']), pretrained=weights(c) if len({weights(x) for x in all_}) == 1 else {_arch(x): weights(x) for x in all_})
+    if margin is not None: own['margin'] = margin
     if configs:
         columns = [_arch(x) for x in configs], [x['depth'] for x in configs], [x['seed'] for x in configs]
         first = ', '.join(repr(list(dict.fromkeys(column))) for column in columns)
