@@ -58,7 +58,7 @@ def epochs(a):
     "Which epoch to keep: a seed and a split each"
     import numpy as np
     from xray_xfer import train
-    from xray_xfer.confidence import fit_temperature, nll
+    from xray_xfer.confidence import fit_temperature, nll, scaled_loss
     from xray_xfer.data import images_of
     from xray_xfer.feed import logits_of
     from xray_xfer.pack import pack
@@ -68,7 +68,7 @@ def epochs(a):
             super().after_epoch()
             (v, vy), (t, ty) = ((logits_of(self.model, dl), np.concatenate([b[-1].numpy() for b in dl])) for dl in list(self.learn.dls)[1:])
             temperature = fit_temperature(v, vy)[0]
-            seen.append(dict(loss=nll(vy, v).mean(), scaled=nll(vy, v, temperature).mean(), accuracy=(v.argmax(1) == vy).mean(), test=(t.argmax(1) == ty).mean(), test_loss=nll(ty, t, temperature).mean()))
+            seen.append(dict(loss=nll(vy, v).mean(), scaled=scaled_loss(v, vy), accuracy=(v.argmax(1) == vy).mean(), test=(t.argmax(1) == ty).mean(), test_loss=nll(ty, t, temperature).mean()))
     train.KeepBest = Watch
     with tempfile.TemporaryDirectory() as tmp:
         p = pack(images_of(a.folder), a.size, quiet=True)

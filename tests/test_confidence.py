@@ -7,7 +7,7 @@ from hypothesis import example, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import brier_score_loss, log_loss
-from xray_xfer.confidence import LEAST, MOST, brier, calibration, ece, ece_by_chance, fit_temperature, nll, reliability, scaled
+from xray_xfer.confidence import LEAST, MOST, brier, calibration, ece, ece_by_chance, fit_temperature, nll, reliability, scaled, scaled_loss
 from xray_xfer.evaluate import metrics, softmax
 
 fast = settings(max_examples=60, deadline=None)
@@ -127,3 +127,28 @@ def test_what_is_refused():
         with pytest.raises(ValueError, match=match): calibration(z, y, *args)
     for t in (0, -1, np.nan, np.inf):
         with pytest.raises(ValueError, match='temperature='): scaled(z, t)
+
+
+@given(st.integers(0, 10 ** 6), st.integers(10, 60), st.floats(.01, 20))
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_that_errs_nowhere_beats_one_that_errs(seed, n, sure):
+    "Whatever the confidence of either: 0.201 against 0.056 was once decided the other way round"
+    rng = np.random.default_rng(seed)
+    y = rng.integers(3, size=n)
+    right = sure * (np.eye(3)[y] + .3 * rng.random((n, 3)))
+    errs = 20 * np.eye(3)[y]
+    errs[0] = np.roll(errs[0], 1)
+    assert scaled_loss(right, y) < scaled_loss(errs, y) or sure < .1   # logits of a hundredth: at most ten times that is all a temperature gives
+
+
+@given(st.integers(0, 10 ** 6), st.floats(.2, 5))
+@settings(max_examples=60, deadline=None)
+def test_the_scaled_loss_is_the_least_and_knows_no_confidence(seed, factor):
+    rng = np.random.default_rng(seed)
+    y, z = rng.integers(3, size=40), rng.normal(size=(40, 3)) + 0.
+    z[np.arange(40), y] += 1
+    got = scaled_loss(z, y)
+    assert all(got <= nll(y, z, t).mean() + 1e-9 for t in np.geomspace(LEAST, MOST, 50))
+    t, why = fit_temperature(z, y)
+    if not why and LEAST < t * factor < MOST: assert abs(scaled_loss(factor * z, y) - got) < 1e-6
+    assert scaled_loss(z[:5], y[:5]) == nll(y[:5], z[:5]).mean()   # too few to fit: as they are, for every epoch

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode_stack
 
 from xray_xfer.cut import cut
+from types import SimpleNamespace
 from xray_xfer.loop import Diverged, EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, _ChannelsLastMode, _Pointwise, check_losses, loss_warning
 from xray_xfer.models import build
 
@@ -203,3 +204,22 @@ def test_rare_classes_make_the_bar_lower():
     "One class in a hundred: whoever always answers the other has a loss of 0.056"
     rows = [dict(epoch=1, valid_loss=1.5)]
     assert '0.056' in loss_warning(rows, 1, ['a'] * 99 + ['b'], (.01, .01)) and loss_warning(rows, 1, ['a', 'b'], (.01, .01)) == ''
+
+
+def test_an_epoch_that_errs_nowhere_is_kept():
+    "Right on all of the validation part and not sure of it, it lost against an epoch with an error (0.201 against 0.056)"
+    y = torch.arange(20) % 2
+    modest = 1.5 * torch.eye(2)[y]                         # loss 0.201 as it is
+    sure = 8. * torch.eye(2)[y]
+    sure[0] = torch.tensor([0., .5])                       # one error, just
+    best, model = KeepBest(), torch.nn.Linear(1, 1)
+    learn = SimpleNamespace(model=model, epoch_log=SimpleNamespace(rows=[]), training=False)
+    best.learn = learn
+    best.before_fit()
+    for epoch, logits in enumerate((modest, sure)):
+        torch.nn.init.constant_(model.weight, epoch)
+        learn.epoch, learn.pred, learn.y = epoch, logits, y
+        learn.epoch_log.rows.append({})
+        best.before_validate(); best.after_batch(); best.after_epoch()
+    best.after_fit()
+    assert best.epoch_kept == 1 and model.weight.item() == 0

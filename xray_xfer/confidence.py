@@ -6,7 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/confidence.html.md"""
 
 # %% auto #0
 __all__ = ['LEAST', 'MOST', 'FEWEST', 'MOST_BRIER', 'nll', 'brier', 'reliability', 'ece', 'ece_by_chance', 'fit_temperature',
-           'scaled', 'calibration']
+           'scaled_loss', 'scaled', 'calibration']
 
 # %% ../nbs/09b_confidence.ipynb #643e6847
 import numpy as np
@@ -88,6 +88,18 @@ def ece_by_chance(
 # %% ../nbs/09b_confidence.ipynb #ac3e6966
 LEAST, MOST, FEWEST = .1, 10., 10 # bounds of the temperature, and images that it takes to fit one
 
+def _likeliest(logits, y):
+    "The temperature from LEAST to MOST under which the images are most likely, and which end it is at: MOST, LEAST or None"
+    n, z = len(y), logits - logits.max(1, keepdims=True) # far-off logits underflow to a probability of 0, which is what they mean
+    true = z[np.arange(n), y]
+    def slope(beta): # of the negative log-likelihood, by 1/T; rises
+        e = np.exp(beta * z)
+        return ((e * z).sum(1) / e.sum(1) - true).mean()
+    with np.errstate(under='ignore'):
+        if slope(1 / MOST) >= 0: return MOST, MOST
+        if slope(1 / LEAST) <= 0: return LEAST, LEAST
+        return float(1 / brentq(slope, 1 / MOST, 1 / LEAST, xtol=1e-12)), None
+
 def fit_temperature(
     logits, # float array (n, k): of the validation part
     y, # int array (n,): its true classes
@@ -96,18 +108,19 @@ def fit_temperature(
     logits, y = _given(logits, y)
     n = len(y)
     if n < FEWEST: return 1., f'{n} validation {"image is" if n == 1 else "images are"} too few to fit a temperature ({FEWEST} are needed), so it is 1.'
-    top = logits.max(1)
-    z = logits - top[:, None] # far-off logits underflow to a probability of 0, which is what they mean
-    true = z[np.arange(n), y]
-    if np.ptp(z, axis=1).max() == 0: return 1., 'The logits of an image are all equal: a temperature changes nothing, so it is 1.'
-    if (true == 0).all(): return 1., 'The network is right on the whole validation part, which cannot show whether it is too sure, so the temperature is 1.'
-    def slope(beta): # of the negative log-likelihood, by 1/T; rises
-        e = np.exp(beta * z)
-        return ((e * z).sum(1) / e.sum(1) - true).mean()
-    with np.errstate(under='ignore'):
-        if slope(1 / MOST) >= 0: return MOST, f'The validation part would have the temperature above {MOST:g}, its upper bound: the network knows little.'
-        if slope(1 / LEAST) <= 0: return LEAST, f'The validation part would have the temperature below {LEAST:g}, its lower bound.'
-        return float(1 / brentq(slope, 1 / MOST, 1 / LEAST, xtol=1e-12)), ''
+    if np.ptp(logits, axis=1).max() == 0: return 1., 'The logits of an image are all equal: a temperature changes nothing, so it is 1.'
+    if (logits[np.arange(n), y] == logits.max(1)).all(): return 1., 'The network is right on the whole validation part, which cannot show whether it is too sure, so the temperature is 1.'
+    temperature, end = _likeliest(logits, y)
+    return temperature, {MOST: f'The validation part would have the temperature above {MOST:g}, its upper bound: the network knows little.',
+                         LEAST: f'The validation part would have the temperature below {LEAST:g}, its lower bound.'}.get(end, '')
+
+def scaled_loss(
+    logits, # float array (n, k): of the validation part
+    y, # int array (n,): its true classes
+):
+    "Mean negative log-likelihood at the temperature that makes it least: what two states of a network are compared by"
+    logits, y = _given(logits, y)
+    return float(nll(y, logits, 1. if len(y) < FEWEST else _likeliest(logits, y)[0]).mean())
 
 def scaled(
     logits, # float array (n, k)

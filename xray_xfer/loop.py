@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.optim.adamw import adamw
 from torch.overrides import TorchFunctionMode
 
-from .confidence import fit_temperature, nll
+from .confidence import scaled_loss
 
 # %% ../nbs/10c_loop.ipynb #3a5f9d86
 def resolve_device(
@@ -225,7 +225,7 @@ class KeepBest(Callback):
         if not self.training: self.seen.append((self.pred.detach(), self.y))
     def after_epoch(self):
         logits, y = (torch.cat(v).cpu().numpy() for v in zip(*((z.float(), y) for z, y in self.seen)))
-        loss = float(nll(y, logits, fit_temperature(logits, y)[0]).mean())
+        loss = scaled_loss(logits, y)
         self.learn.epoch_log.rows[-1]['valid_loss_scaled'] = loss
         if loss < self.best:
             self.best, self.epoch_kept = loss, self.epoch + 1
