@@ -1,4 +1,6 @@
 "KeepChannelsLast: the same gradients, in the order that is quick, and nothing left behind. FusedAdam. What is said when training breaks down."
+from types import SimpleNamespace
+
 import pytest, torch
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
@@ -11,7 +13,6 @@ from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode_stack
 
 from xray_xfer.cut import cut
-from types import SimpleNamespace
 from xray_xfer.loop import Diverged, EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, _ChannelsLastMode, _Pointwise, check_losses, loss_warning
 from xray_xfer.models import build
 
