@@ -330,6 +330,35 @@ def bent(a, rng):
     grid = np.mgrid[:224, :224].astype(np.float32)
     return map_coordinates(a, [g + 10 * d / d.std() for g, d in zip(grid, shift)], order=1, mode='nearest')
 
+CROPS = (.02, .04, .06, .08, .10, .12, .15)   # of the side
+
+def one_sided(t, read, rng):
+    "Share of one-sided crops that are found beside their originals, by edge and depth"
+    import io
+    import numpy as np
+    from PIL import Image
+    from xray_xfer.neighbours import components, search
+    originals, plan, copies = [np.asarray(read(f)) for f in t.path], [], []
+    edges = dict(left=[0], upper=[1], right=[2], lower=[3], corner=None)
+    for name, edge in edges.items():
+        for depth in CROPS:
+            for i in rng.permutation(len(originals))[:40]:
+                cut = np.zeros(4)
+                cut[edge or [rng.choice([0, 2]), rng.choice([1, 3])]] = 224 * depth
+                im = Image.fromarray(originals[i]).resize((224, 224), Image.Resampling.BICUBIC, box=(*cut[:2], 224 - cut[2], 224 - cut[3]))
+                a = np.asarray(im, np.float32)
+                a = ((a - a.mean()) * rng.uniform(.8, 1.2) + a.mean() + rng.uniform(-20, 20)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(a).save(file := io.BytesIO(), 'JPEG', quality=int(rng.integers(50, 85)))
+                copies.append(np.asarray(Image.open(file)))
+                plan.append((name, depth, i))
+    found, res = {name: {depth: [] for depth in CROPS} for name in edges}, {}
+    for start in range(0, len(copies), 280):   # few at a time, or copies find each other
+        some, of = copies[start:start + 280], plan[start:start + 280]
+        pixels = np.stack(originals + some)
+        group = components(len(pixels), list(search(pixels, np.arange(len(pixels)), .8, quiet=True)[0]))
+        for k, (name, depth, i) in enumerate(of): found[name][depth].append(group[i] == group[len(originals) + k])
+    return {name: {depth: float(np.mean(v)) for depth, v in of.items()} for name, of in found.items()}
+
 def twins(a):
     import numpy as np, pandas as pd
     from PIL import Image
@@ -378,9 +407,13 @@ def twins(a):
             Image.fromarray(bent(np.asarray(read(t.path[k % len(t)])), rng)).save(tmp/f'bent{k}.png', compress_level=1)
             made.append(dict(path=str(tmp/f'bent{k}.png'), label=t.label[k % len(t)]))
         measured('X-rays, 500 with an altered copy, and many bent', pd.concat([t, pd.DataFrame(made)], ignore_index=True), of, ('bent',))
+        cuts = one_sided(t, read, rng)
+        sets['one-sided crops'] = cuts
     text = table(rows, ['set', 'images', 'CPU seconds after packing', 'pairs', 'altered copies found', 'pairs of strangers', 'memory beyond the pixels, GB'])
     text += (f'\n\nDrawings: those of `xray_xfer demo`, no two alike. X-rays: the {len(t):,} images of the folder, altered copies of 500 of them, the rest bent out of them so that they are none; '
              'pairs of strangers are those with a drawing of another number, or with a bent image.')
+    text += '\n\nOf 40 copies each, cropped at one edge or at two that meet, contrast and brightness shifted, re-encoded, beside all images of the folder, the share that is found:\n\n'
+    text += table([[k, *(f'{v:.2f}' for v in of.values())] for k, of in cuts.items()], ['lost of the side', *(f'{100 * c:g} %' for c in CROPS)])
     write('twins', dict(sets=sets), text)
 
 # a size where a convolution needs no more than these pixels, else the arch's own; the last two compute in float32 whatever they are given

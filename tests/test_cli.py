@@ -1,7 +1,7 @@
 "The command as a user meets it: exit codes, one line an error, results on stdout alone."
-import subprocess, sys
+import json, subprocess, sys
 
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest
 from PIL import Image
 
 from xray_xfer import demo
@@ -46,6 +46,26 @@ def test_study_then_table(capsys, xrays, tmp_path):
     for form, first in (('csv', 'metric,'), ('tex', '\\begin{table}')): assert first in xray(capsys, 'table', tmp_path/'s', '--format', form)[1]
     code, out, err = xray(capsys, *words[:-3], '--out', tmp_path/'s')    # again, aloud: everything is there
     assert code == 0 and err.count('already in') == 4
+
+@pytest.mark.usefixtures('plain_figures')
+def test_what_is_nearly_alike_is_kept_together_where_it_is_asked_for(capsys, xrays, tmp_path, monkeypatch):
+    from xray_xfer import twins
+    search = twins.search
+    monkeypatch.setattr(twins, 'search', lambda *a, **k: (search(*a, **k)[0], {(0, 7): .7}))
+    monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/'cache'))
+    words = ['run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path]
+    code, out, err = xray(capsys, *words, '--groups', 'almost')
+    assert (code, err) == (0, ''), err
+    folder = tmp_path/f'{ARCH}_0'
+    kept = json.loads((folder/'twins.json').read_text())
+    assert kept['almost'] == 1 and '1 pair that are nearly alike' not in kept['note'] and 'nearly alike' in kept['note']
+    split = pd.read_csv(folder/'split.csv', keep_default_na=False)
+    assert (split.group != '').sum() == 2 and split[split.group != ''].split.nunique() == 1
+    assert '--groups almost' in (folder/'report.html').read_text() and '--groups almost' in (folder/'MODEL_CARD.md').read_text()
+    assert 'nearly alike, and no twins: 1 pair of 2 images' in xray(capsys, 'check', xrays, '--quiet')[1]
+    code, _, err = xray(capsys, *words, '--groups', 'almost', '--no-groups')
+    assert code == 1 and 'give one of the two' in err
+    assert xray(capsys, *words, '--groups', 'patients')[0] == 2
 
 @pytest.mark.usefixtures('plain_figures')
 def test_a_margin_is_asked_answered_and_spelled_again(capsys, xrays, tmp_path):

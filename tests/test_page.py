@@ -260,7 +260,7 @@ def test_sizes(tmp_path):
         for f in ('curves', 'confusion', 'roc', 'errors', 'gradcam', 'calibration'): Image.fromarray(noise[:700]).save(r/f'{f}.png', compress_level=1)
     assert report(folder/'shufflenetv2_100_5').stat().st_size < 4e6 and report(folder).stat().st_size < 8e6   # noise is twice as heavy as any X-ray
 
-@pytest.mark.parametrize('changes', [{}, dict(depth='all', pretrained=True, augment=True), dict(pretrained=False, data='a b/$x', split='split.csv', seed=3), dict(data="it's; rm -rf")])
+@pytest.mark.parametrize('changes', [{}, dict(depth='all', pretrained=True, augment=True), dict(pretrained=False, data='a b/$x', split='split.csv', seed=3), dict(data="it's; rm -rf"), dict(groups='almost')])
 def test_the_command_says_what_the_config_says(changes):
     "Read back by the command's own parser"
     from xray_xfer import cli

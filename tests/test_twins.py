@@ -277,3 +277,40 @@ def test_every_pair_of_the_sheet_is_found_and_nothing_else(shared, tmp_path):
     truth = sheet.group.where(sheet.group != '', sheet.file).to_numpy()
     assert ((t.groups[:, None] == t.groups) == (truth[:, None] == truth)).all()
     assert t.pairs.correlation.min() > .9
+
+
+@pytest.mark.parametrize('edges', [[0], [1], [2], [3], [0, 1], [2, 3]], ids=['left', 'upper', 'right', 'lower', 'left and upper', 'right and lower'])
+def test_a_copy_that_lost_a_tenth_at_one_edge_is_found(edges):
+    "From 6 % on they were lost"
+    for depth in (.06, .08, .10):
+        cut = np.zeros(4)
+        cut[edges] = 224*depth
+        crops = [np.asarray(Image.fromarray(a).resize((224, 224), Image.Resampling.BICUBIC, box=(*cut[:2], 224 - cut[2], 224 - cut[3]))) for a in people]
+        pixels = np.stack([*people, *crops])
+        twins, _ = search(pixels, np.arange(len(pixels)), .8, quiet=True)
+        assert {(i, len(people) + i) for i in range(len(people))} == set(twins), (depth, twins)
+
+
+def nearly(n, pairs, almost, **columns):
+    table, twins = made(n, pairs, **columns)
+    label = table.label.to_numpy()
+    frame = pd.DataFrame([(i, j, .7) for i, j in almost], columns=['i', 'j', 'correlation']).astype(dict(i=int, j=int, correlation=float))
+    return table, Twins(table, twins.pairs, frame.assign(same_label=label[frame.i] == label[frame.j]), .8)
+
+
+def test_what_is_nearly_alike_is_counted_and_joined_where_it_is_asked_for():
+    table, twins = nearly(8, [(0, 2), (2, 4)], [(0, 4), (4, 6), (1, 3)])
+    assert twins.nearly[['i', 'j']].values.tolist() == [[4, 6], [1, 3]]          # 0 and 4 are twins by way of 2
+    assert grouped(table, twins).group.notna().tolist() == [True, False, True, False, True, False, False, False]
+    joined = grouped(table, twins, almost=True).group
+    assert joined.notna().sum() == 6 and joined[0] == joined[6] and joined[1] == joined[3] != joined[0] and joined.iloc[[5, 7]].isna().all()
+    said = '\n'.join(describe(twins))
+    assert 'nearly alike, and no twins: 2 pairs of 4 images' in said and '--groups almost' in said
+    assert 'nearly alike' in '\n'.join(describe(nearly(4, [], [(0, 2)])[1])) and 'nearly alike' not in '\n'.join(describe(made(4, [(0, 2)])[1]))
+    assert twins_json(twins, almost=True)['almost'] == 2 and 'almost' not in twins_json(twins)
+
+
+def test_all_pairs_that_are_nearly_alike_are_kept(tmp_path, monkeypatch):
+    p = packed(tmp_path/'x', people)
+    monkeypatch.setattr('xray_xfer.twins.search', lambda pixels, rows, near, quiet: ({}, {(j, i): .7 for i in range(8) for j in range(i)}))
+    assert len(find_twins(p, quiet=True).almost) == len(find_twins(p, quiet=True).almost) == 28

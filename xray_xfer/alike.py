@@ -68,10 +68,11 @@ def window(
 def shrink(
     side, # pixels after
     size, # pixels before
-    zoom=0., # share cut off at each end: a copy that lost so much at each edge then looks the same
+    low=0., # share cut off at the beginning: a copy that lost so much there then looks the same
+    high=0., # share cut off at the end
 ) -> np.ndarray: # (side, size): shrink(...) @ image @ shrink(...).T is the thumbnail
     "Matrix that averages `size` pixels into `side`"
-    edge, x = np.linspace(zoom*size, (1 - zoom)*size, side + 1)[:, None], np.arange(size)
+    edge, x = np.linspace(low*size, (1 - high)*size, side + 1)[:, None], np.arange(size)
     m = np.clip(np.minimum(x + 1, edge[1:]) - np.maximum(x, edge[:-1]), 0, None)
     return (m/m.sum(1, keepdims=True)).astype(np.float32)
 

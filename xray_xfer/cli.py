@@ -58,6 +58,7 @@ def _settings(
     no_cache:bool=False, # Pass every image through the frozen part in each epoch, as other tools do
     features:Annotated[str, 'Precision of cached features', {'choices': ['float16', 'float32']}]='float16',
     backend:Annotated[str, 'What runs the frozen part; auto is ONNX Runtime on a CPU', {'choices': ['auto', 'onnxruntime', 'torch']}]='auto',
+    groups:Annotated[str, "What stays in one part of the split, with the table's groups: twins, or almost (what is nearly alike too, such as two exposures of one patient)", {'choices': ['twins', 'almost']}]='twins',
     no_groups:bool=False, # Let near-duplicates and the table's groups fall into different parts of the split
     size:int=None, # Side of the square images in pixels (default: the arch's own, mostly 224)
     resize:Annotated[str, "Fit images to the square by 'squish' or by 'pad' with black", {'choices': ['squish', 'pad']}]='squish',
@@ -77,8 +78,10 @@ def _settings(
 _REPORT_NOTE = ' Columns marked (report): the lab report, on hold-out images of the COVID-19 Radiography Database (21,165 in all); not comparable with other images.'
 
 def _positive(kwargs):
-    "--no-cache and --no-groups as `run` has them"
-    return {k: v for k, v in kwargs.items() if not k.startswith('no_')} | dict(cache=not kwargs['no_cache'], groups=not kwargs['no_groups'])
+    "--no-cache, --groups and --no-groups as `run` has them"
+    if kwargs['no_groups'] and kwargs['groups'] != 'twins': raise ValueError('--no-groups keeps nothing together and --groups almost keeps more: give one of the two')
+    groups = not kwargs['no_groups'] if kwargs['groups'] == 'twins' else kwargs['groups']
+    return {k: v for k, v in kwargs.items() if not k.startswith('no_')} | dict(cache=not kwargs['no_cache'], groups=groups)
 
 def _show_study(s, report=False):
     from xray_xfer.evaluate import table_markdown

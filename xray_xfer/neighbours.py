@@ -21,39 +21,51 @@ from tqdm import tqdm
 from .alike import STOP, WHOLE, Layers, affine_basis, compare, detail, grid, inside, shrink, window
 
 # %% ../nbs/02e_neighbours.ipynb #720b0c2d
-_ZOOMS = (0., .025, .05)   # cut off at each edge; a fourth view is the inside of a frame
+_VIEWS = ((0.,)*4, (.025,)*4, (.05,)*4, # cut off at the upper, lower, left and right edge
+          (.08, 0., 0., 0.), (0., .08, 0., 0.), (0., 0., .08, 0.), (0., 0., 0., .08),
+          (.08, 0., .08, 0.), (.08, 0., 0., .08), (0., .08, .08, 0.), (0., .08, 0., .08))
+_FRAMED = len(_VIEWS)      # one more view: the inside of a frame
 _SIDE, _FLOOR = 16, .8     # pixels of the thumbnails, and from where on two signatures are worth a look; most copies have .9 and more
 _MOST = 8                  # candidates of one image
 _SCREEN, _TIGHT = 40, .775 # pixels of the thumbnails of the tangent test, and what passes
 
 def _thumbs(images, wanted):
-    "For each (side, zoom) in `wanted` an array (n, side, side) of the thumbnails of `images`, a list of (size, size) arrays"
-    maps, size = [shrink(side, len(images[0]), z) for side, z in wanted], len(images[0])
-    ends, out = np.cumsum([side for side, _ in wanted])[:-1], [np.empty((len(images), side, side), np.float32) for side, _ in wanted]
+    "For each (side, view) in `wanted` an array (n, side, side) of the thumbnails of `images`, a list of (size, size) arrays"
+    size, columns = len(images[0]), list(dict.fromkeys((side, view[2:]) for side, view in wanted))
+    maps, ends = [shrink(side, size, *cut) for side, cut in columns], np.cumsum([side for side, _ in columns])[:-1]
+    out = [np.empty((len(images), side, side), np.float32) for side, _ in wanted]
     for k in range(0, len(images), 128):
         block = np.stack(images[k:k+128]).astype(np.float32)
         narrow = (block.reshape(-1, size) @ np.concatenate(maps).T).reshape(len(block), size, -1)   # all at once: one product of matrices
-        for o, m, part in zip(out, maps, np.split(narrow, ends, axis=2)): o[k:k+128] = m @ part
+        parts = dict(zip(columns, np.split(narrow, ends, axis=2)))
+        for o, (side, view) in zip(out, wanted): o[k:k+128] = shrink(side, size, *view[:2]) @ parts[side, view[2:]]
     return out
+
+def _seen(view):
+    "Upper, lower, left and right edge of what a view shows"
+    top, bottom, left, right = view
+    return 2*top - 1, 1 - 2*bottom, 2*left - 1, 1 - 2*right
 
 def _stretched(a, box):
     "What is inside the box, at the size of the whole"
     top, bottom, left, right = ((e + 1)*len(a)/2 for e in box)
     return np.asarray(Image.fromarray(a).resize(a.shape, Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
 
-def _where(boxes, side, zoom):
+def _where(boxes, side, view):
     "The windows (n, side, side) in which the thumbnails of images count that end at `boxes`"
-    return window(*grid(side), (boxes/(1 - 2*zoom)).clip(-1, 1).T[:, :, None, None], .2)
+    top, bottom, left, right = _seen(view)
+    low, high = np.float32([top, top, left, left]), np.float32([bottom, bottom, right, right])
+    return window(*grid(side), ((2*boxes - low - high)/(high - low)).clip(-1, 1).T[:, :, None, None], .2)
 
 def _views(images, boxes, side, which):
     "Detail of thumbnails (n, side, side) of images in a view each, and the windows in which it counts"
-    kinds = [z for z in range(4) if (which == z).any()]
+    kinds = np.unique(which)
     d, w = np.empty((2, len(images), side, side), np.float32)
     for z in kinds:
         at = np.flatnonzero(which == z)
-        some, zoom = ([_stretched(images[k], boxes[k]) for k in at], 0.) if z == 3 else ([images[k] for k in at], _ZOOMS[z])
-        d[at] = _thumbs(some, [(side, zoom)])[0]
-        w[at] = _where(np.tile(WHOLE, (len(at), 1)) if z == 3 else boxes[at], side, zoom)
+        some, view = ([_stretched(images[k], boxes[k]) for k in at], _VIEWS[0]) if z == _FRAMED else ([images[k] for k in at], _VIEWS[z])
+        d[at] = _thumbs(some, [(side, view)])[0]
+        w[at] = _where(np.tile(WHOLE, (len(at), 1)) if z == _FRAMED else boxes[at], side, view)
     return detail(d, .5), w
 
 def _unit(a):
@@ -64,25 +76,25 @@ def _unit(a):
     return np.where(length > 1e-3, a/np.maximum(length, 1e-3), 0).astype(np.float32)
 
 def _first_look(images, boxes):
-    "Signatures (4, n, 256), the last zero where an image has no frame, and what the tangent test compares (n, 1600)"
-    wanted = [(_SIDE, zoom) for zoom in _ZOOMS] + [(_SCREEN, 0.)]
+    "Signatures (views, n, 256), the last zero where an image has no frame, and what the tangent test compares (n, 1600)"
+    wanted = [(_SIDE, view) for view in _VIEWS] + [(_SCREEN, _VIEWS[0])]
     vectors = [_unit(detail(small, .5)*_where(boxes, *kind)) for small, kind in zip(_thumbs(images, wanted), wanted)]
     framed, inner = np.flatnonzero((boxes != WHOLE).any(1)), np.zeros_like(vectors[0])
     if len(framed):
-        d, w = _views([images[k] for k in framed], boxes[framed], _SIDE, np.full(len(framed), 3))
+        d, w = _views([images[k] for k in framed], boxes[framed], _SIDE, np.full(len(framed), _FRAMED))
         inner[framed] = _unit(d*w)
     return np.stack([*vectors[:-1], inner]), vectors[-1]
 
 # %% ../nbs/02e_neighbours.ipynb #ac4c4f75
 def _nearest(signatures, ask, own):
     "Row, column and view of the nearest few images of each row in `ask`, outside the row's own group"
-    found, framed = [np.zeros((3, 0), int)], np.flatnonzero(signatures[3].any(1))
+    found, framed = [np.zeros((3, 0), int)], np.flatnonzero(signatures[_FRAMED].any(1))
     for k in range(0, len(ask), 256):
         rows = ask[k:k+256]
         mine = signatures[0][rows]
         score = abs(mine @ signatures[0].T)   # an inverted copy has -1
-        for s in signatures[1:3]: np.maximum(score, abs(mine @ s.T), out=score)
-        score[:, framed] = np.maximum(score[:, framed], abs(mine @ signatures[3][framed].T))
+        for s in signatures[1:_FRAMED]: np.maximum(score, abs(mine @ s.T), out=score)
+        score[:, framed] = np.maximum(score[:, framed], abs(mine @ signatures[_FRAMED][framed].T))
         i, j = np.nonzero(score > _FLOOR)
         other = own[rows[i]] != own[j]
         i, j = i[other], j[other]
@@ -138,13 +150,13 @@ def search(
 def _search(pixels, rows, near, stop, quiet):
     "What `search` gives, by position in `rows`"
     n, get = len(rows), lambda r: pixels[rows[r]]
-    signatures, screen, boxes = np.zeros((4, n, _SIDE**2), np.float32), np.zeros((n, _SCREEN**2), np.float16), np.zeros((n, 4), np.float32)
+    signatures, screen, boxes = np.zeros((_FRAMED + 1, n, _SIDE**2), np.float32), np.zeros((n, _SCREEN**2), np.float16), np.zeros((n, 4), np.float32)
     for k in range(0, n, 256):
         images = [get(r) for r in range(k, min(k + 256, n))]
         at = slice(k, k + len(images))
         boxes[at] = [inside(a) for a in images]
         signatures[:, at], screen[at] = _first_look(images, boxes[at])
-    part = lambda j, v: tuple(boxes[j].astype(float)) if v == 3 else tuple(e*(1 - 2*_ZOOMS[v]) for e in WHOLE)
+    part = lambda j, v: tuple(boxes[j].astype(float)) if v == _FRAMED else _seen(_VIEWS[v])
     finest = lru_cache(_FULL)(Layers.finest)
     layers = lru_cache(_KEPT)(lambda r: Layers(get(r), finest))
     twins, almost, seen, ask, own = {}, {}, set(), np.arange(n), np.arange(n)

@@ -104,8 +104,9 @@ def _grouped(p, groups, quiet):
         return replace(p, table=p.table.drop(columns='group', errors='ignore')), lambda parts: dict(grouped=False, note='Near-duplicates were not looked for, and groups were not kept together (groups=False): twins may lie on both sides of the split.')
     twins = find_twins(p, quiet=quiet)
     if len(twins.pairs) and not twins.reused: _say(twins.note, quiet)
-    table = grouped(p.table, twins)
-    return replace(p, table=table), lambda parts: twins_json(twins, torn=int((pd.Series(list(parts)).groupby(table.group.to_numpy(object)).nunique() > 1).sum()))
+    almost = groups == 'almost'
+    table = grouped(p.table, twins, almost)
+    return replace(p, table=table), lambda parts: twins_json(twins, almost=almost, torn=int((pd.Series(list(parts)).groupby(table.group.to_numpy(object)).nunique() > 1).sum()))
 
 def _evenly(rows, n): return rows[np.unique(np.linspace(0, len(rows) - 1, n).astype(int))]
 
@@ -163,7 +164,7 @@ def run(
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split:str|Path=None, # A saved `split.csv` to use instead
-    groups:bool=True, # Near-duplicates, and the table's own groups, stay in one part of the split, see `find_twins`
+    groups:bool|str=True, # Near-duplicates, and the table's own groups, stay in one part of the split, see `find_twins`; 'almost': what is nearly alike too; False: nothing
     seed:int=0, # Of everything random in training
     split_seed:int=0, # Of the split, apart from `seed`
     precision:str='auto', # 'auto', 'fp32', 'fp16' or 'bf16'
@@ -182,6 +183,7 @@ def run(
     if device == 'cpu': keep_buffers()
     epochs, bs, seed, split_seed, views = map(operator.index, (epochs, bs, seed, split_seed, views))   # NumPy's integers too
     if depth != 'all' and not isinstance(depth, bool): depth = operator.index(depth) if hasattr(depth, '__index__') else depth
+    if not isinstance(groups, bool) and groups != 'almost': raise ValueError(f"groups={groups!r}: give True (twins stay together), 'almost' (and what is nearly alike) or False")
     if not isinstance(augment, bool): raise ValueError(f'augment={augment!r}: give True or False; transforms of your own go to `dataloaders`')
     if epochs < 1: raise ValueError(f'epochs={epochs}: give at least 1')
     if not 0 <= wd < float('inf'): raise ValueError(f'wd={wd}: give 0 or more')

@@ -25,6 +25,7 @@ from .files import replacing
 from .neighbours import components, search
 from .pack import Pack
 from .pack import pack as packed
+from .say import counted
 
 # %% ../nbs/03_twins.ipynb #18511222
 @dataclass(eq=False)
@@ -32,7 +33,7 @@ class Twins:
     "Images that show the same exposure: `pairs`, and `groups` of what they connect"
     table: pd.DataFrame     # image table of the images compared, as in the pack
     pairs: pd.DataFrame     # i, j (rows of the table), kind ('exact' or 'near'), correlation (negative: an inverted copy), same_label
-    almost: pd.DataFrame    # up to 50 pairs that failed by .15 at most, nearest first: i, j, correlation, same_label
+    almost: pd.DataFrame    # pairs that failed by .15 at most, nearest first: i, j, correlation, same_label
     near: float             # from this correlation on, two images are twins
     reused: bool = False    # found in the cache, and whole
 
@@ -51,6 +52,11 @@ class Twins:
     def exact(self): return int((self.pairs.kind == 'exact').sum())
 
     @property
+    def nearly(self):
+        "The rows of `almost` whose two images no twins connect"
+        return self.almost[self.groups[self.almost.i] != self.groups[self.almost.j]]
+
+    @property
     def n_groups(self): return len(set(self.groups[self.sizes > 1]))
 
     @property
@@ -65,7 +71,7 @@ class Twins:
 
 # %% ../nbs/03_twins.ipynb #53c524d4
 SIZE = 224    # pixels a side that it takes to tell strangers apart
-MATCHER = 2   # raised when the same pixels would give other pairs; old results are then left alone
+MATCHER = 3   # raised when the same pixels would give other pairs; old results are then left alone
 
 def _first(pixels):
     "For each image the first that is pixel-identical to it"
@@ -104,7 +110,7 @@ def find_twins(
         by_size = lambda found: sorted(([*p, r] for p, r in found.items()), key=lambda r: (-abs(r[2]), r))
         twins, almost = search(pack.pixels, np.unique(first), near, quiet) if near < 1 else ({}, {})
         pairs += [[i, j, 'near', r] for i, j, r in by_size(twins)]
-        almost = by_size(almost)[:50]
+        almost = by_size(almost)
         with replacing(path) as part:
             part.write_text(json.dumps(dict(n=n, near=near, pairs=pairs, almost=almost, crc32=zlib.crc32(json.dumps([n, near, pairs, almost]).encode()))), encoding='utf-8')
     label = pack.table.label.to_numpy(object)
@@ -121,6 +127,7 @@ def _stated(table, column): return stated(table[column]) if column in table else
 def grouped(
     table, # image table, the one the twins were found in: `pack.table`
     twins, # what `find_twins` returned
+    almost=False, # join what is nearly alike, too: mostly two exposures of one patient
 ) -> pd.DataFrame: # `table` with the column `group`: text, or None for an image of its own
     "The table with a group for every image that has a twin, joined with the groups it had"
     if list(table.path) != list(twins.table.path):
@@ -128,6 +135,7 @@ def grouped(
     n, mine = len(table), _stated(table, 'group')
     first = {}
     edges = [(i, first.setdefault(g, i)) for i, g in enumerate(mine) if g is not None] + twins.pairs[['i', 'j']].values.tolist()
+    if almost: edges += twins.nearly[['i', 'j']].values.tolist()
     t = pd.DataFrame(dict(which=components(n, edges), mine=pd.Series(mine, dtype=object), path=pd.Series(relative_paths(table), dtype=object)))
     names, taken = {}, set(first)
     for which, rows in t[t.which.duplicated(keep=False) | t.mine.notna()].groupby('which'):
@@ -143,13 +151,23 @@ def _named(twins, pairs):
     paths, label = relative_paths(twins.table), twins.table.label
     return [[paths[p.i], label.iloc[p.i], paths[p.j], label.iloc[p.j], p.correlation] for p in pairs.itertuples()]
 
+def _nearly_lines(twins, most):
+    "What to say of pairs that are nearly alike"
+    images = np.unique(twins.nearly[['i', 'j']]).size
+    lines = [f'nearly alike, and no twins: {counted(len(twins.nearly), "pair")} of {counted(images, "image")}, mostly two exposures of one patient; '
+             'where patients are not known, --groups almost keeps these together too']
+    lines += [f'    {a} ({x}) and {b} ({y}), correlation {r:.3f}' for a, x, b, y, r in _named(twins, twins.nearly.head(most))]
+    if len(twins.nearly) > most: lines.append(f'    and {len(twins.nearly) - most:,} more')
+    return lines
+
 def describe(
     twins, # what `find_twins` returned
     most=10, # pairs named of each kind
 ) -> list: # of lines
     "What was found, and what to do about it"
     lines, table = [f'twins: {twins.note}'], twins.table
-    if not len(twins.pairs): return lines
+    nearly = len(twins.nearly) and _nearly_lines(twins, most)
+    if not len(twins.pairs): return [*lines, *(nearly or [])]
     lines.append(f'  split at random, about {_leak(twins.sizes):.0f} of {.2*len(twins):.0f} test images would have a twin in training; kept in groups, none has')
     labels, group = table.label.to_numpy(object), grouped(table, twins).group.to_numpy(object)
     counts = pd.Series(labels).groupby([labels, group]).size()
@@ -166,14 +184,17 @@ def describe(
         value = _stated(table, col)
         differ = [bool(value[i] and value[j] and value[i] != value[j]) for i, j in zip(twins.pairs.i, twins.pairs.j)]
         some(twins.pairs[differ], what)
-    return lines
+    return [*lines, *(nearly or [])]
 
 def twins_json(
     twins, # what `find_twins` returned
     grouped=True, # whether the groups were used for the split
     torn=0, # groups, twins or the user's own, that a given split has in several parts
+    almost=False, # whether what is nearly alike was kept together too
 ) -> dict: # as in a run's twins.json
     "What a run keeps of it"
     note = twins.note + (f'; the given split has {torn} of the groups (twins, or your own) in more than one part' if grouped and torn else '; the split keeps each group whole' if grouped else '; the groups were not used: a test image may have a twin in training')
-    return dict(grouped=bool(grouped), torn=torn, exact_pairs=twins.exact, near_pairs=len(twins.pairs) - twins.exact, groups=twins.n_groups, images=int((twins.sizes > 1).sum()),
-                crossing_labels=_named(twins, twins.conflicts), note=note if len(twins.pairs) or torn else twins.note)
+    if almost: note += f'; {counted(len(twins.nearly), "pair")} of images that are nearly alike kept together too'
+    nearly = dict(almost=len(twins.nearly)) if almost else {}
+    return dict(grouped=bool(grouped), torn=torn, **nearly, exact_pairs=twins.exact, near_pairs=len(twins.pairs) - twins.exact, groups=twins.n_groups, images=int((twins.sizes > 1).sum()),
+                crossing_labels=_named(twins, twins.conflicts), note=note if len(twins.pairs) or torn or almost else twins.note)
