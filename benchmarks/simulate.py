@@ -83,7 +83,7 @@ def one_difference(better, cell, seed):
     errors = .5 ** .5 * noise(ids, grouped, rng, 1) + .5 ** .5 * noise(ids, grouped, rng, 2)
     a, b = softmax(logits_of(y, [skill_of(accuracy), skill_of(accuracy + better)], errors).reshape(-1, 4)).reshape(2, n, 4)
     t = compare(y, a, b, NAMES, ids).set_index('metric')
-    return {m: bool(t.p[m] <= .05) if t.p.notna()[m] else False for m in METRICS}
+    return {m: bool(t.p[m] <= .05) if t.p.notna()[m] else None for m in METRICS}
 
 def one_study(seeds, luck, cell, seed):
     "Two models of equal skill: which metrics differ at 5 %, and which intervals of the first hold its truth"
@@ -97,10 +97,10 @@ def one_study(seeds, luck, cell, seed):
     tables = softmax(logits_of(y, skills, errors).reshape(-1, 4)).reshape(2, seeds, n, 4)
     if seeds == 1:
         t = compare(y, tables[0, 0], tables[1, 0], NAMES, ids).set_index('metric')
-        return {m: bool(t.p[m] <= .05) if t.p.notna()[m] else False for m in METRICS}
+        return {m: bool(t.p[m] <= .05) if t.p.notna()[m] else None for m in METRICS}
     runs = [[pulls_of(y, p, ids) for p in of_model] for of_model in tables]
     p = {m: seeds_difference(*runs, m).p for m in METRICS}
-    found = {m: v is not None and v <= .05 for m, v in p.items()}
+    found = {m: None if v is None else v <= .05 for m, v in p.items()}
     ends, (m, *_) = model_intervals(y, tables[0], NAMES, ids), truth(accuracy)
     return found | {f'{k} held': None if v is None else bool(v[0] <= m[k] <= v[1]) for k, v in ends.items()}
 
@@ -120,9 +120,9 @@ def rows_of(pool, one, where, draws, extra=()):
         start = time.time()
         found, none = shares(pool, one, cell, draws)
         res.append(dict(accuracy=cell[0], images=cell[1], grouped=cell[2], **dict(extra), shares=found, without=none))
-        rows.append([*[v for _, v in extra], cell[1], 'in groups' if cell[2] else 'independent', f'{cell[0]:.2f}', *map(shown, found.values())])
+        rows.append([*[v for _, v in extra], cell[1], 'in groups' if cell[2] else 'independent', f'{cell[0]:.2f}', *map(shown, found.values()), f'{100 * max(none.values()):.1f}'])
         print(rows[-1], f'{time.time() - start:.0f} s', file=sys.stderr, flush=True)
-    return rows, res, list(found)
+    return rows, res, [*found, 'not defined']
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -132,7 +132,7 @@ def main():
     p.add_argument('--sizes', type=int, nargs='+', default=SIZES)
     p.add_argument('--file', default='statistics_{}', help='name of the files, {} for WHAT')
     a = p.parse_args()
-    head, said = ['images', 'they are', 'accuracy'], f'{a.draws:,} draws per line; the standard error of a share near 5 % is {100 * (.05 * .95 / a.draws) ** .5:.1f} points.'
+    head, said = ['images', 'they are', 'accuracy'], f'{a.draws:,} draws per line; the standard error of a share near 5 % is {100 * (.05 * .95 / a.draws) ** .5:.1f} points. Shares are of the draws in which there is an answer; not defined: the largest share in which there is none, in per cent (a class has come in one group, or in none).'
     with Pool(a.jobs) as pool:
         for what in a.what:
             if what == 'intervals':
@@ -147,13 +147,13 @@ def main():
             else:
                 rows, res = [], []
                 for seeds in (1, 2, 3, 5):
-                    for luck in (0., .01):
-                        where = [(.96, n, g) for g in (False, True) for n in (100, 720)]
+                    for luck in (0., .01, .02):
+                        where = [(.96, n, g) for g in (False, True) for n in a.sizes]
                         got, more, _ = rows_of(pool, partial(one_study, seeds, luck), where, a.draws, [('seeds', seeds), ('luck', luck)])
-                        rows += [r + [''] * (13 - len(r)) for r in got]
+                        rows += [r if len(r) > 12 else [*r[:-1], *5 * [''], r[-1]] for r in got]   # with one seed there is no mean over seeds
                         res += more
-                names = [*METRICS, *(f'{m}, interval' for m in METRICS)]
-                text = (f'How often two models of equal skill are called different at 5 %, and how often the 95 % interval of a mean over seeds holds the truth, in per cent. '
+                names = [*METRICS, *(f'{m}, interval' for m in METRICS), 'not defined']
+                text = (f'How often two models of equal skill, an accuracy of 0.96, are called different at 5 %, and how often the 95 % interval of a mean over seeds holds the truth, in per cent. '
                         f'Luck: standard deviation of the accuracy over seeds. With one seed the test is of two networks, and what it says is not of models. {said}\n\n'
                         + table([[*r[:2], *r[2:4], *r[5:]] for r in rows], ['seeds', 'luck', 'images', 'they are', *names]))
             write(a.file.format(what), dict(draws=a.draws, cells=res), text, f'python benchmarks/simulate.py {what} --draws {a.draws}')

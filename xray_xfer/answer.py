@@ -35,9 +35,12 @@ class _Against(NamedTuple):
     "The chosen model beside another one, in the unit of the sentence"
     name: str
     difference: float   # Its score less the other one's
-    low: float          # Of an interval that holds together with those of all pairs; NaN: none
+    low: float          # Of the interval that belongs to p; NaN: none
     high: float
     p: float            # Holm's; NaN: not defined
+    least: float        # Of the interval that holds together with those of all pairs; NaN: none
+    most: float
+    seeds: int          # Of the model with fewer
 
     @property
     def found(self): return self.p < .05
@@ -48,9 +51,11 @@ def _against(compare, best, metric, names):
     for row in compare[compare.metric == metric].to_dict('records'):
         if best not in (row['a'], row['b']): continue
         sign, other = (1, row['b']) if row['a'] == best else (-1, row['a'])
-        low, high = sorted((sign * row['low_all'], sign * row['high_all']))
-        beside.append(_Against(text_of(names.get(other, other)), sign * row['difference'], low, high, row['p_holm']))
-    return [b for b in beside if b.difference == b.difference]
+        value = lambda key: float('nan') if pd.isna(row[key]) else sign * float(row[key])
+        ends = [sorted((value(f'low_{k}'), value(f'high_{k}'))) for k in ('holm', 'all')]
+        p = abs(value('p_holm'))
+        beside.append(_Against(text_of(names.get(other, other)), value('difference'), *ends[0], p, *ends[1], int(min(row['seeds_a'], row['seeds_b']))))
+    return beside
 
 def is_best(
     compare, # DataFrame of compare.csv; None: not compared
@@ -59,13 +64,17 @@ def is_best(
 ) -> bool:
     "Whether the chosen model is found better than every other one"
     beside = [] if compare is None else _against(compare, best, metric, {})
-    return bool(beside) and all(b.found and b.difference > 0 for b in beside)
+    return bool(beside) and all(b.found and b.difference > 0 for b in beside)   # not where one of them was not tested
 
 _POINTS = dict(accuracy=(100, 2, ' points'))   # metric: factor, decimals, unit; others as they are, with four decimals
 
 def _signed(value, digits): return fixed(value, digits).replace('-', '−') if value < 0 else '+' + fixed(value, digits)
 
-def _p_words(p): return 'p not defined' if p != p else 'p\u00a0<\u00a00.001' if p < .001 else f'p\u00a0=\u00a0{fixed(p, 3)}'
+def _p_words(p):
+    "'p = 0.012', with as many digits as it takes to tell it from 0.05"
+    if p < .001: return 'p\u00a0<\u00a00.001'
+    digits = next((d for d in (3, 4, 5, 6) if (float(fixed(p, d)) < .05) == (p < .05)), 6)
+    return f'p\u00a0=\u00a0{fixed(p, digits)}'
 
 def _listed(texts): return texts[0] if len(texts) == 1 else f'{", ".join(texts[:-1])} and {texts[-1]}'
 
@@ -108,7 +117,10 @@ def study_margin(
     content = read_json(file) if file.is_file() else {}
     margin = content.get('margin') if isinstance(content, Mapping) else None
     if not isinstance(margin, Mapping): return None
-    return Margin(check_margin(margin.get('value')), margin.get('beforehand') is True)
+    try: value = check_margin(margin.get('value'))
+    except ValueError as e: raise ValueError(f'{file} is damaged ({e}): remove its entry "margin"') from e
+    if value is None: raise ValueError(f'{file} is damaged (its margin has no value): remove its entry "margin"')
+    return Margin(value, margin.get('beforehand') is True)
 
 
 def margin_words(
@@ -121,19 +133,20 @@ def margin_words(
     points = lambda v: f'{fixed(scale * v, digits)}{unit}'
     is_are = lambda names: 'is' if len(names) == 1 else 'are'
     # a difference is the chosen model's score less the other's: the other one is worse by at most its upper end
-    asked = [b for b in beside if b.low == b.low and not (b.found and b.difference < 0)]
-    as_good = [b.name for b in asked if -margin.value < b.low and b.high < margin.value]
-    enough = [b for b in asked if b.high < margin.value and b.name not in as_good]
-    worse = [b.name for b in asked if b.low > margin.value]
-    unknown = [b.name for b in asked if b.low <= margin.value <= b.high]
+    asked = [b for b in beside if not (b.found and b.difference < 0)]
+    as_good = [b.name for b in asked if -margin.value < b.least and b.most < margin.value]
+    enough = [b for b in asked if b.most < margin.value and b.name not in as_good]
+    worse = [b.name for b in asked if b.least > margin.value]
+    known = {*as_good, *worse, *(b.name for b in enough)}
+    unknown = [b.name for b in asked if b.name not in known]
     said = []
-    if as_good: said.append(f'{_listed(as_good)} {is_are(as_good)} as good')
-    said += [f'{b.name} is at most {points(max(b.high, 0))} worse' for b in enough]
-    if worse: said.append(f'{_listed(worse)} {is_are(worse)} worse by more than that')
-    if unknown: said.append(f'of {_listed(unknown)} neither can be said')
+    if as_good: said.append(f'{_listed(as_good)} {is_are(as_good)} as good, within it')
+    said += [f'{b.name} is at most {points(b.most)} worse' if b.most > 0 else f'{b.name} is not worse' for b in enough]
+    if worse: said.append(f'{_listed(worse)} {is_are(worse)} worse by more than it')
+    if unknown: said.append(f'whether {_listed(unknown)} {is_are(unknown)} worse by more or by less than it is open')
     if not said: return []
     when = 'that was set before the study' if margin.beforehand else 'that was set when results were already there (a look back, and no test)'
-    return [f'With the margin of {points(margin.value)} {when}, {"; ".join(said)}.']
+    return [f'With the margin of {points(margin.value)} {when}: {"; ".join(said)}.']
 
 # %% ../nbs/10fa_answer.ipynb #8efd9bbd
 def difference_words(
@@ -148,18 +161,20 @@ def difference_words(
     rows = compare[compare.metric == metric]
     if best not in {*rows.a, *rows.b}: return ['This model was not compared with another.']
     beside = _against(compare, best, metric, names)
-    if not beside: return ['Whether it differs from the other models is not defined here.']
+    tested = [b for b in beside if b.p == b.p]
+    if not tested: return ['Whether it differs from the other models cannot be tested on these images.']
     said, found, subject = [], [b for b in beside if b.found], f'Its {metric}'
     for more, word in (True, 'higher'), (False, 'lower'):
         which = [_by(b, metric) for b in found if (b.difference > 0) is more]
         if which: said.append(f'{subject} is {word} than that of {_listed(which)}.'); subject = 'It'
-    if open_ := [_apart(b, metric) for b in beside if not b.found]:
-        said.append(f'No difference in {metric} was found from {_listed(open_)}.')
+    if open_ := [_apart(b, metric) for b in tested if not b.found]:
+        said.append(f'No difference in {metric} from {_listed(open_)} was found.')
+    if untested := [b.name for b in beside if b not in tested]: said.append(f'Whether it differs from {_listed(untested)} cannot be tested on these images.')
     if margin: said += margin_words(beside, margin, metric)
-    seeds = rows[['seeds_a', 'seeds_b']].to_numpy()
-    scope = 'other images and other seeds' if seeds.max() > 1 else 'other images'
     pairs = int(rows.p_holm.notna().sum())
-    several = f', corrected for the {pairs} pairs of models (Holm; intervals: Bonferroni)' if pairs > 1 else ''
-    said.append(f'Intervals and p-values are for {scope}{several}.')
-    if seeds.max() == 1: said.append('They hold for these trained networks; another seed may differ.')
+    if pairs > 1: said.append(f"Intervals and p-values are corrected for the {pairs} pairs of models (Holm; for the margin Bonferroni)." if margin else f'Intervals and p-values are corrected for the {pairs} pairs of models (Holm).')
+    fixed_networks = [b.name for b in tested if b.seeds == 1]
+    if len(fixed_networks) == len(tested): said.append('They hold for other images and for these trained networks; another seed may differ.')
+    elif not fixed_networks: said.append('They hold for other images and other seeds.')
+    else: said.append(f'They hold for other images and other seeds, but for {_listed(fixed_networks)}: with one seed on either side, that is about these trained networks, and another seed may differ.')
     return said

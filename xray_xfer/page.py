@@ -236,7 +236,8 @@ def run_report(
 def _model_name(r, runs):
     "What compare.csv calls the model of a run: its name, or its folder where two runs would share one"
     twice = len({(x['name'], x['config']['seed']) for x in runs}) < len(runs)
-    return r['path'].name if twice else r['name']
+    alone = twice or len({(x['name'], x['config']['arch'], str(x['config']['depth'])) for x in runs}) > len({x['name'] for x in runs})   # one name of two networks
+    return r['path'].name if alone else r['name']
 
 def _called(runs):
     "What to call each run, by folder"
@@ -247,18 +248,19 @@ def _compared(compare):
     "Every comparison: one row per pair of models, one column per metric"
     wanted = [k for k in ROWS.values() if k in set(compare.metric)]
     def cell(x):
-        p = 'p not defined' if x.p_holm != x.p_holm else 'p < 0.001' if x.p_holm < .001 else f'p = {fixed(x.p_holm)}'
+        p = 'p not defined' if x.p_holm != x.p_holm else 'p < 0.001' if x.p_holm < .001 else f'p = {fixed(x.p_holm, 3 if (float(fixed(x.p_holm)) < .05) == (x.p_holm < .05) else 5)}'
         if x.difference != x.difference: return None
         sign = '+' if x.difference >= 0 else ''
         return (Span(f'{sign}{fixed(x.difference, 4)}'.replace('-', '−'), cls='best' if x.p_holm < .05 else None),
-                Span(interval((x.low_all, x.high_all), 4), cls='ci'), Span(p, cls='ci'))
+                Span(interval((x.low_holm, x.high_holm), 4), cls='ci'), Span(p, cls='ci'))
     rows = {}
     for x in compare.itertuples(): rows.setdefault((x.a, x.b), {})[x.metric] = cell(x)
     title, seeds = {v: k for k, v in ROWS.items()}, max(compare.seeds_a.max(), compare.seeds_b.max())
     said = ['The first less the second, on the same test images;']
-    if len(rows) > 1: said.append(f'small: 95 % intervals that hold for all {len(rows)} pairs together (Bonferroni), and p corrected for them (Holm), within each metric.')
+    if len(rows) > 1: said.append(f'small: interval and p, both corrected for the {len(rows)} pairs within each metric (Holm).')
     else: said.append('small: 95 % interval and p.')
-    said.append('For other images and other seeds.' if seeds > 1 else 'For other images and these trained networks: another seed may differ.')
+    if seeds > 1: said.append('Two models with several seeds each: for other images and other seeds; else for other images and these trained networks.')
+    else: said.append('For other images and these trained networks: another seed may differ.')
     said.append('In colour: p below 0.05')
     return grid(['difference', *(title[k] for k in wanted)], [[text_of(f'{a} − {b}'), *(found.get(k) for k in wanted)] for (a, b), found in rows.items()], ' '.join(said))
 
@@ -269,7 +271,7 @@ def _lost_words(found):
     listed = len(found.runs) + len(found.lost)
     return [P(B(f'{len(found.lost)} of the {listed} runs of this study cannot be shown: '), text_of('; '.join(found.lost)), '.', cls='warn')]
 
-_NUMBERS = ('seeds_a', 'seeds_b', 'value_a', 'value_b', 'difference', 'low', 'high', 'p', 'p_holm', 'low_all', 'high_all', 'df')   # of compare.csv
+_NUMBERS = ('seeds_a', 'seeds_b', 'value_a', 'value_b', 'difference', 'low', 'high', 'p', 'p_holm', 'low_holm', 'high_holm', 'low_all', 'high_all', 'df')   # of compare.csv
 
 def _of_these(compare, runs):
     "Whether compare.csv was made from these runs, and not from others that had their names"
@@ -277,18 +279,27 @@ def _of_these(compare, runs):
     for r in runs: at.setdefault(_model_name(r, runs), []).append(r['metrics'])
     rows = [row for x in ('a', 'b') for row in zip(compare[x], compare['metric'], compare[f'value_{x}'])]
     same = lambda ours, v: v != v if None in ours else abs(np.mean(ours) - v) < 1e-6
-    return all(n in at and (m not in at[n][0] or same([x[m] for x in at[n]], v)) for n, m, v in rows)
+    if {*compare['a'], *compare['b']} != set(at): return False   # a model has come, or gone
+    seeds = {(n, k) for x in ('a', 'b') for n, k in zip(compare[x], compare[f'seeds_{x}'])}
+    return seeds == {(n, len(v)) for n, v in at.items()} and all(m not in at[n][0] or same([x[m] for x in at[n]], v) for n, m, v in rows)
+
+def _test_groups(r):
+    "Group of each test image, in the order of `judged`"
+    p = r['predictions']
+    return p.group[p.part == 'test'].tolist()
 
 def _over_seeds(runs):
-    "The seeds of each model: mean, standard deviation, and the interval for other images and other seeds"
+    "The models with several seeds: mean, standard deviation, and the interval for other images and other seeds"
     by = {}
-    for r in runs: by.setdefault(r['name'], []).append(r)
+    for r in runs: by.setdefault(_model_name(r, runs), []).append(r)
+    by = {name: of_model for name, of_model in by.items() if len(of_model) > 1}
+    if not by: return []
     rows, said = [], []
     for name, of_model in by.items():
         spread = {x: seed_spread([r['metrics'].get(x) for r in of_model]) for x in ROWS.values()}
         tests = [judged(r['predictions'], r['config']['classes']) for r in of_model if r['predictions'] is not None]
         same = len(tests) == len(of_model) and all(t.path.equals(tests[0][0].path) for t, _ in tests)
-        ends = model_intervals(tests[0][0].true.to_numpy(), [p for _, p in tests], of_model[0]['config']['classes'], tests[0][0].group) if same else {}
+        ends = model_intervals(tests[0][0].true.to_numpy(), [p for _, p in tests], of_model[0]['config']['classes'], _test_groups(of_model[0])) if same else {}
         cell = lambda x: (*valued(spread[x].mean, ends.get(x)), Span('' if spread[x].sd is None else f'± {fixed(spread[x].sd, 4)}', cls='ci'))
         rows.append([text_of(name), len(of_model), *map(cell, ROWS.values())])
         said.append(Li(text_of(f"{name}, accuracy: {spread['accuracy'].statement}")))
@@ -330,6 +341,7 @@ def study_report(
         # a run may be called NA: only an empty number is missing
         try: compare = pd.read_csv(folder/'compare.csv', dtype=dict(metric=str, a=str, b=str), keep_default_na=False, na_values={k: [''] for k in _NUMBERS})
         except (ValueError, OSError) as e: r['damaged'].append(f'compare.csv cannot be read ({text_of(e)})')
+        if compare is not None and not {'seeds_a', 'low_holm', 'low_all'} <= set(compare): compare = r['damaged'].append('compare.csv is not as this version writes it: xray_xfer report writes it anew')
         try: stale = compare is not None and not _of_these(compare, runs)
         except (KeyError, TypeError): stale = False   # its section will say what is wrong with it
         if stale: compare = r['damaged'].append('compare.csv is of other runs than those that are here now')
@@ -349,8 +361,8 @@ def study_report(
         for x in runs: scores.setdefault(_model_name(x, runs), []).append(x['metrics']['accuracy'])
         scores = {name: np.mean(v) for name, v in scores.items()}
         top = max(scores, key=scores.get)
-        if scores[top] > scores[chosen]: said.append(f'{text_of(top)} scores higher on the test part ({fixed(scores[top], 4)}).')
-        answer.append(P(' '.join(said), ' It was chosen by its accuracy on the validation part, so that its test score is not the luckiest of several.'))
+        if scores[top] > scores[chosen] + 1e-9: said.append(f'{text_of(top)} scores higher on the test part ({fixed(scores[top], 4)}).')
+        answer.append(P(' '.join(said), f' {text_of(chosen)} was chosen by its accuracy on the validation part, so that its test score is not the luckiest of several.'))
     answer += [_controls_words(r, f"{folder.name}/{r['path'].name}"), P(NOT_CLINICAL), _tiles(m), *_lost_words(found), *_notes([r, *(x for x in runs if x is not r)])]
     about = lambda section: (section[0], f"{section[1]}: {text_of(r['name'])}", section[2]) if len(runs) > 1 else section
     sections = [('answer', 'The answer', answer), _safely(models_section, runs, folder, compare, odd), about(_safely(data_section, r)) if odd else _safely(data_section, r), about(_safely(report_section, [first])) if odd else _safely(report_section, runs), _safely(curves_section, runs),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 from scipy.stats import binom, t as student
 
 from .cases import pulls_of
@@ -43,9 +43,9 @@ def _grouped_mcnemar(right_a, right_b, ids):
     d = np.bincount(ids, weights=right_a.astype(float) - right_b)
     square, disagree = d @ d, int((right_a != right_b).sum())
     if number < 2: return None, None
-    if not square: return 1., None
-    t = abs(d.sum()) / np.sqrt(square * number / (number - 1))
-    return float(2 * student.sf(t, number - 1)), float(square * number / (number - 1) / disagree)
+    if not disagree: return 1., None
+    variance = max(square * number / (number - 1), disagree)
+    return float(2 * student.sf(abs(d.sum()) / np.sqrt(variance), number - 1)), float(variance / disagree)
 
 def mcnemar(
     right_a:Sequence, # (n,) bool: whether network A is right, image by image
@@ -106,6 +106,8 @@ class Difference:
         "At this level, a share"
         check_level(level)
         ends = self._ends(level)
+        if ends and self.p is not None and self.p >= 1 - level:   # where the test finds nothing, 0 belongs to the interval
+            ends = min(ends[0], 0.), max(ends[1], 0.)
         return ends and tuple(_clean(v) for v in ends)
 
 def _clean(v): return 0. if abs(v) < 1e-12 else float(v)   # what is 0 is 0, whatever rounding leaves
@@ -121,7 +123,7 @@ def accuracy_difference(
     number, effect, df = int(ids.max()) + 1, 1., None
     if number < n:
         effect, df = _grouped_mcnemar(right_a, right_b, ids)[1], number - 1
-        if effect is None: effect = n / number   # nothing disagrees, or it cancels in each group: a group counts once
+        if effect is None: effect = n / number   # nothing disagrees: a group counts once
     counts = [c / effect for c in (found['only_a'], found['only_b'], n)]
     def ends(level):
         if found['p'] is None: return None
@@ -149,6 +151,11 @@ def _within(stratum, ids, phi, psi):
         total += size / (size - 1) * (x - x.mean()) @ (z - z.mean())
     return total
 
+def _auc_test(ids):
+    "Name of the test of an AUC, and the degrees of freedom of its t: few groups cannot give a variance that is certain"
+    number = int(ids.max()) + 1
+    return ('DeLong', np.inf) if number == len(ids) else ('Obuchowski 1997', max(number - 1, 1))
+
 def delong(
     y:Sequence, # (n,) int: number of the true class of each image
     probs_a:np.ndarray, probs_b:np.ndarray, # (n, k) predicted probabilities of A and of B, same images
@@ -156,29 +163,29 @@ def delong(
     groups:Sequence=None, # (n,) as in `stats.intervals`; with several images in one, Obuchowski's variance
     level:float=.95, # Coverage of the interval
 ) -> pd.DataFrame: # One row per class and 'macro': auc_a, auc_b, se_a, se_b, covariance, difference (A less B), se, low, high, z, p, test; `NA`: not defined
-    "One-vs-rest AUCs and their differences: DeLong et al. 1988, in groups Obuchowski 1997"
+    "One-vs-rest AUCs and their differences: DeLong et al. 1988, in groups Obuchowski 1997 with Student's t"
     check_level(level)
     y, probs_a, classes = checked(y, probs_a, classes)
     _, probs_b, _ = checked(y, probs_b, classes)
     ids, columns = group_ids(groups, len(y)), dict(scored_classes(y, len(classes)))
-    test, rows, found = 'DeLong' if ids.max() + 1 == len(y) else 'Obuchowski 1997', {}, []
+    test, df, rows, found = *_auc_test(ids), {}, []
     for i, c in enumerate(classes):
-        if i not in columns: rows[c] = _auc_row(None, None, 3 * [None], test, level); continue
+        if i not in columns: rows[c] = _auc_row(None, None, 3 * [None], test, df, level); continue
         positive = y == columns[i]
         (auc_a, phi), (auc_b, psi) = (auc_influence(positive, p[:, columns[i]]) for p in (probs_a, probs_b))
         covariances = [_covariance(positive, ids, u, v) for u, v in ((phi, phi), (psi, psi), (phi, psi))]
-        rows[c] = _auc_row(auc_a, auc_b, covariances, test, level)
+        rows[c] = _auc_row(auc_a, auc_b, covariances, test, df, level)
         found.append((auc_a, auc_b, phi, psi))
     if found:
         auc_a, auc_b, phi, psi = (np.mean(v, axis=0) for v in zip(*found))
         stratum = strata(y, ids)
         covariances = [_within(stratum, ids, u, v) for u, v in ((phi, phi), (psi, psi), (phi, psi))]
-        rows['macro'] = _auc_row(auc_a, auc_b, covariances, test, level)
-    else: rows['macro'] = _auc_row(None, None, 3 * [None], test, level)
+        rows['macro'] = _auc_row(auc_a, auc_b, covariances, test, df, level)
+    else: rows['macro'] = _auc_row(None, None, 3 * [None], test, df, level)
     out = pd.DataFrame(rows.values(), index=pd.Index(rows, name='class'))
     return out.astype({col: 'Float64' for col in out.columns if col != 'test'})
 
-def _auc_row(auc_a, auc_b, covariances, test, level):
+def _auc_row(auc_a, auc_b, covariances, test, df, level):
     "A row of `delong` from two AUCs and the variances and covariance (aa, bb, ab)"
     row = dict.fromkeys(('auc_a', 'auc_b', 'se_a', 'se_b', 'covariance', 'difference', 'se', 'low', 'high', 'z', 'p'))
     if auc_a is not None: row.update(auc_a=auc_a, auc_b=auc_b, difference=auc_a - auc_b)
@@ -188,8 +195,8 @@ def _auc_row(auc_a, auc_b, covariances, test, level):
         row.update(se_a=max(aa, 0) ** .5, se_b=max(bb, 0) ** .5, covariance=ab)
         if variance > 1e-22: # what rounding leaves of 0 is far below, one pair of images in the other order far above
             se = variance ** .5
-            z, half = (auc_a - auc_b) / se, ndtri((1 + level) / 2) * se
-            row.update(se=se, low=auc_a - auc_b - half, high=auc_a - auc_b + half, z=z, p=2 * ndtr(-abs(z)))
+            z, half = (auc_a - auc_b) / se, student.ppf((1 + level) / 2, df) * se
+            row.update(se=se, low=auc_a - auc_b - half, high=auc_a - auc_b + half, z=z, p=2 * student.sf(abs(z), df))
         elif abs(auc_a - auc_b) < 1e-12: row.update(p=1.) # the same order of images: nothing speaks for a difference
     return {**{key: pd.NA if v is None else float(v) for key, v in row.items()}, 'test': test}
 
@@ -222,10 +229,10 @@ def differences(
     y, probs_a, classes = checked(y, probs_a, classes)
     _, probs_b, _ = checked(y, probs_b, classes)
     ids = group_ids(groups, len(y))
-    number, alone = int(ids.max()) + 1, ids.max() + 1 == len(y)
+    number = int(ids.max()) + 1
     a, b = pulls_of(y, probs_a, ids), pulls_of(y, probs_b, ids)
     variance = ((a.by_group - b.by_group) ** 2).sum(0)
-    tests = dict.fromkeys(METRICS, ('jackknife', number - 1)) | dict(auc=('DeLong' if alone else 'Obuchowski 1997', None))
+    tests = dict.fromkeys(METRICS, ('jackknife', number - 1)) | dict(auc=_auc_test(ids))
     found = {m: normal_difference(a.values[j], b.values[j], variance[j], df=tests[m][1], test=tests[m][0]) for j, m in enumerate(METRICS)}
     found['accuracy'] = accuracy_difference(probs_a.argmax(1) == y, probs_b.argmax(1) == y, groups)
     return found

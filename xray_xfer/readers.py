@@ -17,7 +17,7 @@ from scipy.stats import norm, t as student
 
 from .cases import Pulls, pulls_of
 from .evaluate import checked
-from .paired import Difference, differences, holm, normal_difference, row_of
+from .paired import Difference, accuracy_difference, differences, holm, normal_difference, row_of
 from .resample import METRICS, group_ids
 from .stats import check_level, intervals
 
@@ -41,34 +41,51 @@ class _Seeds:
 # %% ../nbs/09c_readers.ipynb #05d5b2c4
 def seeds_difference(
     runs_a:Sequence[Pulls], # The networks of model A, one per seed, on the same images
-    runs_b:Sequence[Pulls], # Those of model B; at least one of the two has several
+    runs_b:Sequence[Pulls], # Those of model B; where either has one, the comparison is of trained networks
     metric:str, # One of METRICS
 ) -> Difference:
     "A metric of two models over seeds and images (Obuchowski & Rockette 1995; Hillis 2007, 2014)"
     j = METRICS.index(metric)
     a, b = _Seeds(runs_a, j), _Seeds(runs_b, j)
+    groups, values = a.pulls.shape[1], (a.values.mean(), b.values.mean())
+    if 1 in (a.number, b.number):
+        variance = ((a.pulls.mean(0) - b.pulls.mean(0)) ** 2).sum()
+        return normal_difference(*values, variance, groups - 1, 'jackknife')
     between = (a.pulls @ b.pulls.T).mean()   # Cov3
-    variance = max(a.shared + b.shared - 2 * between, 0.) + a.own / a.number + b.own / b.number
-    if None in (a.spread, b.spread):
-        known = a if b.spread is None else b
-        weight = 1 / a.number + 1 / b.number
-        variance += known.of_seeds * weight
-        uncertain = (known.spread * weight) ** 2 / (known.number - 1)
-    else:
-        variance += a.of_seeds / a.number + b.of_seeds / b.number
-        uncertain = sum((m.spread / m.number) ** 2 / (m.number - 1) for m in (a, b))
+    of_images = max(a.shared + b.shared - 2 * between, 0.) + a.own / a.number + b.own / b.number
+    variance = of_images + a.of_seeds / a.number + b.of_seeds / b.number
+    uncertain = sum((m.spread / m.number) ** 2 / (m.number - 1) for m in (a, b)) + of_images ** 2 / (groups - 1)
     df = variance ** 2 / uncertain if uncertain > 0 else None
-    return normal_difference(a.values.mean(), b.values.mean(), variance, df, 'Obuchowski & Rockette 1995')
+    return normal_difference(*values, variance, df, 'Obuchowski & Rockette 1995')
 
 # %% ../nbs/09c_readers.ipynb #0b535170
+def _tested_among(p, level):
+    "Among how many hypotheses Holm's procedure tests each at this level; those from the first that it keeps on share one number"
+    order, left = sorted((v, i) for i, v in enumerate(p) if v is not None), sum(v is not None for v in p)
+    among, stopped = [max(left, 1)] * len(p), False
+    for v, i in order:
+        among[i] = left
+        stopped = stopped or v >= level / left
+        if not stopped: left -= 1
+    return among
+
+def _pair(a, b, y, tables, pulls, classes, groups):
+    "{metric: `Difference`} of two models"
+    if len(tables[a]) == len(tables[b]) == 1: return differences(y, tables[a][0], tables[b][0], classes, groups)
+    found = {m: seeds_difference(pulls[a], pulls[b], m) for m in METRICS}
+    accuracy = found['accuracy']
+    if accuracy.p == 1 and accuracy.interval() is None:   # all networks are right on the same images: any two of them tell as much
+        found['accuracy'] = accuracy_difference(tables[a][0].argmax(1) == y, tables[b][0].argmax(1) == y, groups)
+    return found
+
 def compare_models(
     y:Sequence, # (n,) int: number of the true class of each image
     models:Mapping, # {name: list of (n, k) predicted probabilities, one per seed}; two or more
     classes:Sequence, # The k class names
     groups:Sequence=None, # (n,) what must not be torn apart; a gap: an image of its own
     level:float=.95, # Coverage of the intervals
-) -> pd.DataFrame: # metric, a, b, seeds_a, seeds_b, value_a, value_b, difference (A less B), low, high, p, p_holm, low_all, high_all, df, test
-    "Each pair of models: over images and seeds, or with one seed each over images; `NA`: not defined"
+) -> pd.DataFrame: # metric, a, b, seeds_a, seeds_b, value_a, value_b, difference (A less B), low, high, p, p_holm, low_holm, high_holm, low_all, high_all, df, test
+    "Each pair of models: over images and seeds, or where either has one seed over images alone; `NA`: not defined"
     check_level(level)
     if len(models) < 2: raise ValueError(f'{len(models)} models: give two or more, as {{name: [probabilities, ...]}}')
     if empty := [name for name, tables in models.items() if not len(tables)]:
@@ -79,20 +96,20 @@ def compare_models(
     pulls = {name: [pulls_of(y, p, ids) for p in ps] for name, ps in tables.items()}
     found = {}
     for a, b in combinations(tables, 2):
-        several = len(tables[a]) + len(tables[b]) > 2
-        alone = {} if several else differences(y, tables[a][0], tables[b][0], classes, groups)
-        for m in METRICS: found[m, a, b] = seeds_difference(pulls[a], pulls[b], m) if several else alone[m]
+        for m, d in _pair(a, b, y, tables, pulls, classes, groups).items(): found[m, a, b] = d
     rows = []
     for metric in METRICS:
         pairs = [key for key in found if key[0] == metric]
-        adjusted = holm([found[key].p for key in pairs])
-        tested = sum(p is not None for p in adjusted)
-        for key, p_holm in zip(pairs, adjusted):
+        p = [found[key].p for key in pairs]
+        adjusted, of = holm(p), _tested_among(p, 1 - level)
+        tested = max(sum(v is not None for v in p), 1)
+        for key, p_holm, k in zip(pairs, adjusted, of):
             _, a, b = key
-            together = found[key].interval(1 - (1 - level) / max(tested, 1)) or (pd.NA, pd.NA)
+            ends = lambda m: found[key].interval(1 - (1 - level) / m) or (pd.NA, pd.NA)
+            (low, high), (low_all, high_all) = ends(k), ends(tested)
             rows.append(dict(metric=metric, a=a, b=b, seeds_a=len(tables[a]), seeds_b=len(tables[b])) | row_of(found[key], level)
-                        | dict(p_holm=pd.NA if p_holm is None else p_holm, low_all=together[0], high_all=together[1]))
-    columns = 'metric a b seeds_a seeds_b value_a value_b difference low high p p_holm low_all high_all df test'.split()
+                        | dict(p_holm=pd.NA if p_holm is None else p_holm, low_holm=low, high_holm=high, low_all=low_all, high_all=high_all))
+    columns = 'metric a b seeds_a seeds_b value_a value_b difference low high p p_holm low_holm high_holm low_all high_all df test'.split()
     out = pd.DataFrame(rows)[columns]
     return out.astype({c: 'Float64' for c in columns[5:-1]})
 
@@ -115,7 +132,8 @@ def _stretched(seeds, ends, level):
     "The mean of the networks' intervals, as wide as the mean over seeds is uncertain"
     if None in ends or not np.isfinite(seeds.alone): return None
     variance = (seeds.of_seeds + seeds.own) / seeds.number + seeds.shared
-    uncertain = (seeds.spread / seeds.number) ** 2 / (seeds.number - 1)
+    of_images = seeds.own / seeds.number + seeds.shared
+    uncertain = (seeds.spread / seeds.number) ** 2 / (seeds.number - 1) + of_images ** 2 / (seeds.pulls.shape[1] - 1)
     wider = 1.
     if seeds.alone > 0 and variance > 0:
         df = variance ** 2 / uncertain if uncertain > 0 else np.inf

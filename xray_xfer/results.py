@@ -77,7 +77,8 @@ class Study:
     @property
     def models(self)->dict: # {name: its runs, one per seed}; runs that must not be pooled stand alone, under the names of their folders
         "The models: each backbone at a depth"
-        alone = self._twice or unlike([r.config for r in self.runs], [r.path for r in self.runs])
+        names = {(r.name, r.arch, str(r.depth)) for r in self.runs}   # folders of networks may share a name
+        alone = self._twice or len(names) > len({n for n, *_ in names}) or unlike([r.config for r in self.runs], [r.path for r in self.runs])
         by = {}
         for r in self.runs: by.setdefault(r.path.name if alone else r.name, []).append(r)
         return by
@@ -98,7 +99,7 @@ class Study:
         rejects = f"; {c['rejects']:,} files could not be decoded" if c['rejects'] else ''
         return (f"{c['images']:,} images of {c['data']} ({self.runs[0].metrics['n']:,} in the test part{rejects}), {c['epochs']} epoch{'s' * (c['epochs'] > 1)}, {sizes} px, "
                 f"split seed {c['split_seed']}, training seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. {origin}. "
-                + ('± is the spread over training seeds. In brackets the 95 % interval of the mean over seeds, for other images and other seeds' if len(seeds) > 1 else 'In brackets 95 % intervals, for other images and this trained network') + ', by group' * bool(c.get('groups')) + '.' + self._missing)
+                + ('± is the spread over training seeds. In brackets the 95 % interval: of a mean over seeds, for other images and other seeds; of a single run, for other images and this trained network' if any(len(runs) > 1 for runs in self.models.values()) else 'In brackets 95 % intervals, for other images and this trained network') + ', by group' * bool(c.get('groups')) + '.' + self._missing)
     @property
     def _missing(self): return f" Not shown, for they cannot be read: {'; '.join(self.lost)}." if self.lost else ''
     @property

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import beta, norm, t as student
 
-from .cases import lone_classes, pulls_of
+from .cases import leverage, lone_classes, pulls_of
 from .evaluate import checked, student_interval
 from .resample import MEASURES, METRICS, auc_influence, group_ids, scored_classes
 from .say import counted, fixed
@@ -29,19 +29,22 @@ def check_level(level:float):
     if not .5 <= level < 1:
         raise ValueError(f'level={level}: give the coverage as a share from 0.5 to below 1; 0.95 is usual')
 
+_UNSEEN = 4   # groups that are taken to have been wrong as a whole, beside those that were
+
 def effective_interval(
     value:float, # A score from 0 to 1 that is a mean over images
     variance:float, # Of the score
     images:float, # Independent images that it can be worth at most
-    groups:float, # Groups that they come in; they count where `value` is 0 or 1
+    groups:float, # Groups that they come in
+    seen:int, # Groups in which the rarer answer, mostly an error, is seen
     level:float=.95, # Coverage
 ) -> tuple: # (low, high)
     "Clopper-Pearson interval (1934) at the effective number of images (Korn & Graubard 1998)"
-    tail = (1 - level) / 2
-    if value in (0, 1): n = groups
-    else:
-        n = min(images, value * (1 - value) / variance) if variance > 0 else images
-        if groups > 1: n *= (norm.ppf(tail) / student.ppf(tail, groups - 1)) ** 2
+    tail, seen = (1 - level) / 2, 0 if value in (0, 1) else seen
+    found = images
+    if seen and variance > 0: found = min(images, value * (1 - value) / variance * images / max(images - 1, 1))
+    n = (seen + _UNSEEN) / (seen / found + _UNSEEN / groups)
+    if seen and groups > 1: n *= (student.ppf(tail, max(images - 1, 1)) / student.ppf(tail, groups - 1)) ** 2
     x = value * n
     low = beta.ppf(tail, x, n - x + 1) if value > 0 else 0.
     high = beta.ppf(1 - tail, x + 1, n - x) if value < 1 else 1.
@@ -56,18 +59,21 @@ def share_interval(
     n, names, rows = len(hit), *np.unique(ids, return_inverse=True)
     if (groups := len(names)) < 2: return None
     share = np.mean(hit)
-    pulls = np.bincount(rows, weights=hit - share) / n
-    return effective_interval(share, groups / (groups - 1) * pulls @ pulls, n, groups, level)
+    pulls = np.bincount(rows, weights=(hit - share) * leverage(rows)) / n
+    seen = min(np.unique(rows[np.asarray(hit, bool) == right]).size for right in (True, False))
+    return effective_interval(share, groups / (groups - 1) * pulls @ pulls, n, groups, seen, level)
 
 # %% ../nbs/09_stats.ipynb #ebd4108a
 def _class_variances(positive, influence, ids):
-    "Variance of an AUC by Obuchowski 1997, and by DeLong as if images were independent"
+    "Variance of an AUC by Obuchowski 1997, with the leverage of large groups, and by DeLong as if images were independent"
+    plain, influence = influence, influence.copy()
+    for kind in (positive, ~positive): influence[kind] *= leverage(ids[kind])
     sums = [np.bincount(ids[kind], weights=influence[kind], minlength=ids.max() + 1) for kind in (positive, ~positive)]
     correct = lambda n: n / (n - 1) if n > 1 else 1.
     groups = [np.unique(ids[kind]).size for kind in (positive, ~positive)]
     shared = 2 * correct(np.unique(ids).size) * sums[0] @ sums[1]
     clustered = sum(correct(g) * s @ s for g, s in zip(groups, sums)) + shared
-    alone = sum(correct(kind.sum()) * influence[kind] @ influence[kind] for kind in (positive, ~positive))
+    alone = sum(correct(kind.sum()) * plain[kind] @ plain[kind] for kind in (positive, ~positive))
     return clustered, alone
 
 def newcombe_interval(
@@ -100,8 +106,12 @@ def auc_interval(
     if auc in (0, 1): return newcombe_interval(auc, *groups, level)
     clustered, alone = _class_variances(positive, influence, ids)
     if alone <= 0: return None
-    effect = max(1., clustered / alone)
-    return newcombe_interval(auc, *(kind.sum() / effect for kind in kinds), level)
+    # as with a share, few groups with an image on the wrong side cannot show the design effect
+    misplaced = influence < np.where(positive, influence[positive].max(), influence[~positive].max()) - 1e-12
+    seen = min(np.unique(ids[kind & misplaced]).size for kind in kinds)
+    found = max(1., clustered / alone)
+    sizes = [(seen + _UNSEEN) / (seen * found / kind.sum() + _UNSEEN / g) for kind, g in zip(kinds, groups)]
+    return newcombe_interval(auc, *sizes, level)
 
 # %% ../nbs/09_stats.ipynb #2623a9cb
 def combined_interval(
@@ -129,14 +139,15 @@ def _macro_auc(y, probs, ids, level):
     return combined_interval([auc for (auc, _), _ in found], [ends for _, ends in found], correlation)
 
 # %% ../nbs/09_stats.ipynb #c4a3f820
-def _macro(value, pulls, y, ids, level):
+def _macro(value, pulls, y, wrong, ids, level):
     "Interval of a macro average of counts"
     variance = pulls @ pulls
     if not np.isfinite(variance) or (variance <= 0 and 0 < value < 1): return None
     present, size = np.unique(y, return_counts=True)
     weight = (1 / size / len(present))[np.searchsorted(present, y)]
     of_group = np.bincount(ids, weights=weight)
-    return effective_interval(value, variance, 1 / (weight @ weight), 1 / (of_group @ of_group), level)
+    seen = np.unique(ids[wrong]).size
+    return effective_interval(value, variance, 1 / (weight @ weight), 1 / (of_group @ of_group), seen, level)
 
 def intervals(
     y:Sequence, # (n,) int: number of the true class of each image
@@ -153,7 +164,7 @@ def intervals(
     found = dict(accuracy=share_interval(probs.argmax(1) == y, ids, level))
     same = np.ptp(probs, axis=0).max() < 1e-12
     for j, metric in enumerate(METRICS[1:4], 1):
-        found[metric] = None if same else _macro(values[j], by_group[:, j], y, ids, level)
+        found[metric] = None if same else _macro(values[j], by_group[:, j], y, probs.argmax(1) != y, ids, level)
     found['auc'] = None if lone_classes(y, ids).size else _macro_auc(y, probs, ids, level)
     return found
 
@@ -197,7 +208,7 @@ def mean_interval(
     groups:Sequence=None, # (n,) as in `intervals`
     level:float=.95, # Coverage
     most:float=np.inf, # What the mean can be at most
-) -> tuple | None: # (low, high); None: a single group, or nothing varies
+) -> tuple | None: # (low, high); None: a single group, nothing varies, or a single group makes the variance
     "Interval of a mean of values of 0 or more, by Student's t on the log scale with Satterthwaite's degrees of freedom"
     values = np.asarray(values, dtype=np.float64)
     check_level(level)
@@ -208,7 +219,8 @@ def mean_interval(
     pulls = np.bincount(ids, weights=values - mean) / len(values)
     power = pulls @ pulls
     if number < 2 or power <= (1e-12 * mean) ** 2: return None
-    df = max(power ** 2 / (pulls ** 4).sum() - 1, 1)
+    df = power ** 2 / (pulls ** 4).sum() - 1
+    if df < 1: return None
     half = student.ppf((1 + level) / 2, df) * np.sqrt(number / (number - 1) * power) / mean
     with np.errstate(over='ignore'): return float(mean * np.exp(-half)), float(min(mean * np.exp(half), most))
 
@@ -225,11 +237,13 @@ def interval_note(
     unit, units = ('image', 'images') if of == len(y) else ('group', 'groups')
     what = f'{of:,} images' if of == len(y) else f'{of:,} groups ({len(y):,} images)'
     said = [f'{100 * level:g} % intervals, for other images like the {what} of the test part: Clopper-Pearson at the '
-            'effective number of images (Korn & Graubard 1998); of AUC, the score interval (Newcombe 2006).']
+            'effective number of images (Korn & Graubard 1998)'
+            + ('; of AUC, the score interval (Newcombe 2006).' if len(np.unique(y)) > 1 else '.')]
     wrong = np.unique(ids[probs.argmax(1) != y]).size
     if wrong == 0: said.append('Everything is right: how often it errs is at most what the intervals say, and on what kind of image cannot be known.')
     elif wrong < FEW_WRONG:
-        subject = f'Only {counted(wrong, unit, units)} of {of:,} {"is" if wrong == 1 else "are"} wrong'
+        holds = 'holds' if wrong == 1 else 'hold'
+        subject = f'Only {counted(wrong, unit, units)} of {of:,} ' + (f'{"is" if wrong == 1 else "are"} wrong' if unit == 'image' else f'{holds} an error')
         said.append(f'{subject}: on what kind of image it errs, and whether another network errs less, cannot be known from so few.')
     held = {c: np.unique(ids[y == i]).size for i, c in enumerate(classes)}
     if alone := [str(c) for c, h in held.items() if h == 1]:

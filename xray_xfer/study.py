@@ -83,7 +83,7 @@ def study(
             for d in depths: probe.freeze(d)
     if 'all' in depths and settings.get('views', 1) > 1: raise ValueError(f"views={settings['views']} are cached versions of the images, and at depth 'all' nothing is frozen that could be cached: leave that depth out, or give augment=True (--augment)")
     to_do = [job for job, place in places.items() if overwrite or not place.exists()]
-    margin = _margin(None if overwrite else study_margin(out), margin, blind=len(to_do) == len(jobs))
+    margin = _margin(None if overwrite else study_margin(out), margin, blind=not any(place.exists() for place in places.values()))
     if to_do: check_room(out, sum(need[a] for a, *_ in to_do), f'a study of {len(to_do)} runs' if len(to_do) > 1 else 'this run')
     table = None if isinstance(data, Pack) else images_of(data, classes=classes, exclude=exclude)
     packs, runs, chosen = {}, [], dict(classes=classes, exclude=exclude)
