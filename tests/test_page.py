@@ -61,7 +61,7 @@ def invent_study(folder, seeds=(0,), depths=(0, 1, 2), **kwargs):
     write_json(dict(schema=1, runs=[r.name for r in runs]), folder/'study.json')
     value = {f'ShuffleNetV2_{d}': {m: np.mean([json.loads((r/'metrics.json').read_text())[m] for r in runs if json.loads((r/'config.json').read_text())['depth'] == d]) for m in ('accuracy', 'f1', 'auc')} for d in depths}
     pairs = [(a, b) for i, a in enumerate(value) for b in list(value)[:i]]
-    shared = dict(seeds_a=len(seeds), seeds_b=len(seeds), difference=.1, low=.05, high=.15, p=.001, p_holm=.002, low_all=.04, high_all=.16, df=None, test='')
+    shared = dict(seeds_a=len(seeds), seeds_b=len(seeds), difference=.1, low=.05, high=.15, p=.001, p_holm=.002, low_holm=.045, high_holm=.155, low_all=.04, high_all=.16, df=None, test='')
     rows = [dict(metric=m, a=a, b=b, value_a=value[a][m], value_b=value[b][m]) | shared for m in ('accuracy', 'f1', 'auc') for a, b in pairs]
     pd.DataFrame(rows).to_csv(folder/'compare.csv', index=False)
     depth_figure(pd.DataFrame([dict(name='A', depth=d, seed=0, accuracy=.8) for d in depths])).savefig(folder/'depths.png', dpi=120)
@@ -217,7 +217,7 @@ def test_best_is_chosen_by_validation(tmp_path):
     assert 'with its last 2 layer groups fine-tuned was chosen on the validation part' in text and 'ShuffleNetV2_0 scores higher on the test part (0.9900)' in text
 
 def compared(a, b, difference, low, high, p, seeds=1):
-    return dict(metric='accuracy', a=a, b=b, seeds_a=seeds, seeds_b=seeds, difference=difference, low_all=low, high_all=high, p_holm=p)
+    return dict(metric='accuracy', a=a, b=b, seeds_a=seeds, seeds_b=seeds, difference=difference, low_holm=low, high_holm=high, low_all=low, high_all=high, p_holm=p)
 
 NAN = float('nan')
 
@@ -225,20 +225,26 @@ def test_differences_are_turned_the_right_way_round():
     rows = [compared('x', 'best', -.08, -.1, -.05, .01), compared('best', 'y', -.01, -.03, .02, .6), compared('best', 'z', *4 * [NAN]), compared('x', 'y', .5, .4, .6, 0)]
     higher, unsure, *scope = difference_words(pd.DataFrame(rows), 'best')
     assert higher == 'Its accuracy is higher than that of x (by 8.00 points; 5.00 to 10.00; p\u00a0=\u00a00.010).'
-    assert unsure == 'No difference in accuracy was found from y (−1.00 points; −3.00 to +2.00; p\u00a0=\u00a00.600).'
-    assert 'z' not in higher + unsure and 'corrected for the 3 pairs' in scope[0] and scope[1] == 'They hold for these trained networks; another seed may differ.'
+    assert unsure == 'No difference in accuracy from y (−1.00 points; −3.00 to +2.00; p\u00a0=\u00a00.600) was found.'
+    assert scope == ['Whether it differs from z cannot be tested on these images.', 'Intervals and p-values are corrected for the 3 pairs of models (Holm).',
+                     'They hold for other images and for these trained networks; another seed may differ.']
     lower = difference_words(pd.DataFrame([compared('best', 'x', -.08, -.1, -.05, .01, seeds=3)]), 'best')
     assert lower[0] == 'Its accuracy is lower than that of x (by 8.00 points; 5.00 to 10.00; p\u00a0=\u00a00.010).'
-    assert lower[1] == 'Intervals and p-values are for other images and other seeds.' and len(lower) == 2
+    assert lower[1:] == ['They hold for other images and other seeds.']
+    mixed = difference_words(pd.DataFrame([compared('best', 'x', .08, .05, .1, .01, seeds=3), compared('best', 'y', .08, .05, .1, .01) | dict(seeds_a=3)]), 'best')
+    assert mixed[-1] == 'They hold for other images and other seeds, but for y: with one seed on either side, that is about these trained networks, and another seed may differ.'
+    assert difference_words(pd.DataFrame([compared('best', 'z', .1, NAN, NAN, NAN)]), 'best') == ['Whether it differs from the other models cannot be tested on these images.']
+    assert 'p\u00a0=\u00a00.0499' in difference_words(pd.DataFrame([compared('best', 'x', .08, .001, .1, .0499)]), 'best')[0]
+    assert 'p\u00a0=\u00a00.050' in difference_words(pd.DataFrame([compared('best', 'x', .08, 0., .1, .05)]), 'best')[0]
 
 @pytest.mark.parametrize('low, high, p, said', [
-    (-.009, .009, .9, 'x is as good'), (-.02, .009, .5, 'x is at most 0.90 points worse'), (-.02, -.001, .01, ''), (-.01, .01, 1, 'of x neither can be said'),
-    (.011, .05, .01, 'x is worse by more than that'), (.001, .009, .01, 'x is as good'), (.001, .03, .01, 'of x neither can be said'), (-.02, .02, NAN, 'of x neither can be said')])
+    (-.009, .009, .9, 'x is as good, within it.'), (-.02, .009, .5, 'x is at most 0.90 points worse.'), (-.02, -.001, .01, ''), (-.02, 0., .06, 'x is not worse.'), (-.01, .01, 1, 'whether x is worse by more or by less than it is open.'),
+    (.011, .05, .01, 'x is worse by more than it.'), (.001, .009, .01, 'x is as good, within it.'), (.001, .03, .01, 'whether x is worse by more or by less than it is open.'), (-.02, .02, .9, 'whether x is worse by more or by less than it is open.')])
 def test_a_margin_is_answered_by_the_ends_of_the_interval(low, high, p, said):
     "The difference is the chosen model's score less that of x; an end on the margin shows nothing"
     rows = pd.DataFrame([compared('best', 'x', (low + high) / 2, low, high, p)])
     text = ' '.join(difference_words(rows, 'best', margin=Margin(.01, True)))
-    assert ('With the margin of 1.00 points that was set before the study, ' + said in text) if said else 'margin' not in text
+    assert ('With the margin of 1.00 points that was set before the study: ' + said in text) if said else 'margin' not in text
     swapped = pd.DataFrame([compared('x', 'best', -(low + high) / 2, -high, -low, p)])
     assert ' '.join(difference_words(swapped, 'best', margin=Margin(.01, True))) == text
 
@@ -246,6 +252,20 @@ def test_what_is_no_margin():
     for margin in (0, 1, -.01, 'a', True, NAN, 2):
         with pytest.raises(ValueError, match='0.01 is one point of accuracy'): check_margin(margin)
     assert check_margin(None) is None and check_margin(np.float32(.5)) == .5
+
+def test_a_study_of_several_seeds_shows_its_models(tmp_path):
+    "No section is lost: the seeds of each model, all comparisons, and the figures"
+    folder = invent_study(tmp_path/'s', seeds=(0, 1, 2), depths=(0, 1), figures=False)
+    text = Checked(study_report(folder).read_text()).text
+    assert 'cannot be shown' not in text and 'Over seeds' in text and 'for other images and other seeds, and the standard deviation' in text and 'ShuffleNetV2_1 − ShuffleNetV2_0' in text
+
+def test_a_model_that_came_later_was_not_compared(tmp_path):
+    folder = invent_study(tmp_path/'s', depths=(0, 1), figures=False)
+    invent(folder/'shufflenetv2_100_2', depth=2, skill=9., figures=False)
+    names = json.loads((folder/'study.json').read_text())['runs']
+    edit(folder/'study.json', runs=[*names, 'shufflenetv2_100_2'])
+    text = Checked(study_report(folder).read_text()).text
+    assert 'is the best' not in text and 'compare.csv is of other runs' in text
 
 def test_only_who_is_better_than_all_is_the_best():
     rows = pd.DataFrame([compared('best', 'x', .08, .05, .1, .01), compared('y', 'best', -.02, -.03, -.01, .04), compared('x', 'y', .5, .4, .6, 0)])

@@ -54,6 +54,7 @@ def seeds_difference(
     between = (a.pulls @ b.pulls.T).mean()   # Cov3
     of_images = max(a.shared + b.shared - 2 * between, 0.) + a.own / a.number + b.own / b.number
     variance = of_images + a.of_seeds / a.number + b.of_seeds / b.number
+    if variance < 1e-12 * (a.alone + b.alone): variance = 0.   # what rounding leaves of networks that say the same
     uncertain = sum((m.spread / m.number) ** 2 / (m.number - 1) for m in (a, b)) + of_images ** 2 / (groups - 1)
     df = variance ** 2 / uncertain if uncertain > 0 else None
     return normal_difference(*values, variance, df, 'Obuchowski & Rockette 1995')
