@@ -194,7 +194,7 @@ def controls(
     from xray_xfer.controls import controls as ask
     from xray_xfer.files import shown
     from xray_xfer.results import study_of
-    from xray_xfer.verdict import controls_lines
+    from xray_xfer.tally import controls_lines
     print(controls_lines(ask(folder, data, shuffled=not no_shuffled, quiet=quiet, device=device)))
     print(f"\nThe report with them: {shown(folder/'report.html')}")
     try: home = study_of(folder)

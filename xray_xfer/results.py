@@ -24,7 +24,7 @@ from .folder import SCHEMA, is_run, load_controls, load_run, unlike
 from .page import run_report, study_report
 from .readers import compare_models, model_intervals
 from .report import depth_figure
-from .verdict import with_controls
+from .tally import with_controls
 from .words import from_weights, run_folders, study_names
 
 # %% ../nbs/11c_results.ipynb #38f6060c
