@@ -6,13 +6,21 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from xray_xfer import controls as module, demo, verdict as words
+from xray_xfer import controls as module, demo, shuffles, verdict as words
+from xray_xfer.card import model_card
+from xray_xfer.chance import above_zero, holm, looks, paired, permuted_labels
 from xray_xfer.controls import CONTROLS, by_source, controls, load_controls, source_alone
 from xray_xfer.data import images_of
-from xray_xfer.lungs import BOX, MASKS, lung_box, lungs_of, read_mask
+from xray_xfer.evaluate import metrics
+from xray_xfer.lungs import BOX, MASKS, donors, lung_box, lungs_of, read_mask
 from xray_xfer.pack import pack
+from xray_xfer.page import report
+from xray_xfer.panel import controls_figure
+from xray_xfer.resample import group_ids
+from xray_xfer.results import load_study
+from xray_xfer.tally import controls_lines, controls_table
 from xray_xfer.train import run
-from xray_xfer.verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, controls_figure, controls_lines, kept, verdict
+from xray_xfer.verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS, findings, sentence_of, verdict
 
 SMALL = dict(arch='shufflenetv2_050', pretrained=False, size=64, epochs=1, bs=16, quiet=True)
 
@@ -88,38 +96,151 @@ def test_masks_that_do_not_match(xrays):
 # ---- the rule
 
 SCORE = st.floats(0, 1)
+P = st.sampled_from([1e-4, 1e-3, .02, .3, 1.])
 @st.composite
 def results(draw):
+    def share(): return draw(st.none() | st.builds(lambda v, w: [v, v - w, v + w], st.floats(-1, 1.2), SCORE))
     def row(name):
         a, u = draw(SCORE), draw(st.none() | SCORE)
         pair = lambda v: draw(st.none() | st.just([max(0., v - .03), min(1., v + .03)])) if v is not None else None
-        return dict(control=name, n=9, accuracy=a, interval=pair(a), f1=a, f1_interval=None, auc=u, auc_interval=pair(u), true_probability=a, answer='b', answer_share=.5)
+        return dict(control=name, n=9, accuracy=a, interval=pair(a), f1=a, f1_interval=None, auc=u, auc_interval=pair(u), true_probability=a, answer='b', answer_share=.5,
+                    accuracy_p=draw(P), accuracy_expected=draw(SCORE), auc_p=None if u is None else draw(P), auc_expected=.5, kept=dict(accuracy=share(), auc=share()))
     alone = draw(st.none() | st.builds(lambda a, b: dict(accuracy=a, chance=b, n=9, interval=None, answer='b'), SCORE, SCORE))
-    shuffled = draw(st.none() | st.builds(lambda a, b: dict(true_probability=a, expected=b), SCORE, SCORE))
-    return dict(rows=[row(n) for n in (INTACT, NO_LUNGS, ONLY_LUNGS, BORDER, COARSE)], chance=dict(accuracy=draw(SCORE), answer='b'), mask=draw(st.sampled_from([MASKS, BOX])),
-                shuffled=shuffled, source_alone=alone, sources=None, mask_note='')
+    shuffled = draw(st.none() | st.builds(lambda a, b, p: dict(shuffles=19, true_probability=a, expected=b, excess=a - b, own_excess=b, margin=.01, p=p), SCORE, SCORE, P))
+    outline = draw(st.none() | st.builds(lambda d, p: dict(difference=d, interval=[d - .1, d + .1], p=p), st.floats(-1, 1), P))
+    return dict(rows=[row(n) for n in (INTACT, NO_LUNGS, OTHER_LUNGS, ONLY_LUNGS, BORDER, COARSE)], chance=dict(accuracy=draw(SCORE), answer='b'), mask=draw(st.sampled_from([MASKS, BOX])),
+                permutations=9999, outline=outline, shuffled=shuffled, source_alone=alone, sources=None, mask_note='')
 
 @settings(max_examples=300, deadline=None)
-@given(results())
-def test_every_result_has_its_sentence(c):
+@given(results(), st.lists(results(), max_size=2))
+def test_every_result_has_its_sentence(c, beside):
     branch, c['sentence'] = verdict(c)
-    assert branch in ('leak', 'untaught', 'elsewhere', 'partly', 'lungs', 'unclear')
+    assert branch in ('leak', 'untaught', 'reversed', 'elsewhere', 'partly', 'lungs', 'unclear')
     text = controls_lines(c)
     assert c['sentence'].endswith('.') and c['sentence'].count('. ') == 0 and 'nan' not in text and 'None' not in text
+    together = findings(c, beside)
+    assert all(together[k].p >= f.p for k, f in findings(c).items())                        # other runs make nobody surer
+    assert sentence_of(c) == c['sentence'] and sentence_of(c, beside).endswith('.')
 
 @settings(max_examples=200, deadline=None)
 @given(results())
 def test_a_control_that_changes_nothing_convicts(c):
-    rows = {r['control']: r for r in c['rows']}
-    c['rows'] = [rows[INTACT] | dict(control=NO_LUNGS) if name == NO_LUNGS else r for name, r in rows.items()]
-    assert verdict(c | dict(shuffled=None))[0] in ('elsewhere', 'untaught')
-    share = kept(rows[INTACT], rows[INTACT], c['chance']['accuracy'])
-    assert set(share.values()) <= {0., 1.}
+    rows = {r['control']: r | dict(accuracy_p=1e-9, auc_p=r['auc_p'] and 1e-9, kept=dict(accuracy=[1, 1, 1], auc=[1, 1, 1])) for r in c['rows']}
+    c['rows'] = [rows[INTACT] | dict(control=NO_LUNGS) if name == NO_LUNGS else rows[name] for name in rows]
+    assert verdict(c | dict(shuffled=None))[0] in ('elsewhere', 'untaught', 'reversed')
 
-def test_below_chance_is_chance():
-    row = lambda a, u: dict(accuracy=a, interval=[a, a], auc=u, auc_interval=None if u is None else [u, u])
-    assert kept(row(.1, .2), row(.9, .95), .4) == dict(accuracy=0, auc=0)
-    assert kept(row(.9, .95), row(.3, .4), .4) == dict(accuracy=0, auc=0)      # intact is not above chance: nothing can be left of it
+@settings(max_examples=200, deadline=None)
+@given(results())
+def test_nothing_is_read_off_a_wrong_order(c):
+    "An AUC below chance is no proof that the lungs are read, and no lack of information"
+    rows = {r['control']: r for r in c['rows']}
+    rows[ONLY_LUNGS] |= dict(auc=.3, auc_interval=[.26, .34], auc_p=1e-9)
+    branch, sentence = verdict(c)
+    assert branch not in ('lungs',) and ', and something else besides' not in sentence.partition(': ')[2].partition(';')[0]
+    if branch == 'unclear': assert 'wrong order (AUC 0.30' in sentence and 'nothing but the lungs it cannot be told from chance' not in sentence
+
+def made(auc=.5, p=.5, accuracy=.43, kept=None, **of):
+    "A network that knows the intact images, and controls that are all alike but for those in `of`"
+    def row(name, accuracy, auc, p, kept):
+        return dict(control=name, n=700, accuracy=accuracy, interval=[accuracy - .03, accuracy + .03], f1=accuracy, f1_interval=None, auc=auc, auc_interval=[auc - .03, auc + .03],
+                    accuracy_p=p, auc_p=p, accuracy_expected=.3, auc_expected=.5, kept=dict(accuracy=kept, auc=kept), true_probability=.5, answer='b', answer_share=.5)
+    rows = [row(INTACT, .93, .98, 1e-4, [1, 1, 1])] + [row(n, *(of.get(k) or (accuracy, auc, p, kept))) for k, n in
+            dict(none=NO_LUNGS, other=OTHER_LUNGS, only=ONLY_LUNGS, border=BORDER, coarse=COARSE).items()]
+    c = dict(rows=rows, chance=dict(accuracy=.43, answer='b'), mask=MASKS, mask_note='', permutations=9999, outline=None, shuffled=None, sources=None, source_alone=None)
+    c['verdict'], c['sentence'] = verdict(c)
+    return c
+
+@pytest.mark.parametrize('none, only, branch, said', [
+    ((.43, .62, .004, [.25, .19, .31]), (.43, .5, .5, None), 'partly', 'nothing shows that it reads the lungs'),
+    ((.43, .62, .006, [.25, .19, .31]), (.43, .5, .5, None), 'unclear', 'cannot be told from chance (AUC 0.62'),          # one of ten looks: not enough
+    ((.43, .57, .0001, [.15, .09, .21]), (.43, .5, .5, None), 'unclear', 'hardly anything is left of its score (AUC 0.57'),   # sure, and too little
+    ((.43, .62, .0001, [.25, .19, .31]), (.43, .3, .0001, [-.4, -.5, -.3]), 'partly', 'nothing shows that it reads the lungs'),
+    ((.43, .5, .5, None), (.43, .3, .0001, [-.4, -.5, -.3]), 'unclear', 'nothing but the lungs it puts the classes in the wrong order (AUC 0.30'),
+    ((.43, .5, .5, None), (.60, .3, .0001, [.3, .2, .4]), 'unclear', 'wrong order'),
+    ((.43, .3, .0001, [-.4, -.5, -.3]), (.43, .9, .0001, [.8, .7, .9]), 'reversed', 'is misled by it'),
+    ((.43, .5, .5, None), (.43, .9, .0001, [.8, .7, .9]), 'lungs', 'keeps 80 % (70–90 %)')])
+def test_sentences_of_known_results(none, only, branch, said):
+    c = made(none=none, only=only)
+    assert c['verdict'] == branch and said in c['sentence'], c['sentence']
+
+def test_a_study_is_judged_together(filed, tmp_path):
+    "A run's own files say what holds of it alone; the study's report what holds of all its runs"
+    weak = made(none=(.43, .62, .004, [.25, .19, .31]))
+    assert weak['verdict'] == 'partly' and verdict(weak, [made(), made()])[0] == 'unclear'
+    for name, c in dict(a=weak, b=made(), c=made()).items():
+        shutil.copytree(filed, tmp_path/name)
+        (tmp_path/name/'controls.json').write_text(json.dumps(c))
+    def html(folder): return report(folder).read_text().replace('&amp;', '&')
+    alone, together = html(tmp_path/'a'), html(tmp_path)
+    assert weak['sentence'] in alone and weak['sentence'] not in together
+    assert verdict(weak, [made(), made()])[1] in together and 'adjusted for all looks at these 3 runs (Holm)' in together
+
+OLD = dict(sentence='With the lungs blacked out it keeps 38 % of its AUC above chance.', verdict='partly', mask=BOX, mask_note='No masks are known.', fill=0, chance=dict(accuracy=.4, answer='Normal'),
+           rows=[dict(control=n, n=9, accuracy=.5, interval=[.4, .6], f1=.5, f1_interval=None, auc=.7, auc_interval=[.6, .8], true_probability=.4, answer='Normal', answer_share=1.)
+                 for n in (INTACT, NO_LUNGS, ONLY_LUNGS, BORDER, COARSE)] + [dict(control=words.SHUFFLED, n=9, accuracy=.5, interval=None, f1=.5, f1_interval=None, auc=.7, auc_interval=None, true_probability=.4, answer='Normal', answer_share=1.)],
+           shuffled=dict(true_probability=.31, expected=.3), sources=None, source_alone=None)
+
+def test_results_of_an_older_version_are_still_told(folder):
+    (folder/'controls.json').write_text(json.dumps(OLD))
+    shutil.copytree(folder, folder.parent/'new')
+    (folder.parent/'new'/'controls.json').write_text(json.dumps(made()))
+    model_card(folder)
+    for page in report(folder), report(folder.parent): assert OLD['sentence'] in page.read_text() and 'cannot be shown' not in page.read_text()
+    assert OLD['sentence'] in (folder/'MODEL_CARD.md').read_text().replace('\\', '')
+    assert verdict(OLD) == (OLD['verdict'], OLD['sentence']) and 'one draw' in controls_lines(OLD) and 'p, AUC' not in controls_table(OLD)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        table = load_study(folder.parent).table
+    assert (table.loc['AUC, lungs blacked out'] == [.5, .7]).all() and table.loc[f'AUC, {OTHER_LUNGS}'].notna().sum() == 1
+
+# ---- chance
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(['', *'abcde'])), min_size=2, max_size=40), st.integers(0, 99))
+def test_groups_are_dealt_as_wholes(images, seed):
+    y, ids = np.array([k for k, _ in images]), group_ids([g for _, g in images], len(images))
+    for labels in permuted_labels(y, ids, 5, np.random.default_rng(seed)):
+        had = [y[ids == g].tolist() for g in range(ids.max() + 1)]
+        for g in range(ids.max() + 1):
+            got = labels[ids == g].tolist()
+            assert any(np.resize(h, len(got)).tolist() == got for h in had)
+
+@pytest.mark.parametrize('k', [2, 3])
+@pytest.mark.parametrize('n', [2, 5, 40])
+def test_looks_are_the_metrics(k, n):
+    "Also with ties, few images and a class that is not there"
+    rng = np.random.default_rng(n)
+    y, probs = rng.integers(k, size=n), rng.multinomial(10, np.ones(k)/k, n)/10
+    seen, truth = looks(y, dict(a=probs), n=99)['a'], metrics(y, probs, range(k))
+    assert seen['accuracy'].value == pytest.approx(truth['accuracy'])
+    assert (seen['auc'] is None) == (truth['auc'] is None) and (truth['auc'] is None or seen['auc'].value == pytest.approx(truth['auc']))
+    assert all(.01 <= look.p <= 1 for look in seen.values() if look)
+
+def test_holm_is_the_plain_loop():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        ps = rng.uniform(size=rng.integers(1, 9))**3
+        plain, most = {}, 0.
+        for k, i in enumerate(np.argsort(ps)): plain[i] = most = min(1, max(most, ps[i]*(len(ps) - k)))
+        assert np.allclose(holm(ps), [plain[i] for i in range(len(ps))])
+
+def test_a_share_of_nothing_is_no_share():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 20)
+    flat, sure = np.tile([.5, .5], (40, 1)), np.eye(2)[y]*.8 + .1
+    left = paired(y, dict(flat=flat, sure=sure, wrong=sure[:, ::-1]), n=200)
+    assert left.share('sure', 'flat', 'auc', .5) is None and left.share('flat', 'sure', 'auc', .5) == (0, 0, 0)
+    assert left.share('wrong', 'sure', 'auc', .5).value == -1 and left.difference('sure', 'wrong')[0] == 1
+    assert above_zero([0.]*19) == 1 and above_zero([1e-9]*19) == 2**-19
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from('xyz'), st.sampled_from(['', *'abc'])), max_size=30), st.integers(0, 9))
+def test_outlines_come_from_other_groups(images, seed):
+    label, groups = [c for c, _ in images], [g for _, g in images]
+    ids = group_ids(groups, len(images)) if images else []
+    given = donors(label, ids, seed)
+    if len(set(ids)) < 2: assert given is None
+    else: assert len(given) == len(images) and all(ids[i] != ids[j] for i, j in enumerate(given))
 
 def test_odd_names_in_figure_and_table(tmp_path):
     images, labels = np.zeros((2, 64, 64), np.uint8), ['$a$|b_^', 'x'*80]
@@ -170,6 +291,24 @@ def test_what_is_filed(xrays, folder):
     again = controls(folder, pack(images_of(xrays), 64, quiet=True), quiet=True)           # the same from a pack, and twice the same
     assert again == c
     assert controls(folder, xrays, shuffled=False, quiet=True)['rows'] == c['rows'][:-1]
+    assert c['shuffled']['shuffles'] == len(set(c['shuffled']['draws'])) == 19
+
+def test_noise_is_charged_with_nothing(xrays, tmp_path):
+    "Meaningless labels: there is nothing to question, and nobody is told that no score can be trusted"
+    table = images_of(xrays)
+    table['label'] = np.random.default_rng(0).permutation(table.label)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        r = run(table, **SMALL, groups=False, out=tmp_path)
+        c = controls(r, table, quiet=True)
+    assert c['verdict'] == 'untaught' and 'cannot be told from chance' in c['sentence'], c['sentence']
+
+def test_seeds_of_shuffles_are_their_own(xrays, folder, monkeypatch):
+    seen = []
+    keep = shuffles.shuffled_labels
+    monkeypatch.setattr(shuffles, 'shuffled_labels', lambda table, parts, seed: seen.append(seed) or keep(table, parts, seed))
+    controls(folder, xrays, quiet=True)
+    assert len(set(seen)) == 19 and json.loads((folder/'config.json').read_text())['seed'] not in seen
 
 def test_other_data_is_an_error_and_changes_nothing(xrays, folder, tmp_path):
     (folder/'controls.json').write_text('{"old": 1}\n')
