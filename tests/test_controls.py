@@ -129,7 +129,7 @@ def test_a_control_that_changes_nothing_convicts(c):
     c['rows'] = [rows[INTACT] | dict(control=NO_LUNGS) if name == NO_LUNGS else rows[name] for name in rows]
     assert verdict(c | dict(shuffled=None))[0] in ('elsewhere', 'untaught', 'reversed')
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(results())
 def test_nothing_is_read_off_a_wrong_order(c):
     "An AUC below chance is no proof that the lungs are read, and no lack of information"

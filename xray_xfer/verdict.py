@@ -198,7 +198,8 @@ def _outline(c, found, p):
     "What another patient's outline takes away"
     o, aucs = c.get('outline'), {r['control']: r['auc'] for r in c['rows']}
     knows = (NO_LUNGS, 'auc') in found and found[NO_LUNGS, 'auc'].way == 'knows'
-    if not o or not knows or p >= LEVEL or o['difference'] < .05: return None
+    if not o or not knows or aucs.get(OTHER_LUNGS) is None: return None
+    if p >= LEVEL or o['difference'] < .05: return None
     falls = f'its AUC falls from {aucs[NO_LUNGS]:.2f} to {aucs[OTHER_LUNGS]:.2f}'
     return f"with another patient's outline blacked out {falls}, so the outline of the lungs tells the classes apart"
 
