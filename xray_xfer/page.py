@@ -24,6 +24,8 @@ from .readers import model_intervals
 from .say import fixed
 from .sheet import grid, interval, number, picture, sheet, text_of, tiles, valued, whisker
 from .stats import seed_spread
+from .tally import EXTRA, extra_cells
+from .verdict import sentence_of
 from .words import (NOT_CLINICAL, chance_words, command, controls_command, limits, metric_words, model_words, origin_words, read_run, run_folders, score_words)
 
 # %% ../nbs/10g_page.ipynb #fbc43785
@@ -153,6 +155,8 @@ def errors_section(
     said += [H3('Where it looks'), picture(r['path']/'gradcam.png', 'Grad-CAM over typical hits and confident errors of each class', 'A plausible map is no proof of a sound model; an implausible one (a corner, a label, the table) is a warning.', limit=220_000)]
     return 'errors', 'Errors, and where it looks', said
 
+def _beside(r, runs): return [x['controls'] for x in runs if x is not r and x['controls']]
+
 def controls_section(
     runs, # Of `read_run`; the first is the one that the page is about
     folder, # The first one's, for the command
@@ -163,9 +167,11 @@ def controls_section(
     said = [] if runs[0]['controls'] else [todo]
     for r in done:
         k = r['controls']
-        said += ([H3(text_of(r['name']))] if len(runs) > 1 else []) + [P(text_of(k.get('sentence') or 'No sentence was filed.'))]
-        rows = [[text_of(x['control']), x.get('n'), valued(x.get('accuracy'), x.get('interval')), *(valued(x.get(m), x.get(f'{m}_interval')) for m in ('f1', 'auc'))] for x in k.get('rows') or ()]
-        if rows: said.append(grid(['test images', 'n', 'accuracy', 'macro F1', 'AUC'], rows, text_of(f"Lungs: {k.get('mask') or 'an unknown mask'}. {k.get('mask_note') or ''}")))
+        said += ([H3(text_of(r['name']))] if len(runs) > 1 else []) + [P(text_of(sentence_of(k, _beside(r, runs))))]
+        more, looked = extra_cells(k, _beside(r, runs)), 'this run' if len(done) == 1 else f'these {len(done)} runs'
+        adjusted = f' p and sentence: adjusted for all looks at {looked} (Holm); intervals: 95 %, each for itself.' if more else ''
+        rows = [[text_of(x['control']), x.get('n'), valued(x.get('accuracy'), x.get('interval')), *(valued(x.get(m), x.get(f'{m}_interval')) for m in ('f1', 'auc')), *more.get(x['control'], ('',)*len(EXTRA)*bool(more))] for x in k.get('rows') or ()]
+        if rows: said.append(grid(['test images', 'n', 'accuracy', 'macro F1', 'AUC', *(EXTRA if more else ())], rows, text_of(f"Lungs: {k.get('mask') or 'an unknown mask'}. {k.get('mask_note') or ''}{adjusted}")))
         if (r['path']/'controls.png').is_file(): said.append(picture(r['path']/'controls.png', 'The same X-rays under each control, with the scores', 'What the model was shown.', limit=150_000))
         if k.get('sources'): said.append(grid(['source', 'n', 'accuracy', 'macro F1', 'AUC'], [[text_of(x['source']), x.get('n'), *(valued(x.get(m), x.get(i)) for m, i in (('accuracy', 'interval'), ('f1', 'f1_interval'), ('auc', 'auc_interval')))] for x in k['sources']], 'By source of the image'))
         if alone := k.get('source_alone'): said.append(P(f"Without looking at the image at all, its source alone gives the class of {100 * alone['accuracy']:.1f} % of {_s(alone['n'], 'image')} (chance: {100 * alone['chance']:.1f} %)."))
@@ -207,8 +213,8 @@ def _notes(runs):
     if m.get('missing'): said.append(P(f"No test image of {text_of(', '.join(m['missing']))}: the averages are over the other classes.", cls='warn'))
     return said + [P(text_of(d), '.', cls='warn') for r in runs for d in r['damaged']]
 
-def _controls_words(r, folder):
-    if r['controls'] and r['controls'].get('sentence'): return P(text_of(r['controls']['sentence']))
+def _controls_words(r, folder, runs=()):
+    if r['controls'] and r['controls'].get('sentence'): return P(text_of(sentence_of(r['controls'], _beside(r, runs))))
     return P('Whether it reads the lungs is not known yet: ', Code(controls_command(folder, r['config'])), ' asks.')
 
 def _tiles(m): return tiles([(name, m.get(k), (m.get('intervals') or {}).get(k)) for name, k in ROWS.items()])
@@ -363,7 +369,7 @@ def study_report(
         top = max(scores, key=scores.get)
         if scores[top] > scores[chosen] + 1e-9: said.append(f'{text_of(top)} scores higher on the test part ({fixed(scores[top], 4)}).')
         answer.append(P(' '.join(said), f' {text_of(chosen)} was chosen by its accuracy on the validation part, so that its test score is not the luckiest of several.'))
-    answer += [_controls_words(r, f"{folder.name}/{r['path'].name}"), P(NOT_CLINICAL), _tiles(m), *_lost_words(found), *_notes([r, *(x for x in runs if x is not r)])]
+    answer += [_controls_words(r, f"{folder.name}/{r['path'].name}", runs), P(NOT_CLINICAL), _tiles(m), *_lost_words(found), *_notes([r, *(x for x in runs if x is not r)])]
     about = lambda section: (section[0], f"{section[1]}: {text_of(r['name'])}", section[2]) if len(runs) > 1 else section
     sections = [('answer', 'The answer', answer), _safely(models_section, runs, folder, compare, odd), about(_safely(data_section, r)) if odd else _safely(data_section, r), about(_safely(report_section, [first])) if odd else _safely(report_section, runs), _safely(curves_section, runs),
                 about(_safely(calibration_section, r)), about(_safely(errors_section, r)), _safely(controls_section, [r, *(x for x in runs if x is not r)], f"{folder.name}/{r['path'].name}"), *(last_sections([r], r['path'].name) if odd else last_sections(runs, folder.name, True, margin))]
