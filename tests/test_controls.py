@@ -8,7 +8,8 @@ from PIL import Image
 
 from xray_xfer import controls as module, demo, shuffles, verdict as words
 from xray_xfer.card import model_card
-from xray_xfer.chance import above_zero, holm, looks, paired, permuted_labels
+from xray_xfer.chance import above_zero, looks, paired, permuted_labels
+from xray_xfer.paired import holm
 from xray_xfer.controls import CONTROLS, by_source, controls, load_controls, source_alone
 from xray_xfer.data import images_of
 from xray_xfer.evaluate import metrics

@@ -12,15 +12,12 @@ import numpy as np
 import pandas as pd
 
 from .evaluate import table_markdown
+from .paired import p_text
 from .stats import with_interval
 from .verdict import INTACT, MEASURES, ORDER, SHUFFLED, findings, interval_of, percent
 
 # %% ../nbs/09e_tally.ipynb #7a9c3fac
 EXTRA = 'left of the AUC', 'p, accuracy', 'p, AUC'   # heads of the columns of `extra_cells`
-
-def _p_text(p, floor):
-    "An adjusted p; ≤ where no smaller one is possible"
-    return ('≤ ' if floor else '') + (f'{p:.3f}' if p >= .001 else '0.001' if floor else '< 0.001')
 
 def extra_cells(
     c:dict, beside=(), # As in `adjusted`
@@ -31,7 +28,7 @@ def extra_cells(
     smallest = 1.5/(c['permutations'] + 1)
     for r in c['rows']:
         of = {key: found.get((r['control'], key)) for key in MEASURES}
-        ps = ['' if f is None else _p_text(f.p, r[f'{key}_p'] < smallest) for key, f in of.items()]
+        ps = ['' if f is None else p_text(f.p, f.p if r[f'{key}_p'] < smallest else 0.) for key, f in of.items()]
         share = of['auc'].share if of['auc'] and r['control'] != INTACT else None
         res[r['control']] = ('' if not share else percent(share), *ps)
     return res

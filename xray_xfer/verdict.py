@@ -11,7 +11,7 @@ __all__ = ['INTACT', 'NO_LUNGS', 'OTHER_LUNGS', 'ONLY_LUNGS', 'BORDER', 'COARSE'
 # %% ../nbs/09d_verdict.ipynb #1239bbba
 from typing import NamedTuple
 
-from .chance import holm
+from .paired import holm
 
 # %% ../nbs/09d_verdict.ipynb #78b54f5d
 INTACT, NO_LUNGS, OTHER_LUNGS = 'intact', 'lungs blacked out', "another's lungs blacked out"
@@ -71,7 +71,7 @@ def adjusted(
     res = {}
     for own, *others in zip(*map(_ps, (c, *beside))):
         more = [p for ps in others for p in ps.values()]
-        res |= dict(zip(own, holm([*own.values(), *more]).tolist()))
+        res |= dict(zip(own, holm([*own.values(), *more])))
     return res
 
 def _way(value, interval, at, expected, p):
