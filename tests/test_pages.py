@@ -23,6 +23,12 @@ def test_page(nb):
     shown = json.dumps([''.join(o.get('text', [])) + str({k: v for k, v in o.get('data', {}).items() if not k.startswith('image')}) for o in outputs])
     assert not re.search(rf'{tempfile.gettempdir()}/|{Path.home()}|/home/|/nbs\b|site-packages', shown), 'a page shows no path of the machine that made it'
 
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=lambda p: p.stem)
+def test_title_and_claim_have_a_cell_of_their_own(nb):
+    "nbdev makes front matter of the whole cell that begins with the title, and drops what else stands in it"
+    first = next(''.join(c['source']) for c in cells(nb) if c['cell_type'] == 'markdown' and ''.join(c['source']).startswith('# '))
+    assert all(not l.strip() or l.startswith(('# ', '> ')) for l in first.splitlines()), first
+
 @pytest.mark.parametrize('nb', [n for n in NOTEBOOKS if n.stem != 'index'], ids=lambda p: p.stem)
 def test_every_public_name_has_its_proof(nb):
     "Each public function or class of a module is used in a cell of its page that is not exported"
