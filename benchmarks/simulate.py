@@ -112,7 +112,7 @@ def shares(pool, one, cell, draws):
 
 def shown(v): return '' if v is None else f'{v:.1f}'
 
-def cells(sizes): return [(a, n, g) for g in (False, True) for n in sizes for a in ACCURACIES]
+def cells(sizes, grouped=(False, True)): return [(a, n, g) for g in grouped for n in sizes for a in ACCURACIES]
 
 def rows_of(pool, one, where, draws, extra=()):
     rows, res = [], []
@@ -130,25 +130,27 @@ def main():
     p.add_argument('--draws', type=int, default=2000)
     p.add_argument('--jobs', type=int, default=2)
     p.add_argument('--sizes', type=int, nargs='+', default=SIZES)
+    p.add_argument('--grouped', type=int, nargs='+', default=(0, 1), help='0: independent images, 1: in groups')
     p.add_argument('--file', default='statistics_{}', help='name of the files, {} for WHAT')
     a = p.parse_args()
+    a.grouped = [bool(g) for g in a.grouped]
     head, said = ['images', 'they are', 'accuracy'], f'{a.draws:,} draws per line; the standard error of a share near 5 % is {100 * (.05 * .95 / a.draws) ** .5:.1f} points. Shares are of the draws in which there is an answer; not defined: the largest share in which there is none, in per cent (a class has come in one group, or in none).'
     with Pool(a.jobs) as pool:
         for what in a.what:
             if what == 'intervals':
-                rows, res, names = rows_of(pool, one_interval, cells(a.sizes), a.draws)
+                rows, res, names = rows_of(pool, one_interval, cells(a.sizes, a.grouped), a.draws)
                 text = f'How often a 95 % interval holds the truth, in per cent. {said}\n\n{table(rows, [*head, *names])}'
             elif what == 'differences':
-                rows, res, names = rows_of(pool, partial(one_difference, 0.), cells(a.sizes), a.draws)
-                found, more, _ = rows_of(pool, partial(one_difference, .05), [(.90, 720, False), (.90, 720, True)], a.draws)
+                rows, res, names = rows_of(pool, partial(one_difference, 0.), cells(a.sizes, a.grouped), a.draws)
+                found, more, _ = rows_of(pool, partial(one_difference, .05), [(.90, 720, g) for g in a.grouped], a.draws)
                 res += [dict(r, better=.05) for r in more]
                 text = (f'How often two equally good networks are called different at 5 %, in per cent. {said}\n\n{table(rows, [*head, *names])}\n\n'
                         f'How often a difference of 5 points, 0.90 against 0.95, is found:\n\n{table(found, [*head, *names])}')
             else:
                 rows, res = [], []
                 for seeds in (1, 2, 3, 5):
-                    for luck in (0., .01, .02):
-                        where = [(.96, n, g) for g in (False, True) for n in a.sizes]
+                    for luck in (0., .02):
+                        where = [(.96, n, g) for g in a.grouped for n in a.sizes]
                         got, more, _ = rows_of(pool, partial(one_study, seeds, luck), where, a.draws, [('seeds', seeds), ('luck', luck)])
                         rows += [r if len(r) > 12 else [*r[:-1], *5 * [''], r[-1]] for r in got]   # with one seed there is no mean over seeds
                         res += more
