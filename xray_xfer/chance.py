@@ -161,7 +161,7 @@ def paired(
     "Accuracy and macro AUC of several tables on the same draws by group (paired bootstrap: Efron & Tibshirani 1993)"
     y = np.asarray(y)
     both = [METRICS.index(k) for k in _KEYS]
-    estimates, drawn, _ = resampled(y, list(tables.values()), group_ids(groups, len(y)), n, seed)
+    estimates, drawn = resampled(y, list(tables.values()), group_ids(groups, len(y)), n, seed)
     return Paired(list(tables), estimates[:, both], drawn[:, :, both])
 
 # %% ../nbs/09c_chance.ipynb #ed4e6aa1

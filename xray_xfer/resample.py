@@ -6,7 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/resample.html.md"""
 
 # %% auto #0
 __all__ = ['METRICS', 'MEASURES', 'group_ids', 'strata', 'draws', 'auc_influence', 'confusion_rates', 'scored_classes',
-           'statistic', 'influences', 'by_group', 'resampled']
+           'statistic', 'resampled']
 
 # %% ../nbs/08b_resample.ipynb #61e9b127
 import numpy as np
@@ -96,7 +96,7 @@ def statistic(
     y, # int array (n,)
     probs, # float array (n, k)
 ):
-    "A function from weights (n, r) to all metrics of r resamples (r, 5 + 5k), in the order of `influences`"
+    "A function from weights (n, r) to all metrics of r resamples (r, 5 + 5k): METRICS, then MEASURES class by class"
     k, present, cell = probs.shape[1], np.unique(y), y * probs.shape[1] + probs.argmax(1)
     cells = (np.arange(k * k)[:, None] == cell).astype(float)
     plans = {}
@@ -116,34 +116,7 @@ def statistic(
         return _columns(confusion_rates((cells @ w).T.reshape(-1, k, k), present), aucs)
     return of_weights
 
-def influences(
-    y, # int array (n,)
-    probs, # float array (n, k)
-):
-    "Influence of each image (n,) on each metric (5 + 5k): METRICS, then MEASURES class by class; NaN where not defined"
-    n, k = probs.shape
-    present, cell = np.unique(y), y * k + probs.argmax(1)
-    cm, step = np.bincount(cell, minlength=k * k).astype(float), 1e-3
-    counted, aucs = np.zeros((n, 4 + 4 * k)), np.full((n, k), np.nan)
-    for c in np.unique(cell):
-        nudge = step * (np.arange(k * k) == c)
-        up, down = (confusion_rates((cm + d).reshape(k, k), present) for d in (nudge, -nudge))
-        counted[cell == c] = (up - down) / (2 * step)
-    for c, col in scored_classes(y, k): aucs[:, c] = auc_influence(y == col, probs[:, col])[1]
-    return _columns(counted, aucs)
-
 # %% ../nbs/08b_resample.ipynb #7020b5d0
-def by_group(
-    influence, # float array (n, m): one row an image
-    ids, # int array (n,): from `group_ids`
-    stratum, # int array (G,): from `strata`
-):
-    "Influences summed over each group and centred within its stratum (G, m)"
-    g = np.zeros((len(stratum), influence.shape[1]))
-    np.add.at(g, ids, influence)
-    for h in np.unique(stratum): g[stratum == h] -= g[stratum == h].mean(0)
-    return g
-
 def _enough(n):
     "An error unless `n` is a number of resamples that can bear an interval"
     if not (isinstance(n, (int, np.integer)) and n >= 100): raise ValueError(f'n={n!r}: give the number of resamples, 100 or more; 2000 is usual')
@@ -155,7 +128,7 @@ def resampled(
     n=2000, # resamples
     seed=0, # of the draws
 ):
-    "Estimates (models, m), resampled values (models, n, m), influences of groups (models, G, m): the same draws for every model"
+    "Estimates (models, m) and resampled values (models, n, m): the same draws for every model"
     _enough(n)
     stratum, rng, functions = strata(y, ids), np.random.default_rng(seed), [statistic(y, p) for p in tables]
     parts = []
@@ -163,4 +136,4 @@ def resampled(
         w = draws(stratum, min(100, n - start), rng)[ids]
         parts.append([f(w) for f in functions])
     estimates = np.stack([f(np.ones((len(y), 1)))[0] for f in functions])
-    return estimates, np.concatenate(parts, axis=1), np.stack([by_group(influences(y, p), ids, stratum) for p in tables])
+    return estimates, np.concatenate(parts, axis=1)
