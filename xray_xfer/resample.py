@@ -21,6 +21,8 @@ def group_ids(
 ):
     "A number from 0 for each image (n,), shared by the images of one group"
     if groups is None: return np.arange(n)
+    numbers = np.asarray(groups) if isinstance(groups, np.ndarray | pd.Series) and getattr(groups.dtype, 'kind', '') in 'iu' else None
+    if numbers is not None and len(numbers) == n: return pd.factorize(numbers)[0]   # whole numbers have no gaps
     groups = pd.Series(stated(groups), dtype=object)   # a gap is the text 'nan' once numpy has made an array of text of the column
     if len(groups) != n: raise ValueError(f'{len(groups)} groups for {n} images: give one an image, or groups=None')
     named, ids = groups.notna().to_numpy(), np.arange(n) + n

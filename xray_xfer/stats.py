@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.stats import beta, norm, t as student
+from scipy.special import betaincinv, ndtri, stdtrit
 
 from .cases import leverage, lone_classes, pulls_of
 from .evaluate import checked, student_interval
@@ -44,10 +44,10 @@ def effective_interval(
     found = images
     if seen and variance > 0: found = min(images, value * (1 - value) / variance * images / max(images - 1, 1))
     n = (seen + _UNSEEN) / (seen / found + _UNSEEN / groups)
-    if seen and groups > 1: n *= (student.ppf(tail, max(images - 1, 1)) / student.ppf(tail, groups - 1)) ** 2
+    if seen and groups > 1: n *= (stdtrit(max(images - 1, 1), tail) / stdtrit(groups - 1, tail)) ** 2
     x = value * n
-    low = beta.ppf(tail, x, n - x + 1) if value > 0 else 0.
-    high = beta.ppf(1 - tail, x + 1, n - x) if value < 1 else 1.
+    low = betaincinv(x, n - x + 1, tail) if value > 0 else 0.
+    high = betaincinv(x + 1, n - x, 1 - tail) if value < 1 else 1.
     return float(low), float(high)
 
 def share_interval(
@@ -83,7 +83,7 @@ def newcombe_interval(
     level:float=.95, # Coverage
 ) -> tuple: # (low, high)
     "Score interval of an AUC (Newcombe 2006, doi 10.1002/sim.2324, method 5)"
-    z, pairs, more = norm.ppf((1 + level) / 2), positives * negatives, max((positives + negatives) / 2 - 1, 0)
+    z, pairs, more = ndtri((1 + level) / 2), positives * negatives, max((positives + negatives) / 2 - 1, 0)
     def too_far(theta):
         variance = theta * (1 - theta) * (1 + more * (1 - theta) / (2 - theta) + more * theta / (1 + theta)) / pairs
         return (theta - auc) ** 2 - z * z * variance
@@ -221,7 +221,7 @@ def mean_interval(
     if number < 2 or power <= (1e-12 * mean) ** 2: return None
     df = power ** 2 / (pulls ** 4).sum() - 1
     if df < 1: return None
-    half = student.ppf((1 + level) / 2, df) * np.sqrt(number / (number - 1) * power) / mean
+    half = stdtrit(df, (1 + level) / 2) * np.sqrt(number / (number - 1) * power) / mean
     with np.errstate(over='ignore'): return float(mean * np.exp(-half)), float(min(mean * np.exp(half), most))
 
 # %% ../nbs/09_stats.ipynb #33b248e4
