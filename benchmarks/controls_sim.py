@@ -6,7 +6,7 @@
   leak      heads on shuffled labels: images with meaningless labels, with true ones, and with true labels that leak into half of the shuffled ones
 
 "Before" is the rule of commit 17deaf4, "after" the one of nbs/09d_verdict.ipynb. Writes benchmarks/controls.json and .md."""
-import argparse, json, time
+import argparse, json
 from datetime import date
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import numpy as np
 from xray_xfer.chance import looks, paired
 from xray_xfer.folder import environment
 from xray_xfer.shuffles import excess, shuffle_test
-from xray_xfer.verdict import (BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, ORDER, OTHER_LUNGS, TAKEN, adjusted, findings,
-                               interval_of, verdict)
+from xray_xfer.verdict import (INTACT, NO_LUNGS, ONLY_LUNGS, ORDER, OTHER_LUNGS, TAKEN, adjusted, findings, interval_of,
+                               verdict)
 
 HERE, CLASSES = Path(__file__).parent, 4
 CONTROLS = ORDER[:-1]
@@ -83,53 +83,66 @@ def percent(found): return f'{100*np.mean(found):.1f} %'
 
 # ---- the cells
 
-def nothing(draws, res):
+def nothing_cells(draws, n, grouped):
     "Controls without information: alone, and six runs judged together"
+    pool = [asked([1, n, grouped, i], n, grouped, {INTACT: 3.}) for i in range(draws)]
+    rng, res = np.random.default_rng(0), {}
+    studies = [rng.choice(draws, 6, replace=False) for _ in range(draws)]
+    for runs, sets in ((1, [[i] for i in range(draws)]), (6, studies)):
+        old, new, small = [], [], []
+        for s in sets:
+            old.append([verdict_before(pool[i]) for i in s])
+            beside = [[pool[j] for j in s if j != i] for i in s]
+            new.append([verdict(pool[i], b)[0] for i, b in zip(s, beside)])
+            small.append(any(p < .05 for i, b in zip(s, beside) for (name, _), p in adjusted(pool[i], b).items() if name != INTACT))
+        share = lambda said, of: float(np.mean([any(map(of, b)) for b in said]))
+        res[runs] = {'before: something else besides': share(old, besides), 'before: anything': share(old, something),
+                     'after: something else besides': share(new, besides), 'after: anything': share(new, something),
+                     'after: any adjusted p below 0.05': float(np.mean(small))}
+    return res
+
+def nothing(draws, known):
     rows = []
     for n, grouped in ((100, False), (300, False), (720, False), (300, True)):
-        pool = [asked([1, n, grouped, i], n, grouped, {INTACT: 3.}) for i in range(draws)]
-        rng = np.random.default_rng(0)
-        studies = [rng.choice(draws, 6, replace=False) for _ in range(draws)]
-        for runs, sets in ((1, [[i] for i in range(draws)]), (6, studies)):
-            old = [[verdict_before(pool[i]) for i in s] for s in sets]
-            new = [[verdict(pool[i], [pool[j] for j in s if j != i])[0] for i in s] for s in sets]
-            small = [any(p < .05 for i in s for (control, _), p in adjusted(pool[i], [pool[j] for j in s if j != i]).items()
-                         if control != INTACT) for s in sets]
-            cell = {'before: something else besides': np.mean([any(map(besides, b)) for b in old]), 'before: anything': np.mean([any(map(something, b)) for b in old]),
-                    'after: something else besides': np.mean([any(map(besides, b)) for b in new]), 'after: anything': np.mean([any(map(something, b)) for b in new]),
-                    'after: any adjusted p below 0.05': np.mean(small)}
-            res[f'nothing, {n} images, {"groups" if grouped else "independent"}, {runs} runs'] = cell
-            rows.append([f'{n}{", groups of 1 to 5" if grouped else ""}', runs, *map(percent, cell.values())])
-            print(rows[-1], flush=True)
-    return table(rows, ['test images', 'runs judged together', *cell])
+        what = f'{n}{", groups of 1 to 5" if grouped else ""}'
+        cells = known(f'nothing, {what}', lambda: nothing_cells(draws, n, grouped))
+        rows += [[what, runs, *map(percent, cell.values())] for runs, cell in cells.items()]
+    return table(rows, ['test images', 'runs judged together', *next(iter(cells.values()))])
 
-def known(draws, res):
+def something_cell(draws, n, strength):
     "Controls with information of a known size"
+    pool = [asked([2, n, i], n, False, {INTACT: 3.} | dict.fromkeys(CONTROLS, strength)) for i in range(draws)]
+    own = [r for c in pool for r in c['rows'] if r['control'] == NO_LUNGS]
+    six = [verdict(c, pool[i - 5:i] if i >= 5 else pool[-5:])[0] for i, c in enumerate(pool)]
+    old, new = [verdict_before(c) for c in pool], [verdict(c)[0] for c in pool]
+    return {'mean AUC': float(np.mean([r['auc'] for r in own])), 'left of the AUC': float(np.mean([max(0, r['kept']['auc'][0]) for r in own])),
+            'before': float(np.mean([besides(b) for b in old])), 'after, one run': float(np.mean([besides(b) for b in new])),
+            'after, six runs': float(np.mean([besides(b) for b in six])), 'half of it or more, before': old.count('elsewhere')/draws,
+            'half of it or more, after': new.count('elsewhere')/draws}
+
+def informed(draws, known):
     rows = []
     for n, strength in ((300, .25), (300, .5), (300, 1.), (720, .25), (720, .5)):
-        pool = [asked([2, n, i], n, False, {INTACT: 3.} | dict.fromkeys(CONTROLS, strength)) for i in range(draws//2 if n < 700 else draws//4)]
-        auc = np.mean([r['auc'] for c in pool for r in c['rows'] if r['control'] == NO_LUNGS])
-        six = [verdict(c, pool[i - 5:i] if i >= 5 else pool[-5:]) for i, c in enumerate(pool)]
-        half = np.mean([max(0, (r['kept']['auc'] or [0])[0]) for c in pool for r in c['rows'] if r['control'] == NO_LUNGS])
-        cell = {'mean AUC': auc, 'left of the AUC': half, 'before': np.mean([besides(verdict_before(c)) for c in pool]), 'after, one run': np.mean([besides(verdict(c)[0]) for c in pool]),
-                'after, six runs': np.mean([besides(b) for b, _ in six]), 'half of it or more, before': np.mean([verdict_before(c) == 'elsewhere' for c in pool]), 'half of it or more, after': np.mean([verdict(c)[0] == 'elsewhere' for c in pool])}
-        res[f'known, {n} images, strength {strength}'] = cell
-        rows.append([n, f'{auc:.2f}', *map(percent, list(cell.values())[1:])])
-        print(rows[-1], flush=True)
+        cell = known(f'known, {n}, strength {strength}', lambda: something_cell(draws//2 if n < 700 else draws//4, n, strength))
+        rows.append([n, f"{cell['mean AUC']:.2f}", *map(percent, list(cell.values())[1:])])
     return table(rows, ['test images', *cell])
 
-def wrong(draws, res):
+def wrong_cell(draws):
     "Nothing but the lungs, in the wrong order"
-    pool = [asked([3, i], 300, False, {INTACT: 3., ONLY_LUNGS: -.75}) for i in range(draws//2)]
-    auc = np.mean([r['auc'] for c in pool for r in c['rows'] if r['control'] == ONLY_LUNGS])
+    pool = [asked([3, i], 300, False, {INTACT: 3., ONLY_LUNGS: -.75}) for i in range(draws)]
     said = [verdict(c) for c in pool]
-    cell = {'mean AUC, only the lungs': auc, 'told "reads the lungs" or "lies in the lungs"': np.mean(['it reads the lungs' in s.replace('nothing shows that it reads the lungs', '') or b == 'lungs' for b, s in said]),
-            'told "in the wrong order"': np.mean(['wrong order' in s for _, s in said]), 'told "cannot be told from chance either"': np.mean(['chance either' in s for _, s in said])}
-    res['wrong'] = cell
-    print(cell, flush=True)
-    return table([[f'{auc:.2f}', *map(percent, list(cell.values())[1:])]], list(cell))
+    reads = [b == 'lungs' or 'it reads the lungs, and' in s for b, s in said]
+    return {'mean AUC, only the lungs': float(np.mean([r['auc'] for c in pool for r in c['rows'] if r['control'] == ONLY_LUNGS])),
+            'told "reads the lungs" or "lies in the lungs"': float(np.mean(reads)),
+            'told "in the wrong order"': float(np.mean(['wrong order' in s for _, s in said])),
+            'told "cannot be told from chance either"': float(np.mean(['chance either' in s for _, s in said]))}
 
-def heads(x, y_tables, test, rng):
+def wrong(draws, known):
+    cell = known('wrong', lambda: wrong_cell(draws//2))
+    first, *rest = cell.values()
+    return table([[f'{first:.2f}', *map(percent, rest)]], list(cell))
+
+def heads(x, y_tables, test):
     "Probabilities (tables, test, k) of ridge regressions on the classes: a head that costs nothing"
     x, test = np.c_[x, np.ones(len(x))], np.c_[test, np.ones(len(test))]
     targets = np.concatenate([np.eye(CLASSES)[y] for y in y_tables], axis=1)
@@ -137,35 +150,38 @@ def heads(x, y_tables, test, rng):
     out = np.clip(out.reshape(len(test), -1, CLASSES).transpose(1, 0, 2), 1e-3, None)
     return out/out.sum(2, keepdims=True)
 
-def leaks(draws, res):
+def leak_cell(draws, meaning, leak):
     "Are the true labels said to leak into training on shuffled ones?"
+    old, new, untaught = [], [], []
+    for i in range(draws):
+        rng = np.random.default_rng([4, meaning, int(100*leak), i])
+        kind = rng.choice(6, size=450)   # clusters in feature space: images of one look
+        x = rng.normal(size=(6, 32))[kind]*rng.uniform(.5, 2) + rng.normal(size=(450, 32))
+        noise = rng.choice(CLASSES, size=450, p=SHARES)
+        y = np.where(rng.random(450) < .9, kind % CLASSES, noise) if meaning else noise
+        train, test = y[:300], y[300:]
+        shuffled = [np.where(rng.random(300) < leak, train, rng.permutation(train)) for _ in range(19)]
+        own, *others = heads(x[:300], [train, *shuffled], x[300:])
+        counts = np.bincount(train, minlength=CLASSES)
+        expected = float(counts/300 @ (np.bincount(test, minlength=CLASSES)/150))
+        old.append(leak_before(excess(test, own)[0], expected, excess(test, others[0])[0], expected))
+        seen, ends = looks(test, {INTACT: own}, n=PERMUTATIONS, seed=i)[INTACT], paired(test, {INTACT: own}, n=200, seed=i).draws[0]
+        r = dict(control=INTACT, kept={})
+        for m, key in enumerate(('accuracy', 'auc')):
+            r |= {key: seen[key].value, f'{key}_p': seen[key].p, f'{key}_expected': seen[key].expected}
+            r['interval' if key == 'accuracy' else 'auc_interval'] = np.nanquantile(ends[:, m], [.025, .975]).tolist()
+        s = shuffle_test(test, [np.log(p) for p in others], np.log(own))
+        c = dict(rows=[r], chance=dict(accuracy=float((test == counts.argmax()).mean()), answer='a'), mask='', permutations=PERMUTATIONS, shuffled=s)
+        untaught.append(not any(f.way == 'knows' for f in findings(c).values()))
+        new.append(not untaught[-1] and min(1., 12*s['p']) < .05)   # Holm over the twelve looks of a run, at its strictest
+    return {'before: charged': float(np.mean(old)), 'after: charged': float(np.mean(new)), 'after: "nothing to question yet"': float(np.mean(untaught))}
+
+def leaks(draws, known):
     rows = []
-    for what, meaning, leak in (('meaningless labels', False, 0.), ('true labels', True, 0.), ('true labels, a quarter of the shuffled ones true', True, .25), ('true labels, half of the shuffled ones true', True, .5)):
-        old, new, untaught = [], [], []
-        for i in range(draws):
-            rng = np.random.default_rng([4, meaning, int(100*leak), i])
-            kind = rng.choice(6, size=450)   # clusters in feature space: images of one look
-            x = rng.normal(size=(6, 32))[kind]*rng.uniform(.5, 2) + rng.normal(size=(450, 32))
-            y = np.where(rng.random(450) < .9, kind % CLASSES, rng.choice(CLASSES, size=450)) if meaning else rng.choice(CLASSES, size=450, p=SHARES)
-            train, test = slice(0, 300), slice(300, 450)
-            shuffled = [np.where(rng.random(300) < leak, y[train], rng.permutation(y[train])) for _ in range(19)]
-            own, *others = heads(x[train], [y[train], *shuffled], x[test], rng)
-            expected = float(np.bincount(y[train], minlength=CLASSES)/300 @ (np.bincount(y[test], minlength=CLASSES)/150))
-            old.append(leak_before(excess(y[test], own)[0], expected, excess(y[test], others[0])[0], expected))
-            seen, chance = looks(y[test], {INTACT: own}, n=PERMUTATIONS, seed=i)[INTACT], float((y[test] == np.bincount(y[train]).argmax()).mean())
-            ends = paired(y[test], {INTACT: own}, n=200, seed=i).draws[0]
-            r = dict(control=INTACT, kept={})
-            for m, key in enumerate(('accuracy', 'auc')):
-                r |= {key: seen[key].value, f'{key}_p': seen[key].p, f'{key}_expected': seen[key].expected, 'interval' if key == 'accuracy' else 'auc_interval': np.nanquantile(ends[:, m], [.025, .975]).tolist()}
-            s = shuffle_test(y[test], [np.log(p) for p in others], np.log(own))
-            c = dict(rows=[r], chance=dict(accuracy=chance, answer='a'), mask='', permutations=PERMUTATIONS, shuffled=s)
-            taught = any(f.way == 'knows' for f in findings(c).values())
-            untaught.append(not taught)
-            new.append(taught and min(1., 12*s['p']) < .05)   # as in Holm's correction over the twelve looks of a run, at its strictest
-        cell = {'before: charged': np.mean(old), 'after: charged': np.mean(new), 'after: "nothing to question yet"': np.mean(untaught)}
-        res[f'leak, {what}'] = cell
+    for what, meaning, leak in (('meaningless labels', False, 0.), ('true labels', True, 0.), ('true labels, a quarter of the shuffled ones true', True, .25),
+                                ('true labels, half of the shuffled ones true', True, .5)):
+        cell = known(f'leak, {what}', lambda: leak_cell(draws, meaning, leak))
         rows.append([what, *map(percent, cell.values())])
-        print(rows[-1], flush=True)
     return table(rows, ['images', *cell])
 
 def table(rows, head):
@@ -173,19 +189,26 @@ def table(rows, head):
     return '\n'.join(['| ' + ' | '.join(head) + ' |', '|---' + '|---:'*(len(head) - 1) + '|', *('| ' + ' | '.join(map(str, r)) + ' |' for r in rows)])
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--draws', type=int, default=2000)
-    draws, res, started = parser.parse_args().draws, {}, time.process_time()
+    draws, e, file = parser.parse_args().draws, environment(), HERE/'controls.json'
+    head = dict(draws=draws, permutations=PERMUTATIONS, environment=e, date=str(date.today()))
+    done = json.loads(file.read_text()) if file.is_file() else {}
+    cells = done.get('cells', {}) if done.get('draws') == draws else {}   # of a run that was broken off; remove the file to begin anew
+    def known(name, compute):
+        if name not in cells:
+            cells[name] = json.loads(json.dumps(compute()))
+            file.write_text(json.dumps(head | dict(cells=cells), indent=1) + '\n')
+            print(name, cells[name], flush=True)
+        return cells[name]
     text = [f'What the controls say, {draws:,} draws per cell (half of that where they carry information, a quarter at 720 images), {CLASSES} classes, six controls, {PERMUTATIONS:,} permutations. Before: the rule of commit 17deaf4. The truth is known.',
-            '## Controls that carry no information', nothing(draws, res),
+            '## Controls that carry no information', nothing(draws, known),
             'Share of runs, or of studies of six, of which something is said that is not so. Six runs that are judged together are drawn from the runs alone.',
-            '## Controls that carry information', known(draws, res),
+            '## Controls that carry information', informed(draws, known),
             'Share of runs of which "something else besides" is said, rightly here. "Half of it or more" is right where more than half is left.',
-            '## Nothing but the lungs, in the wrong order', wrong(draws, res),
-            '## Heads on shuffled labels', leaks(draws, res),
+            '## Nothing but the lungs, in the wrong order', wrong(draws, known),
+            '## Heads on shuffled labels', leaks(draws, known),
             'Ridge regressions on features in six clusters stand for the heads: 300 training images, 150 test images, 19 shuffles.']
-    e = environment()
-    where = f"{e['device_name']}, numpy {np.__version__}; {date.today()}; {time.process_time() - started:,.0f} s of one core; `python benchmarks/controls_sim.py`"
-    (HERE/'controls.json').write_text(json.dumps(dict(res, draws=draws, permutations=PERMUTATIONS, environment=e, date=str(date.today())), indent=1) + '\n')
+    where = f"{e['device_name']}, numpy {np.__version__}; {date.today()}; `python benchmarks/controls_sim.py`"
     (HERE/'controls.md').write_text('\n\n'.join([*text, where]) + '\n')
     print((HERE/'controls.md').read_text())
