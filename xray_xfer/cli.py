@@ -190,7 +190,7 @@ def controls(
     device:str='auto', # auto, cuda, cuda:1, mps or cpu
     quiet:bool=False, # No progress
 ):
-    "Ask a finished model for shortcuts: lungs blacked out, only the lungs, only the border, 8x8 pixels, shuffled labels"
+    "Ask a finished model for shortcuts: lungs blacked out by their own or another outline, only the lungs, only the border, 8x8 pixels, shuffled labels"
     from xray_xfer.controls import controls as ask
     from xray_xfer.files import shown
     from xray_xfer.results import study_of
