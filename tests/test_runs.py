@@ -162,7 +162,7 @@ def test_other_images_under_the_old_name_are_another_run(xrays, home, tmp_path, 
     src = shutil.copytree(xrays, tmp_path/'films')
     with pytest.raises(FileExistsError, match='data_digest'): run(change(images_of(src)), ARCH, 0, **FAST, out=home)
 
-@pytest.mark.parametrize('setting, said', [(dict(split_seed=1), 'split_seed 0, now 1'), (dict(valid=.2), 'valid 0.1, now 0.2'), (dict(epochs=2), r'\(epochs 1, now 2\)'), (dict(wd=0.), r'\(wd 0.01, now 0.0\)'), (dict(groups=False), 'groups True, now False'), (dict(groups='almost'), 'groups True, now almost')])
+@pytest.mark.parametrize('setting, said', [(dict(split_seed=1), 'split_seed 0, now 1'), (dict(valid=.2), 'valid 0.1, now 0.2'), (dict(epochs=2), r'\(epochs 1, now 2\)'), (dict(wd=0.), r'\(wd 0.01, now 0.0\)'), (dict(groups=False), 'groups True, now False'), (dict(groups='almost'), "groups True, now 'almost'")])
 def test_other_settings_are_another_run_also_on_renamed_images(xrays, home, tmp_path, no_training, setting, said):
     with pytest.raises(FileExistsError, match=said): run(as_folder(xrays, tmp_path), ARCH, 0, **FAST | setting, out=home)
 
