@@ -208,7 +208,7 @@ def mean_interval(
     groups:Sequence=None, # (n,) as in `intervals`
     level:float=.95, # Coverage
     most:float=np.inf, # What the mean can be at most
-) -> tuple | None: # (low, high); None: a single group, nothing varies, or a single group makes the variance
+) -> tuple | None: # (low, high); None: a single group, or nothing varies
     "Interval of a mean of values of 0 or more, by Student's t on the log scale with Satterthwaite's degrees of freedom"
     values = np.asarray(values, dtype=np.float64)
     check_level(level)
@@ -219,8 +219,7 @@ def mean_interval(
     pulls = np.bincount(ids, weights=values - mean) / len(values)
     power = pulls @ pulls
     if number < 2 or power <= (1e-12 * mean) ** 2: return None
-    df = power ** 2 / (pulls ** 4).sum() - 1
-    if df < 1: return None
+    df = max(power ** 2 / (pulls ** 4).sum() - 1, 1)
     half = stdtrit(df, (1 + level) / 2) * np.sqrt(number / (number - 1) * power) / mean
     with np.errstate(over='ignore'): return float(mean * np.exp(-half)), float(min(mean * np.exp(half), most))
 
