@@ -208,8 +208,11 @@ def report(
     from xray_xfer.files import shown
     from xray_xfer.page import report as write
     from xray_xfer.results import load_study
-    if (folder/'study.json').is_file(): load_study(folder).save()   # its tables too, which an older version may have written
-    print(shown(write(folder)))
+    if (folder/'study.json').is_file():
+        load_study(folder).save()   # its tables too, which an older version may have written
+        made = folder/'report.html'
+    else: made = write(folder)
+    print(shown(made))
 
 def cache(
     clear:Annotated[str, 'Remove these; what is needed again is made again', {'choices': ['features', 'packs', 'zips', 'drawings', 'twins', 'all']}]=None,

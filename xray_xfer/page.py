@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from fastcore.xml import B, Code, Div, H3, Li, P, Pre, Span, Ul
 
 from . import __version__
-from .answer import best_of, difference_words, is_best, study_margin
+from .answer import best_of, difference_words, is_best, p_words, study_margin
 from .evaluate import REPORT_TABLE, ROWS, per_class
 from .files import replacing, settled
 from .folder import is_run, unlike
@@ -254,11 +254,10 @@ def _compared(compare):
     "Every comparison: one row per pair of models, one column per metric"
     wanted = [k for k in ROWS.values() if k in set(compare.metric)]
     def cell(x):
-        p = 'p not defined' if x.p_holm != x.p_holm else 'p < 0.001' if x.p_holm < .001 else f'p = {fixed(x.p_holm, 3 if (float(fixed(x.p_holm)) < .05) == (x.p_holm < .05) else 5)}'
         if x.difference != x.difference: return None
         sign = '+' if x.difference >= 0 else ''
         return (Span(f'{sign}{fixed(x.difference, 4)}'.replace('-', '−'), cls='best' if x.p_holm < .05 else None),
-                Span(interval((x.low_holm, x.high_holm), 4), cls='ci'), Span(p, cls='ci'))
+                Span(interval((x.low_holm, x.high_holm), 4), cls='ci'), Span(p_words(x.p_holm), cls='ci'))
     rows = {}
     for x in compare.itertuples(): rows.setdefault((x.a, x.b), {})[x.metric] = cell(x)
     title, seeds = {v: k for k, v in ROWS.items()}, max(compare.seeds_a.max(), compare.seeds_b.max())

@@ -269,7 +269,7 @@ def p_text(
 ) -> str:
     "The p-value as it stands in a table"
     if p is None or pd.isna(p): return 'not defined'
-    if p <= least: return f'≤{least:.1g}'
+    if p <= least: return f'≤{least:.2g}'
     return '<0.001' if p < .001 else fixed(p, 3 if p < .1 else 2)
 
 # %% ../nbs/09a_paired.ipynb #1e5b3ccb

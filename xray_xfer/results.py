@@ -10,6 +10,7 @@ __all__ = ['study_json', 'Study', 'load_study', 'study_of', 'refresh']
 # %% ../nbs/11c_results.ipynb #355ac42a
 import json, warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,13 +73,15 @@ class Study:
         t = metric_table([dict(arch=r.arch, depth=r.depth, seed=r.seed, metrics=r.metrics) | (dict(label=r.path.name) if twice else {}) for r in self.runs], report=report, over_seeds={} if twice else self.over_seeds)
         asked = [(r.path.name if twice else r.name, load_controls(r.path)) for r in self.runs]
         return with_controls(t, asked) if any(c for _, c in asked) else t
+    @cached_property
+    def _odd(self): return unlike([r.config for r in self.runs], [r.path for r in self.runs])   # reads every split.csv
     @property
     def _twice(self): return len({(r.name, r.seed) for r in self.runs}) < len(self.runs)   # single runs under names of their own, or folders of one name: a column each
     @property
     def models(self)->dict: # {name: its runs, one per seed}; runs that must not be pooled stand alone, under the names of their folders
         "The models: each backbone at a depth"
         names = {(r.name, r.arch, str(r.depth)) for r in self.runs}   # folders of networks may share a name
-        alone = self._twice or len(names) > len({n for n, *_ in names}) or unlike([r.config for r in self.runs], [r.path for r in self.runs])
+        alone = self._twice or len(names) > len({n for n, *_ in names}) or self._odd
         by = {}
         for r in self.runs: by.setdefault(r.path.name if alone else r.name, []).append(r)
         return by
@@ -91,7 +94,7 @@ class Study:
     def caption(self)->str:
         "What was trained, on what, from which weights"
         c, seeds = self.runs[0].config, sorted({r.seed for r in self.runs})
-        if odd := unlike([r.config for r in self.runs], [r.path for r in self.runs]):
+        if odd := self._odd:
             return f"These runs differ in {', '.join(odd[:5])}{', …' * (len(odd) > 5)}, so their columns must not be compared: see each run's config.json." + self._missing
         origins = {display_name(r.arch): from_weights(r.config) for r in self.runs}
         origin = '; '.join(f'{name} {o}' for name, o in origins.items())

@@ -36,7 +36,6 @@ def _weights_for(pretrained, archs):
 
 def _margin(filed, value, blind):
     "The margin of a study: what was filed with it before, or what is given now, and whether any result was there by then"
-    value = check_margin(value)
     if value is None: return filed
     return filed if filed and filed.value == value else Margin(value, beforehand=blind)
 
@@ -59,7 +58,7 @@ def study(
     **settings, # Any other argument of `run`
 )->Study: # `.table .runs .path`
     "Train every arch × depth × seed over one split and tabulate them as the report does"
-    check_margin(margin)
+    margin = check_margin(margin)
     archs, depths, seeds = ([x] if isinstance(x, (str, int)) else list(dict.fromkeys(x)) for x in (archs, depths, seeds))
     for what, values in dict(archs=archs, depths=depths, seeds=seeds).items():
         if not values: raise ValueError(f'no {what} given: a study needs at least one')
