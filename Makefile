@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHARED := $(if $(wildcard ../shared/data/radiographs),--flags shared)
 
-# libraries talk to their own developers, and timm warns when 06_models registers its networks in a process that has imported them
+# libraries talk to their own developers, and timm warns when models/03_classifier registers its networks in a process that has imported them
 export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning,ignore:Overwriting:UserWarning
 
 .PHONY: demo test pages clean

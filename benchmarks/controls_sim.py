@@ -5,17 +5,17 @@
   wrong     nothing but the lungs, in the wrong order (AUC about 0.30): is it told that it reads the lungs?
   leak      heads on shuffled labels: images with meaningless labels, with true ones, and with true labels that leak into half of the shuffled ones
 
-"Before" is the rule of commit 17deaf4, "after" the one of nbs/09d_verdict.ipynb. Writes benchmarks/controls.json and .md."""
+"Before" is the rule of commit 17deaf4, "after" the one of nbs/report/06_verdict.ipynb. Writes benchmarks/controls.json and .md."""
 import argparse, json
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 
-from xray_xfer.chance import looks, paired
-from xray_xfer.folder import environment
-from xray_xfer.shuffles import excess, shuffle_test
-from xray_xfer.verdict import (INTACT, NO_LUNGS, ONLY_LUNGS, ORDER, OTHER_LUNGS, TAKEN, adjusted, findings, interval_of,
+from xray_xfer.evaluate.chance import looks, paired
+from xray_xfer.runs.folder import environment
+from xray_xfer.controls.shuffles import excess, shuffle_test
+from xray_xfer.report.verdict import (INTACT, NO_LUNGS, ONLY_LUNGS, ORDER, OTHER_LUNGS, TAKEN, adjusted, findings, interval_of,
                                verdict)
 
 HERE, CLASSES = Path(__file__).parent, 4

@@ -25,7 +25,7 @@ def table(rows, head):
 
 def write(what, res, text, command=None):
     "The JSON with where and when it was measured, and the Markdown"
-    from xray_xfer.folder import environment
+    from xray_xfer.runs.folder import environment
     e = environment()
     v = e['versions']
     where = (f"{e['device_name']}, {e['cores']} cores, {e['threads']} threads; Python {e['python']}, torch {v['torch']}, fastai {v['fastai']}, timm {v['timm']}; {date.today()}; "
@@ -37,8 +37,8 @@ def write(what, res, text, command=None):
 def spread(values): return f'{sum(values) / len(values):.4f} ({min(values):.4f}–{max(values):.4f})'
 
 def agreement(a):
-    from xray_xfer.data import images_of
-    from xray_xfer.pack import pack
+    from xray_xfer.data.table import images_of
+    from xray_xfer.data.packing import pack
     from xray_xfer.train import run
     p, rows, acc = pack(images_of(a.folder), a.size), [], {}
     ways = {'features, by default': {}, 'images': dict(cache=False)}
@@ -58,10 +58,10 @@ def epochs(a):
     "Which epoch to keep: a seed and a split each"
     import numpy as np
     from xray_xfer import train
-    from xray_xfer.confidence import fit_temperature, nll, scaled_loss
-    from xray_xfer.data import images_of
-    from xray_xfer.feed import logits_of
-    from xray_xfer.pack import pack
+    from xray_xfer.evaluate.calibration import fit_temperature, nll, scaled_loss
+    from xray_xfer.data.table import images_of
+    from xray_xfer.training.feed import logits_of
+    from xray_xfer.data.packing import pack
     seen, res, rows = [], [], []
     class Watch(train.KeepBest):
         def after_epoch(self):
@@ -92,13 +92,13 @@ def layout(a):
     from fastai.learner import Learner
     from fastai.losses import CrossEntropyLossFlat
     from fastai.optimizer import Adam
-    from xray_xfer.data import images_of
-    from xray_xfer.evaluate import display_name
-    from xray_xfer.feed import feed
-    from xray_xfer.load import parts_of
-    from xray_xfer.loop import FusedAdam, KeepChannelsLast, keep_buffers
-    from xray_xfer.models import build, splitter, stats
-    from xray_xfer.pack import pack
+    from xray_xfer.data.table import images_of
+    from xray_xfer.evaluate.scores import display_name
+    from xray_xfer.training.feed import feed
+    from xray_xfer.training.loaders import parts_of
+    from xray_xfer.training.callbacks import FusedAdam, KeepChannelsLast, keep_buffers
+    from xray_xfer.models.classifier import build, splitter, stats
+    from xray_xfer.data.packing import pack
     keep_buffers()
     rows, res = [], []
     with tempfile.TemporaryDirectory() as tmp:
@@ -128,10 +128,10 @@ def profile(a):
     import torch
     from torch import nn
     from torch.nn import functional as F
-    from xray_xfer.evaluate import display_name
-    from xray_xfer.cut import cut
-    from xray_xfer.loop import _ChannelsLastMode, keep_buffers
-    from xray_xfer.models import build
+    from xray_xfer.evaluate.scores import display_name
+    from xray_xfer.trunk.cutting import cut
+    from xray_xfer.training.callbacks import _ChannelsLastMode, keep_buffers
+    from xray_xfer.models.classifier import build
     kinds = {'convolutions and matrix products, forward and backward': ('mkldnn_convolution', 'convolution_backward', 'mm', 'addmm'), 'BatchNorm': ('native_batch_norm', 'native_batch_norm_backward'),
              'activations': ('threshold_backward', 'clamp_min', 'clamp_min_', 'silu', 'silu_', 'silu_backward', 'sigmoid', 'mul'), 'copies (channel shuffle, joining)': ('copy_', 'cat')}
     keep_buffers()
@@ -172,8 +172,8 @@ def profile(a):
     write('profile', dict(rows=res), table(rows, ['training on features', 'what', 'ms', 'share']) + f'\n\nMean of 10 steps of 64 images, {a.size} px, forward and backward, without the optimiser and the loader; `torch.profiler`.')
 
 def views(a):
-    from xray_xfer.data import images_of
-    from xray_xfer.pack import pack
+    from xray_xfer.data.table import images_of
+    from xray_xfer.data.packing import pack
     from xray_xfer.train import run
     p, rows, res = pack(images_of(a.folder), a.size), [], {}
     with tempfile.TemporaryDirectory() as out:
@@ -258,14 +258,14 @@ def parts(a):
     import numpy as np, onnxruntime, torch
     from concurrent.futures import ThreadPoolExecutor
     from PIL import Image
-    from xray_xfer.cut import cut
-    from xray_xfer.data import images_of
-    from xray_xfer.loop import keep_buffers
-    from xray_xfer.models import build, stats
-    from xray_xfer.pack import pack
-    from xray_xfer.stats import intervals
-    from xray_xfer.trunk import Engine, FromPixels, _onnx
-    from xray_xfer.twins import find_twins
+    from xray_xfer.trunk.cutting import cut
+    from xray_xfer.data.table import images_of
+    from xray_xfer.training.callbacks import keep_buffers
+    from xray_xfer.models.classifier import build, stats
+    from xray_xfer.data.packing import pack
+    from xray_xfer.evaluate.intervals import intervals
+    from xray_xfer.trunk.engine import Engine, FromPixels, _onnx
+    from xray_xfer.twins.find import find_twins
     keep_buffers()
     rows, res, t = [], {}, images_of(a.folder)
     def say(what, ours, yardstick, unit):
@@ -337,7 +337,7 @@ def one_sided(t, read, rng):
     import io
     import numpy as np
     from PIL import Image
-    from xray_xfer.neighbours import components, search
+    from xray_xfer.twins.neighbours import components, search
     originals, plan, copies = [np.asarray(read(f)) for f in t.path], [], []
     edges = dict(left=[0], upper=[1], right=[2], lower=[3], corner=None)
     for name, edge in edges.items():
@@ -362,10 +362,10 @@ def one_sided(t, read, rng):
 def twins(a):
     import numpy as np, pandas as pd
     from PIL import Image
-    from xray_xfer.data import images_of
-    from xray_xfer.demo import draw
-    from xray_xfer.pack import pack
-    from xray_xfer.twins import find_twins
+    from xray_xfer.data.table import images_of
+    from xray_xfer.data.demo import draw
+    from xray_xfer.data.packing import pack
+    from xray_xfer.twins.find import find_twins
     rng, sets, rows = np.random.default_rng(0), {}, []
     anon = lambda: next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon')) / 1e6
     read = lambda f: Image.open(f).convert('L').resize((224, 224))
@@ -423,12 +423,12 @@ CUT_FAMILIES = {'efficientnet_b0': None, 'shufflenetv2_100': None, 'resnet18': 1
 
 def cuts(a):
     import numpy as np, torch
-    from xray_xfer.cut import CutError, _both, _clouds, in_float64, _largest, _rounded_once_more, cut
-    from xray_xfer.data import images_of
-    from xray_xfer.demo import draw
-    from xray_xfer.load import image_batches
-    from xray_xfer.models import build, calibrate, stats
-    from xray_xfer.pack import pack
+    from xray_xfer.trunk.cutting import CutError, _both, _clouds, in_float64, _largest, _rounded_once_more, cut
+    from xray_xfer.data.table import images_of
+    from xray_xfer.data.demo import draw
+    from xray_xfer.training.loaders import image_batches
+    from xray_xfer.models.classifier import build, calibrate, stats
+    from xray_xfer.data.packing import pack
     def measured(model, c, x):
         "How far the parts are from the whole, in both precisions, and what a rounding of the image does"
         c.tail.eval()
@@ -477,13 +477,13 @@ def leak(a):
     import numpy as np, pandas as pd
     from PIL import Image
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-    from xray_xfer.data import images_of
-    from xray_xfer.evaluate import softmax
-    from xray_xfer.pack import pack
-    from xray_xfer.paired import compare, p_text
-    from xray_xfer.split import save_split
+    from xray_xfer.data.table import images_of
+    from xray_xfer.evaluate.scores import softmax
+    from xray_xfer.data.packing import pack
+    from xray_xfer.evaluate.paired import compare, p_text
+    from xray_xfer.data.split import save_split
     from xray_xfer.train import run
-    from xray_xfer.twins import find_twins
+    from xray_xfer.twins.find import find_twins
     rng, rows, res = np.random.default_rng(3), [], {}
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)

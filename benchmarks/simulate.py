@@ -16,10 +16,10 @@ import numpy as np
 from scipy.special import log_softmax
 
 from measure import table, write
-from xray_xfer.confidence import brier
-from xray_xfer.evaluate import metrics, per_class, softmax
-from xray_xfer.paired import compare
-from xray_xfer.stats import class_intervals, intervals, mean_interval
+from xray_xfer.evaluate.calibration import brier
+from xray_xfer.evaluate.scores import metrics, per_class, softmax
+from xray_xfer.evaluate.paired import compare
+from xray_xfer.evaluate.intervals import class_intervals, intervals, mean_interval
 
 NAMES, SHARES = ['COVID', 'Normal', 'Opacity', 'Viral'], (.24, .43, .23, .10)
 METRICS, SURE, ALIKE = ('accuracy', 'f1', 'precision', 'recall', 'auc'), 1.5, .7
@@ -87,8 +87,8 @@ def one_difference(better, cell, seed):
 
 def one_study(seeds, luck, cell, seed):
     "Two models of equal skill: which metrics differ at 5 %, and which intervals of the first hold its truth"
-    from xray_xfer.cases import pulls_of
-    from xray_xfer.readers import model_intervals, seeds_difference
+    from xray_xfer.evaluate.cases import pulls_of
+    from xray_xfer.evaluate.readers import model_intervals, seeds_difference
     accuracy, n, grouped = cell
     rng = np.random.default_rng([seed, n, grouped, round(1000 * accuracy), seeds, round(1e4 * luck)])
     y, ids = test_part(n, grouped, rng)

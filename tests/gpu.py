@@ -15,17 +15,17 @@ os.environ['XRAY_XFER_CACHE'] = str(work/'cache')
 
 import torch
 
-from xray_xfer.cut import cut
-from xray_xfer.data import images_of
-from xray_xfer.demo import draw
-from xray_xfer.feed import feed, logits_of
-from xray_xfer.folder import environment
-from xray_xfer.load import image_batches, parts_of
-from xray_xfer.models import build, calibrate, stats
-from xray_xfer.pack import pack
+from xray_xfer.trunk.cutting import cut
+from xray_xfer.data.table import images_of
+from xray_xfer.data.demo import draw
+from xray_xfer.training.feed import feed, logits_of
+from xray_xfer.runs.folder import environment
+from xray_xfer.training.loaders import image_batches, parts_of
+from xray_xfer.models.classifier import build, calibrate, stats
+from xray_xfer.data.packing import pack
 from xray_xfer.study import study
 from xray_xfer.train import run
-from xray_xfer.trunk import Engine, FromPixels
+from xray_xfer.trunk.engine import Engine, FromPixels
 
 device, rows, failed = args.device, [], []
 out = Path(os.environ.get('OUT', '.'))

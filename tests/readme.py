@@ -45,7 +45,7 @@ def readme():
             parts += [fence, *(t for o in c.get('outputs', []) if (t := output(o)))]
     text = '\n\n'.join(parts) + '\n'
     text = re.sub(r'\]\(images/', '](nbs/images/', text)
-    text = re.sub(r'\]\(([0-9a-z]+_\w+\.ipynb)', r'](nbs/\1', text)
+    text = re.sub(r'\]\(((?:\w+/)?[0-9a-z]+_\w+\.ipynb)', r'](nbs/\1', text)
     return '<!-- made from nbs/index.ipynb by tests/readme.py: edit there -->\n\n' + text
 
 if __name__ == '__main__': (root/'README.md').write_text(readme(), encoding='utf-8')

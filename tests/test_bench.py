@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from xray_xfer import bench as room, demo
-from xray_xfer.bench import bench
-from xray_xfer.data import images_of
+from xray_xfer.bench import timing as room
+from xray_xfer.data import demo
+from xray_xfer.bench.timing import bench
+from xray_xfer.data.table import images_of
 
 @pytest.fixture(scope='module')
 def xrays(tmp_path_factory):

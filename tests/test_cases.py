@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from xray_xfer.cli import main
-from xray_xfer.data import images_of, relative_paths
+from xray_xfer.data.table import images_of, relative_paths
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +223,7 @@ def test_paths_that_lead_nowhere(tmp_path, capsys, path, hint):
 
 
 def test_a_path_that_would_be_found_one_folder_up(tmp_path):
-    from xray_xfer.data import why_missing
+    from xray_xfer.data.table import why_missing
     tree(tmp_path, 'set/A/1.png')
     assert f'would be found from {tmp_path}: put the CSV there' in why_missing([str(tmp_path/'set'/'set'/'A'/'1.png')], str(tmp_path/'set'))
 
@@ -299,7 +299,7 @@ def test_groups_that_name_nobody(tmp_path, capsys):
     assert table.group.notna().sum() == 12 and '8 rows of' in said and 'unknown (2)' in said and '- (2)' in said
     code, out, err = xray(capsys, 'check', tmp_path/'g.csv', '--size', 32, '--quiet', '--no-twins')
     assert 'group: known for 12 images' in out
-    from xray_xfer.split import split_of
+    from xray_xfer.data.split import split_of
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         assert '12 of them in 5 groups, 8 without a group' in split_of(table).attrs['note']
@@ -388,7 +388,7 @@ def test_check_refuses_what_run_refuses(tmp_path, capsys, words, why):
 
 
 def test_check_names_blank_and_inverted_images(tmp_path, capsys):
-    from xray_xfer.demo import draw
+    from xray_xfer.data.demo import draw
     draw(tmp_path/'x', n=60, size=64)
     shutil.rmtree(tmp_path/'x'/'COVID'/'masks')
     files = sorted((tmp_path/'x'/'Normal'/'images').glob('*.png'))
@@ -408,8 +408,8 @@ def test_check_names_blank_and_inverted_images(tmp_path, capsys):
 
 @pytest.mark.usefixtures('plain_figures')
 def test_classes_and_exclude_are_filed_and_typed_again(tmp_path, capsys):
-    from xray_xfer.folder import load_run, read_json
-    from xray_xfer.words import command
+    from xray_xfer.runs.folder import load_run, read_json
+    from xray_xfer.report.words import command
     root = drawings(tmp_path/'data', A=16, b=8, B=8, C=8, D=8)
     words = ['--pretrained', 'false', '--size', 32, '--epochs', 1, '--quiet', '--classes', 'A', 'B', 'D', '--exclude', 'D', 'A-1?.png']
     code, out, err = xray(capsys, 'run', root, '--arch', 'resnet10t', '--out', tmp_path/'runs', *words)
@@ -427,7 +427,7 @@ def test_classes_and_exclude_are_filed_and_typed_again(tmp_path, capsys):
 
 
 def test_a_pack_has_chosen_already(tmp_path):
-    from xray_xfer.load import dataloaders, packed
+    from xray_xfer.training.loaders import dataloaders, packed
     root = drawings(tmp_path/'data', A=12, B=12, C=12)
     p = packed(root, 32, quiet=True, classes=['A', 'B'])
     assert len(p) == 24 and (p.classes, p.exclude) == (['A', 'B'], None)

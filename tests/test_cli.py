@@ -4,7 +4,7 @@ import json, subprocess, sys
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 
-from xray_xfer import demo
+from xray_xfer.data import demo
 from xray_xfer.cli import VERBS, main
 
 ARCH = 'shufflenetv2_050'
@@ -49,7 +49,7 @@ def test_study_then_table(capsys, xrays, tmp_path):
 
 @pytest.mark.usefixtures('plain_figures')
 def test_what_is_nearly_alike_is_kept_together_where_it_is_asked_for(capsys, xrays, tmp_path, monkeypatch):
-    from xray_xfer import twins
+    from xray_xfer.twins import find as twins
     search = twins.search
     monkeypatch.setattr(twins, 'search', lambda *a, **k: (search(*a, **k)[0], {(0, 7): .7}))
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/'cache'))

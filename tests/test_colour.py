@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 
-from xray_xfer.controls import CONTROLS, controls
-from xray_xfer.data import images_of
-from xray_xfer.demo import draw
-from xray_xfer.feed import feed, logits_of
-from xray_xfer.load import PackedImage, packed, parts_of
-from xray_xfer.models import stats
-from xray_xfer.page import report
-from xray_xfer.pack import decode, pack
+from xray_xfer.controls.ask import CONTROLS, controls
+from xray_xfer.data.table import images_of
+from xray_xfer.data.demo import draw
+from xray_xfer.training.feed import feed, logits_of
+from xray_xfer.training.loaders import PackedImage, packed, parts_of
+from xray_xfer.models.classifier import stats
+from xray_xfer.report.page import report
+from xray_xfer.data.packing import decode, pack
 from xray_xfer.train import run
-from xray_xfer.twins import find_twins
+from xray_xfer.twins.find import find_twins
 
 HUES = {'COVID': (1, .3, .3), 'Normal': (.3, 1, .3), 'Lung_Opacity': (.3, .3, 1), 'Viral Pneumonia': (1, 1, .3)}
 LUMA = np.array([.299, .587, .114])
@@ -45,7 +45,7 @@ def test_colour_is_seen_only_where_it_is_asked_for(tinted, tmp_path):
     assert asked['verdict'] == 'elsewhere'
 
 def test_cached_colour_is_uncached_colour(tinted):
-    from xray_xfer.models import build
+    from xray_xfer.models.classifier import build
     p, norm = packed(images_of(tinted), 64, colour=True, quiet=True), stats('resnet10t')
     model = build('resnet10t', 1, pretrained=False, size=64)
     a, b = (feed(model, p, parts_of(p), norm, quiet=True, **kw) for kw in (dict(), dict(cache=False)))

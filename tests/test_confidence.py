@@ -7,8 +7,8 @@ from hypothesis import example, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import brier_score_loss, log_loss
-from xray_xfer.confidence import LEAST, MOST, brier, calibration, ece, ece_by_chance, fit_temperature, nll, reliability, scaled, scaled_loss
-from xray_xfer.evaluate import metrics, softmax
+from xray_xfer.evaluate.calibration import LEAST, MOST, brier, calibration, ece, ece_by_chance, fit_temperature, nll, reliability, scaled, scaled_loss
+from xray_xfer.evaluate.scores import metrics, softmax
 
 fast = settings(max_examples=60, deadline=None)
 

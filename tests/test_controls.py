@@ -6,22 +6,24 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from xray_xfer import controls as module, demo, shuffles, verdict as words
-from xray_xfer.card import model_card
-from xray_xfer.chance import above_zero, looks, paired, permuted_labels
-from xray_xfer.paired import holm
-from xray_xfer.controls import CONTROLS, by_source, controls, load_controls, source_alone
-from xray_xfer.data import images_of
-from xray_xfer.evaluate import metrics
-from xray_xfer.lungs import BOX, MASKS, donors, lung_box, lungs_of, read_mask
-from xray_xfer.pack import pack
-from xray_xfer.page import report
-from xray_xfer.panel import controls_figure
-from xray_xfer.resample import group_ids
-from xray_xfer.results import load_study
-from xray_xfer.tally import controls_lines, controls_table
+from xray_xfer.controls import ask as module, shuffles
+from xray_xfer.data import demo
+from xray_xfer.report import verdict as words
+from xray_xfer.report.card import model_card
+from xray_xfer.evaluate.chance import above_zero, looks, paired, permuted_labels
+from xray_xfer.evaluate.paired import holm
+from xray_xfer.controls.ask import CONTROLS, by_source, controls, load_controls, source_alone
+from xray_xfer.data.table import images_of
+from xray_xfer.evaluate.scores import metrics
+from xray_xfer.controls.lungs import BOX, MASKS, donors, lung_box, lungs_of, read_mask
+from xray_xfer.data.packing import pack
+from xray_xfer.report.page import report
+from xray_xfer.controls.figure import controls_figure
+from xray_xfer.evaluate.bootstrap import group_ids
+from xray_xfer.report.results import load_study
+from xray_xfer.report.tally import controls_lines, controls_table
 from xray_xfer.train import run
-from xray_xfer.verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS, findings, sentence_of, verdict
+from xray_xfer.report.verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS, findings, sentence_of, verdict
 
 SMALL = dict(arch='shufflenetv2_050', pretrained=False, size=64, epochs=1, bs=16, quiet=True)
 

@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import xray_xfer.data as data
-import xray_xfer.fetch as fetch
-import xray_xfer.files as files
-from xray_xfer.data import images_of, relative_paths
-from xray_xfer.files import replacing, sweep
+import xray_xfer.data.table as data
+import xray_xfer.data.fetch as fetch
+import xray_xfer.core.files as files
+from xray_xfer.data.table import images_of, relative_paths
+from xray_xfer.core.files import replacing, sweep
 
 SOUP = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -430,7 +430,7 @@ def test_no_network(tmp_path):
     "The real kagglehub, every proxy a closed port of this machine"
     env = {k: v for k, v in os.environ.items() if not k.upper().startswith(('KAGGLE', 'NO_PROXY'))}
     env |= {k: 'http://127.0.0.1:9' for k in ('HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'http_proxy', 'https_proxy', 'all_proxy')} | dict(HOME=str(tmp_path))
-    done = subprocess.run([sys.executable, '-c', 'from xray_xfer.data import images_of; images_of("kaggle")'], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, '-c', 'from xray_xfer.data.table import images_of; images_of("kaggle")'], env=env, capture_output=True, text=True, timeout=120)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and last.startswith('ConnectionError') and 'kaggle.com/datasets/tawsifurrahman' in last and 'KAGGLE_API_TOKEN' in last
 
@@ -458,9 +458,9 @@ def test_kaggle_downloads(monkeypatch, tmp_path):
 
 
 def fake_demo(monkeypatch, draw, file):
-    fake = types.ModuleType('xray_xfer.demo')
+    fake = types.ModuleType('xray_xfer.data.demo')
     fake.draw, fake.__file__ = draw, str(file)
-    monkeypatch.setitem(sys.modules, 'xray_xfer.demo', fake)
+    monkeypatch.setitem(sys.modules, 'xray_xfer.data.demo', fake)
     import xray_xfer
     monkeypatch.setattr(xray_xfer, 'demo', fake, raising=False)
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from xray_xfer import demo
-from xray_xfer.demo import CLASSES, counts, draw, phantom
+from xray_xfer.data import demo
+from xray_xfer.data.demo import CLASSES, counts, draw, phantom
 
 
 def contents(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
@@ -130,6 +130,6 @@ def test_the_shade_of_the_lungs_does_not_give_the_class_away():
 
 
 def test_drawing_needs_neither_torch_nor_the_rest_of_the_house():
-    code = "import sys, xray_xfer.demo; print(*sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'fastai', 'timm', 'pandas', 'xray_xfer')))"
+    code = "import sys, xray_xfer.data.demo; print(*sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'fastai', 'timm', 'pandas', 'xray_xfer')))"
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
-    assert out == ['xray_xfer', 'xray_xfer.demo']
+    assert out == ['xray_xfer', 'xray_xfer.data.demo']

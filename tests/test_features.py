@@ -9,20 +9,22 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import no_random
 from safetensors.torch import save_file
 
-from xray_xfer import feed as feeding, train as training, trunk
-from xray_xfer.cut import CutError, cut
-from xray_xfer.data import images_of
-from xray_xfer.demo import draw
-from xray_xfer.features import _verified, features
-from xray_xfer.feed import feed, logits_of
-from xray_xfer.load import image_batches, parts_of
-from xray_xfer.loop import KeepChannelsLast, adam_for
-from xray_xfer.cache import clear_cache
-from xray_xfer.models import Classifier, build, calibrate, splitter, stats
-from xray_xfer.pack import pack
+from xray_xfer.training import feed as feeding
+from xray_xfer import train as training
+from xray_xfer.trunk import engine as trunk
+from xray_xfer.trunk.cutting import CutError, cut
+from xray_xfer.data.table import images_of
+from xray_xfer.data.demo import draw
+from xray_xfer.trunk.store import _verified, features
+from xray_xfer.training.feed import feed, logits_of
+from xray_xfer.training.loaders import image_batches, parts_of
+from xray_xfer.training.callbacks import KeepChannelsLast, adam_for
+from xray_xfer.core.cache import clear_cache
+from xray_xfer.models.classifier import Classifier, build, calibrate, splitter, stats
+from xray_xfer.data.packing import pack
 from xray_xfer.study import study
 from xray_xfer.train import run
-from xray_xfer.trunk import channels_first
+from xray_xfer.trunk.engine import channels_first
 
 MEAN, STD = [.485, .456, .406], [.229, .224, .225]
 

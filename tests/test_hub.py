@@ -6,12 +6,13 @@ import pytest, timm, torch
 from safetensors.torch import load_file
 from timm.models import get_deprecated_models, save_for_hf
 
-from xray_xfer import demo, models
+from xray_xfer.data import demo
+from xray_xfer.models import classifier as models
 from xray_xfer.cli import main, weights_for
-from xray_xfer.evaluate import display_name
-from xray_xfer.folder import load_model
-from xray_xfer.load import dataloaders
-from xray_xfer.models import build, stats
+from xray_xfer.evaluate.scores import display_name
+from xray_xfer.runs.folder import load_model
+from xray_xfer.training.loaders import dataloaders
+from xray_xfer.models.classifier import build, stats
 from xray_xfer.study import load_study, study
 from xray_xfer.train import run, run_name
 
@@ -186,7 +187,7 @@ def test_what_is_not_in_the_cache(hub):
 def test_no_network_is_known_at_once(tmp_path):
     "Nothing is asked for a second time; traffic can go nowhere but a closed local port"
     env = {k: v for k, v in os.environ.items() if k != 'HF_HUB_OFFLINE'} | dict(HF_HOME=str(tmp_path), TORCH_HOME=str(tmp_path), http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9', no_proxy='')
-    code = "from xray_xfer.models import build\nfor arch in ('hf-hub:timm/resnet10t.c3_in1k', 'resnet10t'):\n try: build(arch)\n except ConnectionError as e: print(e)"
+    code = "from xray_xfer.models.classifier import build\nfor arch in ('hf-hub:timm/resnet10t.c3_in1k', 'resnet10t'):\n try: build(arch)\n except ConnectionError as e: print(e)"
     p = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=env, capture_output=True, text=True, timeout=300)
     said = p.stdout.splitlines()
     assert len(said) == 2 and 'local-dir:FOLDER' in said[0] and 'pretrained=PATH' in said[1], p.stderr

@@ -5,8 +5,8 @@ import pytest, timm, torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from xray_xfer.models import build, layer_groups, load_weights, splitter, stats
-from xray_xfer.summary import param_table, summary
+from xray_xfer.models.classifier import build, layer_groups, load_weights, splitter, stats
+from xray_xfer.models.summary import param_table, summary
 
 FAMILIES = ['efficientnet_b0', 'shufflenetv2_050', 'resnet18', 'mobilenetv3_small_050', 'ghostnet_050', 'levit_128s', 'vit_tiny_patch16_224', 'convnext_atto',
             'swin_tiny_patch4_window7_224', 'densenet121', 'regnety_002', 'poolformer_s12', 'mixer_s32_224', 'edgenext_xx_small', 'mobilenetv2_035', 'inception_v4', 'fastvit_t8']
@@ -83,7 +83,7 @@ def test_no_network_names_the_two_ways_out(tmp_path):
     "Offline, in a process of its own (timm reads the environment when it is imported); traffic can go nowhere but a closed local port"
     env = os.environ | dict(HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path), TORCH_HOME=str(tmp_path), http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9', no_proxy='')
     for arch in ('efficientnet_b0', 'shufflenetv2_100'):
-        code = f"from xray_xfer.models import build; build('{arch}')"
+        code = f"from xray_xfer.models.classifier import build; build('{arch}')"
         err = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=env, capture_output=True, text=True).stderr.strip().splitlines()[-1]
         assert err.startswith('ConnectionError') and 'pretrained=PATH' in err and 'pretrained=False' in err, err
 

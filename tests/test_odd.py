@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from xray_xfer.demo import CLASSES, phantom
-from xray_xfer.odd import blank, coarse, describe, find_odd
-from xray_xfer.pack import pack
+from xray_xfer.data.demo import CLASSES, phantom
+from xray_xfer.data.odd import blank, coarse, describe, find_odd
+from xray_xfer.data.packing import pack
 
 pytestmark = pytest.mark.filterwarnings('error')   # a division by zero, a byte that overflows
 SEED = 3
@@ -270,5 +270,5 @@ def test_sentences(plain):
 
 def test_light():
     "The room needs no torch"
-    code = "import sys, xray_xfer.odd; sys.exit('torch' in sys.modules or 'fastai' in sys.modules)"
+    code = "import sys, xray_xfer.data.odd; sys.exit('torch' in sys.modules or 'fastai' in sys.modules)"
     subprocess.run([sys.executable, '-c', code], check=True)

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-import xray_xfer.pack as module
-from xray_xfer.pack import Deep, Depths, Held, decode, fit, grey, held, pack
+import xray_xfer.data.packing as module
+from xray_xfer.data.packing import Deep, Depths, Held, decode, fit, grey, held, pack
 
 SOUP = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 XRAY = (np.hypot(*np.mgrid[-1:1:48j, -1:1:40j])*180).clip(0, 255).astype(np.uint8)
@@ -649,14 +649,14 @@ def test_the_disk_fills_up(packed, monkeypatch, name, room):
 
 SCRIPT = '''
 import sys, signal, resource, pandas as pd
-from xray_xfer.pack import pack
+from xray_xfer.data.packing import pack
 folder, cache, how = sys.argv[1:]
 t = pd.DataFrame(dict(path=[f"{folder}/{i}.png" for i in range(40)]*1, label=list("ab")*20))
 if how == "limit":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 else:
-    import time, xray_xfer.pack as m
+    import time, xray_xfer.data.packing as m
     one = m._picture
     def slow(*a):
         time.sleep(.02)

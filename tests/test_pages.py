@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 root = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((root/'nbs').glob('*.ipynb'))
+NOTEBOOKS = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+place = lambda nb: nb.relative_to(root/'nbs').as_posix()[:-len('.ipynb')]
 
 def cells(nb): return json.loads(nb.read_text(encoding='utf-8'))['cells']
 def prose(nb): return '\n'.join(''.join(c['source']) for c in cells(nb) if c['cell_type'] == 'markdown')
 
-@pytest.mark.parametrize('nb', NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=place)
 def test_page(nb):
     text = prose(nb)
     assert re.search(r'^# ', text, re.M) and re.search(r'^> ', text, re.M), 'a page opens with a title and a claim'
@@ -23,13 +24,13 @@ def test_page(nb):
     shown = json.dumps([''.join(o.get('text', [])) + str({k: v for k, v in o.get('data', {}).items() if not k.startswith('image')}) for o in outputs])
     assert not re.search(rf'{tempfile.gettempdir()}/|{Path.home()}|/home/|/nbs\b|site-packages', shown), 'a page shows no path of the machine that made it'
 
-@pytest.mark.parametrize('nb', NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=place)
 def test_title_and_claim_have_a_cell_of_their_own(nb):
     "nbdev makes front matter of the whole cell that begins with the title, and drops what else stands in it"
     first = next(''.join(c['source']) for c in cells(nb) if c['cell_type'] == 'markdown' and ''.join(c['source']).startswith('# '))
     assert all(not l.strip() or l.startswith(('# ', '> ')) for l in first.splitlines()), first
 
-@pytest.mark.parametrize('nb', [n for n in NOTEBOOKS if n.stem != 'index'], ids=lambda p: p.stem)
+@pytest.mark.parametrize('nb', [n for n in NOTEBOOKS if n.stem != 'index'], ids=place)
 def test_every_public_name_has_its_proof(nb):
     "Each public function or class of a module is used in a cell of its page that is not exported"
     code = [''.join(c['source']) for c in cells(nb) if c['cell_type'] == 'code']
@@ -42,12 +43,13 @@ def test_staged_pages():
     "Every notebook is staged, and the links between staged pages hold"
     proc = root/'_proc'
     if not proc.is_dir(): pytest.skip('no staged pages: python -c "from nbdev.serve import proc_nbs; proc_nbs(force=True)" makes them in _proc')
-    staged = {p.name: p for p in proc.glob('*.ipynb')}
-    assert set(staged) == {n.name for n in NOTEBOOKS}
+    staged = {p.relative_to(proc).as_posix(): p for p in proc.rglob('*.ipynb')}
+    assert set(staged) == {place(n) + '.ipynb' for n in NOTEBOOKS}
     assert (proc/'_quarto.yml').is_file()
     for nb in staged.values():
         text = prose(nb)
         for target in re.findall(r'\]\(([^)\s]+)\)', text):
             if target.startswith(('http', '#')): continue
-            assert (proc/target.split('#')[0]).exists() or (proc/re.sub(r'\.html', '.ipynb', target.split('#')[0])).exists(), f'{nb.name}: {target}'
+            there = nb.parent/target.split('#')[0]
+            assert there.exists() or there.with_suffix('.ipynb').exists(), f'{nb.name}: {target}'
         assert 'xray_xfer' in json.dumps(cells(nb))

@@ -7,16 +7,17 @@ from fastai.learner import Learner
 from PIL import Image
 from safetensors.torch import save_file
 
-from xray_xfer import demo, files
+from xray_xfer.data import demo
+from xray_xfer.core import files
 from xray_xfer.cli import main
-from xray_xfer.controls import controls
-from xray_xfer.data import images_of
-from xray_xfer.files import PlaceError, cache_dir, settled
-from xray_xfer.folder import load_model, load_run, read_json
-from xray_xfer.models import build
-from xray_xfer.pack import pack
-from xray_xfer.page import report
-from xray_xfer.results import Study, load_study, study_of
+from xray_xfer.controls.ask import controls
+from xray_xfer.data.table import images_of
+from xray_xfer.core.files import PlaceError, cache_dir, settled
+from xray_xfer.runs.folder import load_model, load_run, read_json
+from xray_xfer.models.classifier import build
+from xray_xfer.data.packing import pack
+from xray_xfer.report.page import report
+from xray_xfer.report.results import Study, load_study, study_of
 from xray_xfer.study import study
 from xray_xfer.train import run
 
@@ -321,7 +322,7 @@ def test_an_out_that_is_a_file_is_refused_before_training(capsys, xrays, tmp_pat
     assert code == 1 and f'{tmp_path/"FILE"} is a file; give a folder' in err
 
 def test_a_full_disk_in_the_middle_names_its_place(capsys, xrays, tmp_path, monkeypatch):
-    from xray_xfer import folder
+    from xray_xfer.runs import folder
     def full(*a): raise OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr(folder, 'save_split', full)
     code, out, err = xray(capsys, 'run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--out', tmp_path/'o', '--quiet')

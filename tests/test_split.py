@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import example, given, settings, strategies as st
-from xray_xfer import split as module
-from xray_xfer.data import images_of
-from xray_xfer.split import PARTS, StratifiedSplitter, folder_label, load_split, quota, save_split, split_of
+from xray_xfer.data import split as module
+from xray_xfer.data.table import images_of
+from xray_xfer.data.split import PARTS, StratifiedSplitter, folder_label, load_split, quota, save_split, split_of
 
 fast = settings(max_examples=60, deadline=None)
 shares = st.tuples(st.floats(.02, .45), st.one_of(st.just(0.), st.floats(.02, .45)))

@@ -8,16 +8,18 @@ from fastai.learner import Learner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from xray_xfer import demo, folder, train
+from xray_xfer.data import demo
+from xray_xfer.runs import folder
+from xray_xfer import train
 from xray_xfer.cli import main
-from xray_xfer.data import images_of, relative_paths
-from xray_xfer.evaluate import table_markdown
-from xray_xfer.folder import load_model, load_run, metrics_of, read_csv
-from xray_xfer.load import dataloaders
-from xray_xfer.loop import Diverged
-from xray_xfer.models import build
-from xray_xfer.pack import pack
-from xray_xfer.split import load_split
+from xray_xfer.data.table import images_of, relative_paths
+from xray_xfer.evaluate.scores import table_markdown
+from xray_xfer.runs.folder import load_model, load_run, metrics_of, read_csv
+from xray_xfer.training.loaders import dataloaders
+from xray_xfer.training.callbacks import Diverged
+from xray_xfer.models.classifier import build
+from xray_xfer.data.packing import pack
+from xray_xfer.data.split import load_split
 from xray_xfer.study import load_study, study
 from xray_xfer.train import run
 
@@ -452,7 +454,7 @@ def test_places_that_cannot_be_are_refused_before_training(packed, tmp_path, mon
 
 def test_what_a_kill_left_is_swept_and_never_read(packed, tmp_path):
     s = study(packed, ARCH, 0, **FAST, out=tmp_path)
-    from xray_xfer.files import _HOST
+    from xray_xfer.core.files import _HOST
     left = tmp_path/f'.{ARCH}_1.99999999-{_HOST}00000000.part'
     left.mkdir()
     (left/'config.json').write_text('{}')

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from xray_xfer.alike import Layers, compare, detail, inside
-from xray_xfer.data import images_of
-from xray_xfer.demo import phantom
-from xray_xfer.neighbours import components, search
-from xray_xfer.pack import pack
-from xray_xfer.split import split_of
-from xray_xfer.twins import Twins, describe, find_twins, grouped, twins_json
+from xray_xfer.twins.alike import Layers, compare, detail, inside
+from xray_xfer.data.table import images_of
+from xray_xfer.data.demo import phantom
+from xray_xfer.twins.neighbours import components, search
+from xray_xfer.data.packing import pack
+from xray_xfer.data.split import split_of
+from xray_xfer.twins.find import Twins, describe, find_twins, grouped, twins_json
 
 rng = np.random.default_rng(5)
 people = [phantom(c, rng, 224)[0] for c in ('Normal', 'COVID') for _ in range(4)]
@@ -114,7 +114,7 @@ def test_a_damaged_result_is_noticed_and_made_again(tmp_path, damage):
 
 def test_identical_images_cost_no_comparisons(tmp_path, monkeypatch):
     compared = []
-    monkeypatch.setattr('xray_xfer.neighbours.compare', lambda *a: compared.append(a) or 0.)
+    monkeypatch.setattr('xray_xfer.twins.neighbours.compare', lambda *a: compared.append(a) or 0.)
     flat = [np.full((224, 224), g, np.uint8) for g in (0, 0, 9, 255)]
     with pytest.warns(UserWarning, match='61 of 70 images'): t = find_twins(packed(tmp_path/'x', [people[0]]*61 + flat + [*people[1:5], people[6]]), quiet=True)
     assert (t.exact, len(t.pairs), t.n_groups) == (61, 61, 2) and not t.pairs.isna().any().any()
@@ -173,8 +173,8 @@ def test_each_image_that_resembles_others_is_worked_out_once_and_few_at_full_res
     def counting(a, *args):
         if a.ndim == 2: worked_out[a.shape[-1]] += 1   # of single images; thumbnails come by the hundred
         return detail(a, *args)
-    monkeypatch.setattr('xray_xfer.alike.detail', counting)
-    monkeypatch.setattr('xray_xfer.neighbours.compare', lambda *a: compared.append(a) or compare(*a))
+    monkeypatch.setattr('xray_xfer.twins.alike.detail', counting)
+    monkeypatch.setattr('xray_xfer.twins.neighbours.compare', lambda *a: compared.append(a) or compare(*a))
     twins, _ = search(crowd, np.arange(60), .8, quiet=True)
     assert not twins and len(compared) > 60                                # each was laid over several others
     assert 0 < worked_out[56] <= 60 and 0 < worked_out[112] <= 60 and worked_out[224] <= 60
@@ -233,7 +233,7 @@ MANY = {   # from sixty drawings and dice: images, and how many groups they are
 @pytest.mark.parametrize('kind', MANY)
 def test_sets_of_many_copies_hang_together_and_cost_few_comparisons(crowd, kind, monkeypatch):
     compared = []
-    monkeypatch.setattr('xray_xfer.neighbours.compare', lambda *a: compared.append(a) or compare(*a))
+    monkeypatch.setattr('xray_xfer.twins.neighbours.compare', lambda *a: compared.append(a) or compare(*a))
     images, groups = MANY[kind](crowd, np.random.default_rng(2))
     twins, _ = search(np.stack(images), np.arange(len(images)), .8, quiet=True)
     assert len(set(components(len(images), list(twins)))) == groups
@@ -312,5 +312,5 @@ def test_what_is_nearly_alike_is_counted_and_joined_where_it_is_asked_for():
 
 def test_all_pairs_that_are_nearly_alike_are_kept(tmp_path, monkeypatch):
     p = packed(tmp_path/'x', people)
-    monkeypatch.setattr('xray_xfer.twins.search', lambda pixels, rows, near, quiet: ({}, {(j, i): .7 for i in range(8) for j in range(i)}))
+    monkeypatch.setattr('xray_xfer.twins.find.search', lambda pixels, rows, near, quiet: ({}, {(j, i): .7 for i in range(8) for j in range(i)}))
     assert len(find_twins(p, quiet=True).almost) == len(find_twins(p, quiet=True).almost) == 28

@@ -7,7 +7,7 @@ from fastcore.foundation import L
 from safetensors.torch import save_file
 from torch import nn
 
-from xray_xfer.models import build, load_weights
+from xray_xfer.models.classifier import build, load_weights
 
 ARCH = 'test_resnet'   # 0.4 million weights
 
