@@ -20,7 +20,7 @@ pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make 
 	$(BIN)/nbdev-export
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED) --save
 	$(BIN)/nbdev-clean
-	$(BIN)/python tests/readme.py
+	$(BIN)/python tools/readme.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'xray_xfer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...'; exit 1; }

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from xray_xfer.evaluate.chance import looks, paired
-from xray_xfer.runs.folder import environment
+from xray_xfer.core.machine import environment
 from xray_xfer.controls.shuffles import excess, shuffle_test
 from xray_xfer.report.verdict import (INTACT, NO_LUNGS, ONLY_LUNGS, ORDER, OTHER_LUNGS, TAKEN, adjusted, findings, interval_of,
                                verdict)

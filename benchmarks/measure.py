@@ -25,7 +25,7 @@ def table(rows, head):
 
 def write(what, res, text, command=None):
     "The JSON with where and when it was measured, and the Markdown"
-    from xray_xfer.runs.folder import environment
+    from xray_xfer.core.machine import environment
     e = environment()
     v = e['versions']
     where = (f"{e['device_name']}, {e['cores']} cores, {e['threads']} threads; Python {e['python']}, torch {v['torch']}, fastai {v['fastai']}, timm {v['timm']}; {date.today()}; "
@@ -93,11 +93,14 @@ def layout(a):
     from fastai.losses import CrossEntropyLossFlat
     from fastai.optimizer import Adam
     from xray_xfer.data.table import images_of
-    from xray_xfer.evaluate.scores import display_name
+    from xray_xfer.evaluate.tables import display_name
     from xray_xfer.training.feed import feed
-    from xray_xfer.training.loaders import parts_of
-    from xray_xfer.training.callbacks import FusedAdam, KeepChannelsLast, keep_buffers
-    from xray_xfer.models.classifier import build, splitter, stats
+    from xray_xfer.training.ready import parts_of
+    from xray_xfer.training.optimiser import FusedAdam
+    from xray_xfer.training.layout import KeepChannelsLast
+    from xray_xfer.core.machine import keep_buffers
+    from xray_xfer.models.classifier import build, splitter
+    from xray_xfer.models.blueprint import stats
     from xray_xfer.data.packing import pack
     keep_buffers()
     rows, res = [], []
@@ -128,9 +131,10 @@ def profile(a):
     import torch
     from torch import nn
     from torch.nn import functional as F
-    from xray_xfer.evaluate.scores import display_name
+    from xray_xfer.evaluate.tables import display_name
     from xray_xfer.trunk.cutting import cut
-    from xray_xfer.training.callbacks import _ChannelsLastMode, keep_buffers
+    from xray_xfer.training.layout import _ChannelsLastMode
+    from xray_xfer.core.machine import keep_buffers
     from xray_xfer.models.classifier import build
     kinds = {'convolutions and matrix products, forward and backward': ('mkldnn_convolution', 'convolution_backward', 'mm', 'addmm'), 'BatchNorm': ('native_batch_norm', 'native_batch_norm_backward'),
              'activations': ('threshold_backward', 'clamp_min', 'clamp_min_', 'silu', 'silu_', 'silu_backward', 'sigmoid', 'mul'), 'copies (channel shuffle, joining)': ('copy_', 'cat')}
@@ -260,8 +264,9 @@ def parts(a):
     from PIL import Image
     from xray_xfer.trunk.cutting import cut
     from xray_xfer.data.table import images_of
-    from xray_xfer.training.callbacks import keep_buffers
-    from xray_xfer.models.classifier import build, stats
+    from xray_xfer.core.machine import keep_buffers
+    from xray_xfer.models.classifier import build
+    from xray_xfer.models.blueprint import stats
     from xray_xfer.data.packing import pack
     from xray_xfer.evaluate.intervals import intervals
     from xray_xfer.trunk.engine import Engine, FromPixels, _onnx
@@ -423,11 +428,14 @@ CUT_FAMILIES = {'efficientnet_b0': None, 'shufflenetv2_100': None, 'resnet18': 1
 
 def cuts(a):
     import numpy as np, torch
-    from xray_xfer.trunk.cutting import CutError, _both, _clouds, in_float64, _largest, _rounded_once_more, cut
+    from xray_xfer.trunk.equal import CutError
+    from xray_xfer.trunk.cutting import cut
+    from xray_xfer.trunk.equal import _both, _clouds, _largest, _rounded_once_more, in_float64
     from xray_xfer.data.table import images_of
     from xray_xfer.data.demo import draw
-    from xray_xfer.training.loaders import image_batches
-    from xray_xfer.models.classifier import build, calibrate, stats
+    from xray_xfer.training.ready import image_batches
+    from xray_xfer.models.classifier import build, calibrate
+    from xray_xfer.models.blueprint import stats
     from xray_xfer.data.packing import pack
     def measured(model, c, x):
         "How far the parts are from the whole, in both precisions, and what a rounding of the image does"

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from xray_xfer.cli import main
-from xray_xfer.data.table import images_of, relative_paths
+from xray_xfer.data.table import images_of
+from xray_xfer.data.columns import relative_paths
 
 
 @pytest.fixture(autouse=True)
@@ -408,8 +409,9 @@ def test_check_names_blank_and_inverted_images(tmp_path, capsys):
 
 @pytest.mark.usefixtures('plain_figures')
 def test_classes_and_exclude_are_filed_and_typed_again(tmp_path, capsys):
-    from xray_xfer.runs.folder import load_run, read_json
-    from xray_xfer.report.words import command
+    from xray_xfer.runs.folder import load_run
+    from xray_xfer.core.files import read_json
+    from xray_xfer.runs.command import command
     root = drawings(tmp_path/'data', A=16, b=8, B=8, C=8, D=8)
     words = ['--pretrained', 'false', '--size', 32, '--epochs', 1, '--quiet', '--classes', 'A', 'B', 'D', '--exclude', 'D', 'A-1?.png']
     code, out, err = xray(capsys, 'run', root, '--arch', 'resnet10t', '--out', tmp_path/'runs', *words)
@@ -427,7 +429,8 @@ def test_classes_and_exclude_are_filed_and_typed_again(tmp_path, capsys):
 
 
 def test_a_pack_has_chosen_already(tmp_path):
-    from xray_xfer.training.loaders import dataloaders, packed
+    from xray_xfer.training.loaders import dataloaders
+    from xray_xfer.training.ready import packed
     root = drawings(tmp_path/'data', A=12, B=12, C=12)
     p = packed(root, 32, quiet=True, classes=['A', 'B'])
     assert len(p) == 24 and (p.classes, p.exclude) == (['A', 'B'], None)

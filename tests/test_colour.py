@@ -9,10 +9,12 @@ from xray_xfer.controls.ask import CONTROLS, controls
 from xray_xfer.data.table import images_of
 from xray_xfer.data.demo import draw
 from xray_xfer.training.feed import feed, logits_of
-from xray_xfer.training.loaders import PackedImage, packed, parts_of
-from xray_xfer.models.classifier import stats
-from xray_xfer.report.page import report
-from xray_xfer.data.packing import decode, pack
+from xray_xfer.training.loaders import PackedImage
+from xray_xfer.training.ready import packed, parts_of
+from xray_xfer.models.blueprint import stats
+from xray_xfer.report.compared import report
+from xray_xfer.data.decode import decode
+from xray_xfer.data.packing import pack
 from xray_xfer.train import run
 from xray_xfer.twins.find import find_twins
 

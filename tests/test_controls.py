@@ -12,12 +12,13 @@ from xray_xfer.report import verdict as words
 from xray_xfer.report.card import model_card
 from xray_xfer.evaluate.chance import above_zero, looks, paired, permuted_labels
 from xray_xfer.evaluate.paired import holm
-from xray_xfer.controls.ask import CONTROLS, by_source, controls, load_controls, source_alone
+from xray_xfer.controls.ask import CONTROLS, by_source, controls, source_alone
+from xray_xfer.runs.folder import load_controls
 from xray_xfer.data.table import images_of
 from xray_xfer.evaluate.scores import metrics
 from xray_xfer.controls.lungs import BOX, MASKS, donors, lung_box, lungs_of, read_mask
 from xray_xfer.data.packing import pack
-from xray_xfer.report.page import report
+from xray_xfer.report.compared import report
 from xray_xfer.controls.figure import controls_figure
 from xray_xfer.evaluate.bootstrap import group_ids
 from xray_xfer.report.results import load_study

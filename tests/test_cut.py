@@ -4,11 +4,13 @@ from torch import fx, nn
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from xray_xfer.trunk.cutting import Cut, CutError, bridge, cut
+from xray_xfer.trunk.cutting import Cut, bridge, cut
+from xray_xfer.trunk.equal import CutError
 from xray_xfer.data.demo import draw
 from xray_xfer.data.table import images_of
-from xray_xfer.training.loaders import image_batches
-from xray_xfer.models.classifier import Classifier, build, calibrate, stats
+from xray_xfer.training.ready import image_batches
+from xray_xfer.models.classifier import Classifier, build, calibrate
+from xray_xfer.models.blueprint import stats
 from xray_xfer.data.packing import pack
 
 # a plain CNN and then what is awkward about each of the others; pixels of a side: a convolution needs no more than these, the rest take their own

@@ -23,7 +23,8 @@ from PIL import Image
 import xray_xfer.data.table as data
 import xray_xfer.data.fetch as fetch
 import xray_xfer.core.files as files
-from xray_xfer.data.table import images_of, relative_paths
+from xray_xfer.data.table import images_of
+from xray_xfer.data.columns import relative_paths
 from xray_xfer.core.files import replacing, sweep
 
 SOUP = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -461,8 +462,8 @@ def fake_demo(monkeypatch, draw, file):
     fake = types.ModuleType('xray_xfer.data.demo')
     fake.draw, fake.__file__ = draw, str(file)
     monkeypatch.setitem(sys.modules, 'xray_xfer.data.demo', fake)
-    import xray_xfer
-    monkeypatch.setattr(xray_xfer, 'demo', fake, raising=False)
+    import xray_xfer.data
+    monkeypatch.setattr(xray_xfer.data, 'demo', fake, raising=False)
 
 
 def test_the_demo_is_drawn_once_and_never_half(monkeypatch, cache, tmp_path):

@@ -13,7 +13,9 @@ from hypothesis import example, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax as scipy_softmax
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, precision_recall_fscore_support, roc_auc_score
-from xray_xfer.evaluate.scores import REPORT_TABLE, ROWS, display_name, metric_table, metrics, per_class, softmax, table_csv, table_latex, table_markdown
+from xray_xfer.evaluate.tables import (REPORT_TABLE, ROWS, display_name, metric_table, table_csv,
+                                       table_latex, table_markdown)
+from xray_xfer.evaluate.scores import metrics, per_class, softmax
 
 fast = settings(max_examples=80, deadline=None)
 MACRO = ('f1', 'precision', 'recall', 'auc')

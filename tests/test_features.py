@@ -12,15 +12,18 @@ from safetensors.torch import save_file
 from xray_xfer.training import feed as feeding
 from xray_xfer import train as training
 from xray_xfer.trunk import engine as trunk
-from xray_xfer.trunk.cutting import CutError, cut
+from xray_xfer.trunk.equal import CutError
+from xray_xfer.trunk.cutting import cut
 from xray_xfer.data.table import images_of
 from xray_xfer.data.demo import draw
 from xray_xfer.trunk.store import _verified, features
 from xray_xfer.training.feed import feed, logits_of
-from xray_xfer.training.loaders import image_batches, parts_of
-from xray_xfer.training.callbacks import KeepChannelsLast, adam_for
+from xray_xfer.training.ready import image_batches, parts_of
+from xray_xfer.training.layout import KeepChannelsLast
+from xray_xfer.training.optimiser import adam_for
 from xray_xfer.core.cache import clear_cache
-from xray_xfer.models.classifier import Classifier, build, calibrate, splitter, stats
+from xray_xfer.models.classifier import Classifier, build, calibrate, splitter
+from xray_xfer.models.blueprint import stats
 from xray_xfer.data.packing import pack
 from xray_xfer.study import study
 from xray_xfer.train import run

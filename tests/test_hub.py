@@ -7,12 +7,13 @@ from safetensors.torch import load_file
 from timm.models import get_deprecated_models, save_for_hf
 
 from xray_xfer.data import demo
-from xray_xfer.models import classifier as models
+from xray_xfer.models import blueprint as names
 from xray_xfer.cli import main, weights_for
-from xray_xfer.evaluate.scores import display_name
+from xray_xfer.evaluate.tables import display_name
 from xray_xfer.runs.folder import load_model
 from xray_xfer.training.loaders import dataloaders
-from xray_xfer.models.classifier import build, stats
+from xray_xfer.models.classifier import build
+from xray_xfer.models.blueprint import stats
 from xray_xfer.study import load_study, study
 from xray_xfer.train import run, run_name
 
@@ -209,7 +210,7 @@ def test_an_old_name_is_built_and_filed_as_the_new_one():
     with pytest.warns(UserWarning): assert build('mnasnet_b1.rmsp_in1k', pretrained=False, size=64).arch == 'mnasnet_100.rmsp_in1k'
 
 def test_a_name_that_timm_has_dropped(monkeypatch):
-    monkeypatch.setattr(models, 'get_deprecated_models', lambda: dict(resnet18=None))
+    monkeypatch.setattr(names, 'get_deprecated_models', lambda: dict(resnet18=None))
     with pytest.raises(ValueError, match='dropped'): stats('resnet18')
 
 @pytest.mark.parametrize('given,meant', [
@@ -224,7 +225,7 @@ def test_a_wrong_name_says_what_to_type(given, meant):
     for name in meant.split(', '): assert timm.is_model(name) or ':' in name
 
 def test_every_name_of_torchvision_that_timm_has():
-    for theirs, ours in models._TORCHVISION.items(): assert timm.is_model(ours), theirs
+    for theirs, ours in names._TORCHVISION.items(): assert timm.is_model(ours), theirs
 
 def test_a_folder_without_its_prefix(tmp_path):
     put(tmp_path/'chest')

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from sklearn.metrics import average_precision_score, confusion_matrix
 
-from xray_xfer.data.table import relative_paths
-from xray_xfer.runs.folder import predictions_table
-from xray_xfer.report.figures import calibration_figure, confusion_figure, errors_figure, grad_cam, gradcam_figure, judged, picks, roc_figure, run_figures
+from xray_xfer.data.columns import relative_paths
+from xray_xfer.evaluate.predictions import predictions_table
+from xray_xfer.report.figures import (calibration_figure, confusion_figure, errors_figure,
+                                      grad_cam, gradcam_figure, picks, roc_figure, run_figures)
+from xray_xfer.evaluate.predictions import judged
 from xray_xfer.models.classifier import build
 
 HOSTILE = ['<b>', '$x_1$', 'a"b', '日本', '\udcff', 'NA', 'x' * 200, 'line\nbreak', '', '_hidden']

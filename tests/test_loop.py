@@ -13,7 +13,10 @@ from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode_stack
 
 from xray_xfer.trunk.cutting import cut
-from xray_xfer.training.callbacks import Diverged, EpochLog, FusedAdam, KeepBest, KeepChannelsLast, Progress, _ChannelsLastMode, _Pointwise, check_losses, loss_warning
+from xray_xfer.training.callbacks import (Diverged, EpochLog, KeepBest, Progress, check_losses,
+                                          loss_warning)
+from xray_xfer.training.optimiser import FusedAdam
+from xray_xfer.training.layout import KeepChannelsLast, _ChannelsLastMode, _Pointwise
 from xray_xfer.models.classifier import build
 
 CL = torch.channels_last

@@ -5,7 +5,8 @@ import pytest, timm, torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from xray_xfer.models.classifier import build, layer_groups, load_weights, splitter, stats
+from xray_xfer.models.classifier import build, layer_groups, load_weights, splitter
+from xray_xfer.models.blueprint import stats
 from xray_xfer.models.summary import param_table, summary
 
 FAMILIES = ['efficientnet_b0', 'shufflenetv2_050', 'resnet18', 'mobilenetv3_small_050', 'ghostnet_050', 'levit_128s', 'vit_tiny_patch16_224', 'convnext_atto',

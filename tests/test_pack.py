@@ -22,13 +22,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
+import xray_xfer.data.decode as decoding
 import xray_xfer.data.packing as module
-from xray_xfer.data.packing import Deep, Depths, Held, decode, fit, grey, held, pack
+from xray_xfer.data.depths import Deep, Depths, Held, held
+from xray_xfer.data.decode import decode, fit, grey
+from xray_xfer.data.packing import pack
 
 SOUP = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 XRAY = (np.hypot(*np.mgrid[-1:1:48j, -1:1:40j])*180).clip(0, 255).astype(np.uint8)
 
-picture = module._picture   # some tests put another in its place
+picture = module.read_picture   # some tests put another in its place
 
 
 def image(path, value=0, size=(16, 16)):
@@ -297,7 +300,7 @@ def test_broken_16_bits(tmp_path, kind):
 
 
 def test_a_large_file_stays_on_the_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, '_IN_MEMORY', 1000)
+    monkeypatch.setattr(decoding, '_IN_MEMORY', 1000)
     for colour in KINDS.values():
         b = deep_png(in_kind(held_in(12), colour), colour)
         assert len(b) > 1000 and differs(tmp_path, b, XRAY) <= 1
@@ -327,7 +330,7 @@ def means(p): return p.pixels.reshape(len(p), -1).mean(1)
 def calls(monkeypatch):
     "What was decoded, in no order"
     seen = []
-    monkeypatch.setattr(module, '_picture', lambda path, *how: seen.append(path) or picture(path, *how))
+    monkeypatch.setattr(module, 'read_picture', lambda path, *how: seen.append(path) or picture(path, *how))
     return seen
 
 
@@ -402,8 +405,8 @@ def test_a_file_that_vanishes_between_both_readings(packed, films, monkeypatch):
     seen = []
     def once(path, *how):
         seen.append(path)
-        return module._Picture(reason='missing: no such file') if seen.count(path) > 1 else picture(path, *how)
-    monkeypatch.setattr(module, '_picture', once)
+        return decoding._Picture(reason='missing: no such file') if seen.count(path) > 1 else picture(path, *how)
+    monkeypatch.setattr(module, 'read_picture', once)
     with pytest.raises(OSError, match='20.png could be read a moment ago, and now it cannot .missing'): packed(table)
     assert left(packed.folder) == []
     monkeypatch.undo()
@@ -446,14 +449,14 @@ def test_a_bomb_warning_made_an_error_is_a_reject(tmp_path):
 @pytest.mark.parametrize('error', [MemoryError(), OSError('x'), ValueError('x'), SyntaxError('x'), struct.error('x'), KeyError(3), OverflowError('x'), zlib.error('x')])
 def test_whatever_the_decoder_raises_is_a_reject(tmp_path, monkeypatch, error):
     def fails(*a): raise error
-    monkeypatch.setattr(module, 'fit', fails)
+    monkeypatch.setattr(decoding, 'fit', fails)
     assert isinstance(decode(image(tmp_path/'x.png'), 8), str)
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, SystemExit])
 def test_but_not_a_wish_to_stop(tmp_path, monkeypatch, error):
     def fails(*a): raise error
-    monkeypatch.setattr(module, 'fit', fails)
+    monkeypatch.setattr(decoding, 'fit', fails)
     with pytest.raises(error): decode(image(tmp_path/'x.png'), 8)
 
 
@@ -568,7 +571,7 @@ def test_a_damaged_pack_is_made_again(packed, broken):
 def test_a_file_that_was_gone_for_a_moment_comes_back(packed, table, monkeypatch):
     "A drive that drops out after the files were listed: the same names, sizes and times another day"
     with monkeypatch.context() as m:
-        m.setattr(module, '_picture', lambda path, *a: module._Picture(reason='missing: no such file') if str(path) == table.path[7] else picture(path, *a))
+        m.setattr(module, 'read_picture', lambda path, *a: decoding._Picture(reason='missing: no such file') if str(path) == table.path[7] else picture(path, *a))
         first = packed()
         assert first.rejects.path.tolist() == [table.path[7]] and packed().reused
     again = packed()
@@ -581,7 +584,7 @@ def test_what_could_not_be_read_is_tried_again(packed, table, monkeypatch, fault
     class Faulty(io.BytesIO):
         def read(self, *args): raise fault
     with monkeypatch.context() as m:
-        m.setattr(module, 'open', lambda path, *a, **kw: Faulty() if str(path) == table.path[7] else open(path, *a, **kw), raising=False)
+        m.setattr(decoding, 'open', lambda path, *a, **kw: Faulty() if str(path) == table.path[7] else open(path, *a, **kw), raising=False)
         first = packed()
         assert first.rejects.path.tolist() == [table.path[7]] and first.rejects.reason[0].startswith('unreadable: ')
         assert packed().reused   # as long as it cannot be read
@@ -722,7 +725,7 @@ def test_two_processes_make_the_same_pack(packed, table, tmp_path):
 
 def test_decoding_keeps_only_a_few_images_ahead(monkeypatch):
     asked = []
-    monkeypatch.setattr(module, '_picture', lambda p, *how: asked.append(p) or module._Picture(reason='none'))
+    monkeypatch.setattr(module, 'read_picture', lambda p, *how: asked.append(p) or decoding._Picture(reason='none'))
     results = module._decoded([''] * 100_000, 8, 'squish', False, 2)
     next(results)
     time.sleep(.1)
@@ -734,7 +737,7 @@ def test_pillows_leniency_comes_back(packed, monkeypatch):
     from PIL import ImageFile
     monkeypatch.setattr(ImageFile, 'LOAD_TRUNCATED_IMAGES', True)
     seen = []
-    monkeypatch.setattr(module, '_picture', lambda *a: seen.append(ImageFile.LOAD_TRUNCATED_IMAGES) or module._Picture(np.zeros((16, 16), np.uint8)))
+    monkeypatch.setattr(module, 'read_picture', lambda *a: seen.append(ImageFile.LOAD_TRUNCATED_IMAGES) or decoding._Picture(np.zeros((16, 16), np.uint8)))
     packed()
     assert seen == [False]*40 and ImageFile.LOAD_TRUNCATED_IMAGES is True
 

@@ -2,10 +2,9 @@
 import re, sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 from readme import readme, root
 
-def test_readme_is_the_index(): assert (root/'README.md').read_text(encoding='utf-8') == readme(), 'run: python tests/readme.py'
+def test_readme_is_the_index(): assert (root/'README.md').read_text(encoding='utf-8') == readme(), 'run: python tools/readme.py'
 
 def test_nothing_was_left_to_fill_in(): assert not re.search(r'[A-Z]{2,}TIME|TODO|XXX|@@', readme())
 

@@ -13,10 +13,11 @@ from xray_xfer.cli import main
 from xray_xfer.controls.ask import controls
 from xray_xfer.data.table import images_of
 from xray_xfer.core.files import PlaceError, cache_dir, settled
-from xray_xfer.runs.folder import load_model, load_run, read_json
+from xray_xfer.runs.folder import load_model, load_run
+from xray_xfer.core.files import read_json
 from xray_xfer.models.classifier import build
 from xray_xfer.data.packing import pack
-from xray_xfer.report.page import report
+from xray_xfer.report.compared import report
 from xray_xfer.report.results import Study, load_study, study_of
 from xray_xfer.study import study
 from xray_xfer.train import run

@@ -12,9 +12,12 @@ from xray_xfer.data import demo
 from xray_xfer.runs import folder
 from xray_xfer import train
 from xray_xfer.cli import main
-from xray_xfer.data.table import images_of, relative_paths
-from xray_xfer.evaluate.scores import table_markdown
-from xray_xfer.runs.folder import load_model, load_run, metrics_of, read_csv
+from xray_xfer.data.table import images_of
+from xray_xfer.data.columns import relative_paths
+from xray_xfer.evaluate.tables import table_markdown
+from xray_xfer.runs.folder import load_model, load_run
+from xray_xfer.evaluate.predictions import metrics_of
+from xray_xfer.core.files import read_csv
 from xray_xfer.training.loaders import dataloaders
 from xray_xfer.training.callbacks import Diverged
 from xray_xfer.models.classifier import build

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from xray_xfer.twins.alike import Layers, compare, detail, inside
+from xray_xfer.twins.alike import Layers, compare, detail
+from xray_xfer.data.pixels import inside
 from xray_xfer.data.table import images_of
 from xray_xfer.data.demo import phantom
 from xray_xfer.twins.neighbours import components, search

@@ -85,7 +85,7 @@ def _positive(kwargs):
     return {k: v for k, v in kwargs.items() if not k.startswith('no_')} | dict(cache=not kwargs['no_cache'], groups=groups)
 
 def _show_study(s, report=False):
-    from xray_xfer.evaluate.scores import table_markdown
+    from xray_xfer.evaluate.tables import table_markdown
     print(table_markdown(s.table_of(report), s.caption + _REPORT_NOTE * report))
 
 @delegates(_settings)
@@ -146,7 +146,7 @@ def table(
     report:bool=False, # Show the report's own numbers beside
 ):
     "Print the metric table of finished runs again"
-    from xray_xfer.evaluate.scores import table_csv, table_latex, table_markdown
+    from xray_xfer.evaluate.tables import table_csv, table_latex, table_markdown
     from xray_xfer.report.results import load_study
     s = load_study(folder)
     t = s.table_of(report)
@@ -172,7 +172,7 @@ def check(
 ):
     "Report on a source without training: classes, counts, what looks wrong, and what a run would refuse"
     from xray_xfer.training.audit import audit
-    from xray_xfer.runs.folder import write_csv
+    from xray_xfer.core.files import write_csv
     from xray_xfer.data.packing import NotDecoded
     if rejects: Path(rejects).absolute().parent.mkdir(parents=True, exist_ok=True)   # before the work, not after it
     try: found = audit(data, size, resize, classes, exclude, valid, test, split, split_seed, twins=not no_twins, quiet=quiet)
@@ -207,7 +207,7 @@ def report(
 ):
     "Write report.html of a run or a study anew: one file, which needs no network"
     from xray_xfer.core.files import shown
-    from xray_xfer.report.page import report as write
+    from xray_xfer.report.compared import report as write
     from xray_xfer.report.results import load_study
     if (folder/'study.json').is_file():
         load_study(folder).save()   # its tables too, which an older version may have written

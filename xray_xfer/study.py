@@ -14,18 +14,20 @@ from pathlib import Path
 
 from fastai.torch_core import no_random
 
-from .report.answer import Margin, check_margin, study_margin
 from .controls.ask import controls as ask_controls
-from .data.table import images_of
-from .evaluate.scores import display_name
 from .core.files import check_room, replacing, settled
-from .runs.folder import load_controls, named, run_bytes, run_name
-from .training.loaders import fitting, packed
-from .models.classifier import blueprint, build
+from .core.say import notes_once, say
 from .data.packing import Pack
-from .report.results import Study, load_study, study_json   # the latter is handed on: who trains a study reads it back, too
-from .train import _place, _say, notes_once, run
-from .report.words import study_names
+from .data.table import images_of
+from .evaluate.tables import display_name
+from .models.blueprint import blueprint
+from .models.classifier import build
+from .report.answer import Margin, check_margin, study_margin
+from .report.results import Study, load_study, study_json   # noqa: F401, who trains a study reads it back, too
+from .runs.finished import study_names
+from .runs.folder import load_controls, named, run_bytes, run_name, run_place
+from .train import run
+from .training.ready import fitting, packed
 
 # %% ../nbs/02_study.ipynb #34065443
 def _weights_for(pretrained, archs):
@@ -70,7 +72,7 @@ def study(
     plans = {p.name: p for p in plans.values()}
     archs = list(plans)
     out, jobs, overwrite = settled(out), list(itertools.product(archs, depths, seeds)), settings.get('overwrite', False)
-    places = {job: _place(out, run_name(*job)) for job in jobs}
+    places = {job: run_place(out, run_name(*job)) for job in jobs}
     listed = study_names(out) if (out/'study.json').is_file() and not overwrite else []
     if others := [n for n in listed if out/n not in places.values()]:
         raise FileExistsError(f'{out} holds the study of other runs too ({named(others, 3)}): choose another out= (--out), or overwrite=True (--overwrite)')
@@ -93,12 +95,12 @@ def study(
         for i, (a, d, s) in enumerate(jobs):
             fit = fitting(data, plans[a], size, resize, colour)
             if fit not in packs: packs[fit] = packed(data, *fit, quiet, **chosen, table=table)
-            _say(f'[{i + 1}/{len(jobs)}] {display_name(a)} depth {d}' + f' seed {s}' * (len(seeds) > 1), quiet)
+            say(f'[{i + 1}/{len(jobs)}] {display_name(a)} depth {d}' + f' seed {s}' * (len(seeds) > 1), quiet)
             runs.append(run(packs[fit], plans[a], d, pretrained=weights[a], seed=s, size=size, resize=resize, colour=colour, **chosen, out=out, quiet=quiet, **dict(deepest=deepest) | settings))
     if controls:
         for r in runs:
             if load_controls(r.path) is None:
-                _say(f'controls of {r.path.name}', quiet)
+                say(f'controls of {r.path.name}', quiet)
                 asked = packs[fitting(data, plans[r.arch], size, resize, colour)]
                 ask_controls(r, asked, quiet=quiet, device=settings.get('device', 'auto'), study=False)   # which is saved below, once
     res = Study(out, runs, margin=margin)

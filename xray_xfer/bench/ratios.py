@@ -1,4 +1,4 @@
-"""What a [timing](02_timing.ipynb) measured, told: how many times faster, in two tables and a figure.
+"""What a [timing](03_timing.ipynb) measured, told: how many times faster, in two tables and a figure.
 
 Docs: https://xray-xfer.github.io/xray_xfer/bench/ratios.html.md"""
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ..evaluate.scores import display_name
+from ..evaluate.tables import display_name
 
 # %% ../../nbs/bench/01_ratios.ipynb #a2883170
 WAYS = ('stock', 'tuned', 'cold', 'warm')

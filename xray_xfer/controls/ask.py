@@ -11,26 +11,26 @@ __all__ = ['FILL', 'CONTROLS', 'source_alone', 'by_source', 'controls']
 import os
 from pathlib import Path
 
-import numpy as np, pandas as pd, torch
-import torch.nn.functional as F
+import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from tqdm import tqdm
 
-from ..evaluate.chance import PERMUTATIONS, looks, paired
-from ..trunk.cutting import full_float32
-from ..data.table import relative_paths, stated
-from ..evaluate.scores import display_name, metrics, softmax
-from ..core.files import replacing
-from ..runs.folder import Run, load_controls, load_model, load_run, write_json
-from ..training.loaders import packed, parts_of
-from ..training.callbacks import keep_buffers, resolve_device
-from .lungs import donors, lungs_of
-from ..data.packing import Pack, planes
 from .figure import controls_figure
-from ..evaluate.bootstrap import group_ids
-from ..report.results import refresh
+from .lungs import donors, lungs_of
 from .shuffles import SHUFFLES, shuffle_test, shuffled_heads
+from ..core.files import replacing, write_json
+from ..core.machine import full_float32, keep_buffers, resolve_device
+from ..data.columns import relative_paths, stated
+from ..data.packing import Pack, planes
+from ..evaluate.bootstrap import group_ids
+from ..evaluate.chance import PERMUTATIONS, looks, paired
 from ..evaluate.intervals import intervals
-from ..report.verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS, SHUFFLED, verdict
+from ..evaluate.scores import metrics, softmax
+from ..evaluate.tables import display_name
+from ..report.results import refresh
+from ..report.verdict import (BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS,
+                                      SHUFFLED, verdict)
+from ..runs.folder import Run, load_model, load_run
+from ..training.ready import packed, parts_of
 
 # %% ../../nbs/controls/04_ask.ipynb #cc90c28d
 FILL = 0   # of what is blacked out: as dark as the air beside the patient

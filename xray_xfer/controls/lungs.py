@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 
-from ..data.packing import Pack, decode
+from ..data.decode import decode
+from ..data.packing import Pack
 
 # %% ../../nbs/controls/01_lungs.ipynb #59f44895
 _SIDE, _LEAST = 64, (.12, .10, .88, .78)

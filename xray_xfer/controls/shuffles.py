@@ -8,24 +8,23 @@ Docs: https://xray-xfer.github.io/xray_xfer/controls/shuffles.html.md"""
 __all__ = ['SHUFFLES', 'LEAST_EXCESS', 'shuffled_labels', 'trained_heads', 'shuffled_heads', 'excess', 'shuffle_test']
 
 # %% ../../nbs/controls/02_shuffles.ipynb #c1925e76
-import numpy as np
-import pandas as pd
-import torch
-from fastai.callback.schedule import fit_one_cycle
+import numpy as np, pandas as pd, torch
 from fastai.data.core import DataLoaders
+import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import no_random
 
-from ..evaluate.chance import above_zero
-from ..trunk.cutting import CutError, cut
-from ..evaluate.scores import metrics, softmax
-from ..trunk.store import FeaturesDL, features
-from ..training.feed import logits_of
-from ..training.loaders import image_batches
-from ..training.callbacks import adam_for
-from ..models.classifier import Classifier
 from ..data.packing import Pack
+from ..evaluate.chance import above_zero
+from ..evaluate.scores import softmax
+from ..models.classifier import Classifier
+from ..training.feed import logits_of
+from ..training.optimiser import adam_for
+from ..training.ready import image_batches
+from ..trunk.cutting import cut
+from ..trunk.equal import CutError
+from ..trunk.store import FeaturesDL, features
 
 # %% ../../nbs/controls/02_shuffles.ipynb #f511a372
 def shuffled_labels(

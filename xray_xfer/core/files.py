@@ -6,21 +6,15 @@ Docs: https://xray-xfer.github.io/xray_xfer/core/files.html.md"""
 
 # %% auto #0
 __all__ = ['DAMAGED', 'settled', 'shown', 'cache_dir', 'PlaceError', 'sized', 'cannot_write', 'make_folder', 'check_room', 'drop',
-           'replacing', 'sweep']
+           'replacing', 'sweep', 'write_csv', 'read_csv', 'write_json', 'read_json']
 
 # %% ../../nbs/core/02_files.ipynb #08794773
-import errno
-import os
-import platform
-import re
-import secrets
-import shutil
-import time
-import tokenize
-import zlib
+import errno, json, os, platform, re, secrets, shutil, time, tokenize, zlib
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+import pandas as pd
 
 # %% ../../nbs/core/02_files.ipynb #4f0f9b02
 def settled(
@@ -191,3 +185,23 @@ def sweep(
         except FileNotFoundError: continue
         if not old and (m[2] != _HOST or _alive(int(m[1]))): continue
         with suppress(OSError): _remove(p)   # in a folder that may only be read, it is not ours to tidy
+
+# %% ../../nbs/core/02_files.ipynb #d33873da
+def write_csv(df:pd.DataFrame, path):
+    "A table as CSV; floats with the nine digits that tell any two float32 apart"
+    df.to_csv(path, index=False, float_format='%.9g', lineterminator='\n', errors='surrogateescape')
+
+def read_csv(path, **kwargs)->pd.DataFrame:
+    "A table that `write_csv` wrote; names and labels stay text, also one called 'NA' or '01'"
+    text = {c: str for c in ('path', 'part', 'group', 'label', 'split', 'reason')}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={}, encoding_errors='surrogateescape', **kwargs)
+
+def write_json(o, path):
+    "A JSON file; NaN is an error, for a metric that is not defined is null"
+    Path(path).write_text(json.dumps(o, indent=1, allow_nan=False) + '\n', encoding='utf-8')
+
+def read_json(path):
+    "The value in a JSON file"
+    try: return json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError as e: raise FileNotFoundError(f'{path} is missing: the folder is damaged, remove it and train the run again') from e
+    except ValueError as e: raise ValueError(f'{path} is damaged ({e}): remove ' + ('this file, which can be made again' if Path(path).name in ('controls.json', 'study.json') else 'its folder and train the run again')) from e

@@ -15,10 +15,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ..core.files import settled
-from ..runs.folder import read_json
-from ..core.say import fixed
-from .html import text_of
+from ..core.files import read_json, settled
+from ..core.say import fixed, text_of
 
 # %% ../../nbs/report/05_answer.ipynb #007e143d
 def best_of(

@@ -6,32 +6,31 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/page.html.md"""
 
 # %% auto #0
 __all__ = ['data_section', 'results_table', 'report_section', 'curves_section', 'calibration_section', 'errors_section',
-           'controls_section', 'last_sections', 'run_report', 'models_section', 'study_report', 'report']
+           'controls_section', 'last_sections', 'safely', 'notes_of', 'controls_words', 'metric_tiles', 'write_page',
+           'run_report']
 
 # %% ../../nbs/report/08_page.ipynb #ad104ad4
 from pathlib import Path
 
 import numpy as np, pandas as pd
-from fastcore.xml import B, Code, Div, H3, Li, P, Pre, Span, Ul
+from fastcore.xml import B, Code, H3, Li, P, Pre, Span, Ul
 
 from .. import __version__
-from .answer import best_of, difference_words, is_best, p_words, study_margin
-from ..evaluate.scores import REPORT_TABLE, ROWS, per_class
-from ..core.files import replacing, settled
-from ..runs.folder import is_run, unlike
-from .figures import judged
-from ..evaluate.readers import model_intervals
-from ..core.say import fixed
-from .html import grid, interval, number, picture, sheet, text_of, tiles, valued, whisker
-from ..evaluate.intervals import seed_spread
+from ..core.files import replacing
+from ..core.say import counted, text_of
+from ..evaluate.predictions import judged
+from ..evaluate.scores import per_class
+from ..evaluate.tables import REPORT_TABLE, ROWS
+from .html import grid, number, picture, sheet, tiles, valued
 from .tally import EXTRA, extra_cells
 from .verdict import sentence_of
-from .words import (NOT_CLINICAL, chance_words, command, controls_command, limits, metric_words, model_words, origin_words, read_run, run_folders, score_words)
+from .words import (NOT_CLINICAL, chance_words, limits, metric_words, model_words,
+                                    origin_words, score_words)
+from ..runs.command import command, controls_command
+from ..runs.finished import read_run
 
 # %% ../../nbs/report/08_page.ipynb #fbc43785
 _PARTS = ('train', 'valid', 'test')
-
-def _s(n, word): return f'{n:,} {word}' + ('' if n == 1 else 's')
 
 def _twins(r):
     "What is known about near-duplicates and groups"
@@ -42,11 +41,11 @@ def _twins(r):
     if t is None: said.append(P('Near-duplicates were not looked for (there is no twins.json): near-twins of training images may sit in the test part and flatter the score.', cls='warn'))
     elif not t['grouped']: said.append(P(text_of(t.get('note') or 'Near-duplicates were not kept together (--no-groups): twins may lie on both sides of the split.'), cls='warn'))
     else:
-        found = f"{_s(t['exact_pairs'], 'pixel-identical pair')} and {_s(t['near_pairs'], 'near-identical pair')} were found: {_s(t['images'], 'image')} in {_s(t['groups'], 'group')}."
+        found = f"{counted(t['exact_pairs'], 'pixel-identical pair')} and {counted(t['near_pairs'], 'near-identical pair')} were found: {counted(t['images'], 'image')} in {counted(t['groups'], 'group')}."
         said.append(P(found + ' Each group lies whole in one part.' * (not t.get('torn') and not torn)))
-        if t.get('crossing_labels'): said.append(grid(['image', 'label', 'its twin', 'its label', 'correlation'], [[text_of(c) if isinstance(c, str) else c for c in row] for row in t['crossing_labels'][:20]], f"{_s(len(t['crossing_labels']), 'pair')} under two labels" + (' (the first 20)' if len(t['crossing_labels']) > 20 else '')))
-    if torn: said.append(P(f'{_s(torn, "group")} of split.csv {"lies" if torn == 1 else "lie"} in more than one part: the parts are not independent.', cls='warn'))
-    elif len(named): said.append(P(f'{len(named):,} images are in {_s(named.nunique(), "named group")} (twins, or the user’s own); checked on split.csv: none lies in two parts.'))
+        if t.get('crossing_labels'): said.append(grid(['image', 'label', 'its twin', 'its label', 'correlation'], [[text_of(c) if isinstance(c, str) else c for c in row] for row in t['crossing_labels'][:20]], f"{counted(len(t['crossing_labels']), 'pair')} under two labels" + (' (the first 20)' if len(t['crossing_labels']) > 20 else '')))
+    if torn: said.append(P(f'{counted(torn, "group")} of split.csv {"lies" if torn == 1 else "lie"} in more than one part: the parts are not independent.', cls='warn'))
+    elif len(named): said.append(P(f'{len(named):,} images are in {counted(named.nunique(), "named group")} (twins, or the user’s own); checked on split.csv: none lies in two parts.'))
     return said
 
 def data_section(
@@ -63,7 +62,7 @@ def data_section(
     said += _twins(r)
     if not c['rejects']: said.append(P('Every file could be decoded.'))
     else:
-        said.append(P(f"{_s(c['rejects'], 'file')} could not be decoded and {'is' if c['rejects'] == 1 else 'are'} left out; rejects.csv lists {'it' if c['rejects'] == 1 else 'them'}."))
+        said.append(P(f"{counted(c['rejects'], 'file')} could not be decoded and {'is' if c['rejects'] == 1 else 'are'} left out; rejects.csv lists {'it' if c['rejects'] == 1 else 'them'}."))
         if rejects is not None and len(rejects): said.append(grid(['file', 'class', 'reason'], [[text_of(Path(x.path).name), text_of(x.label), text_of(x.reason)] for x in rejects.head(10).itertuples()], 'Rejects' + (' (the first 10)' if len(rejects) > 10 else '')))
     return 'data', 'Data and split', said
 
@@ -116,7 +115,7 @@ def curves_section(
     said, shown = [], runs[:12]
     for r in shown:
         best = r['metrics'].get('best_epoch')
-        text = f"{text_of(r['path'].name)}: " * (len(runs) > 1) + f"{_s(r['config']['epochs'], 'epoch')}" + (f"; epoch {best} had the lowest validation loss{' after temperature scaling' * ('epoch_kept_by' in r['config'])} and was kept." if best else '.')
+        text = f"{text_of(r['path'].name)}: " * (len(runs) > 1) + f"{counted(r['config']['epochs'], 'epoch')}" + (f"; epoch {best} had the lowest validation loss{' after temperature scaling' * ('epoch_kept_by' in r['config'])} and was kept." if best else '.')
         said.append(picture(r['path']/'curves.png', f"Accuracy and loss by epoch, training and validation, of {r['name']}", text))
     if len(runs) > 12: said.append(P(f'The other {len(runs) - 12} are in their run folders (curves.png).', cls='note'))
     return 'curves', 'Learning curves', said
@@ -129,7 +128,7 @@ def calibration_section(
     "Whether its confidence can be taken at its word"
     k = r['calibration']
     if k is None: return 'calibration', 'Calibration', [P('Calibration was not computed (there is no calibration.json): do not read the probabilities as such.', cls='note')]
-    said = [P(f"The logits are divided by one temperature, {number(k.get('temperature'), 3)}, fitted on {_s(k.get('fitted_on') or 0, 'validation image')}. That changes no answer, only how sure the model sounds.")]
+    said = [P(f"The logits are divided by one temperature, {number(k.get('temperature'), 3)}, fitted on {counted(k.get('fitted_on') or 0, 'validation image')}. That changes no answer, only how sure the model sounds.")]
     ci = lambda when, m: ((k.get('intervals') or {}).get(when) or {}).get(m)
     said.append(grid(['on the test part', 'before scaling', 'after scaling'], [[n, *(valued((k.get(w) or {}).get(m), ci(w, m)) for w in ('before', 'after'))] for m, n in _NAMES.items()], 'Lower is better'))
     if k.get('note'): said.append(P(text_of(k['note']), cls='note'))
@@ -151,7 +150,7 @@ def errors_section(
     said += [H3('What it is sure of, and wrong about'), picture(r['path']/'errors.png', 'The test images with the highest loss', 'Worth a radiologist’s eye: wrong labels, other projections, another age group. Orange frame: wrong.', limit=200_000)]
     if p is not None and len(wrong := j[j.true != j.called].sort_values('loss', ascending=False, kind='stable')):
         said.append(grid(['file', 'is', 'was called', 'at', 'loss'], [[text_of(w.path), text_of(classes[w.true]), text_of(classes[w.called]), f'{100 * w.sure:.1f} %', float(w.loss)] for w in wrong.head(12).itertuples()],
-                         f"The {min(12, len(wrong))} worst of {_s(len(wrong), 'error')} among {len(j):,} test images", digits=2))
+                         f"The {min(12, len(wrong))} worst of {counted(len(wrong), 'error')} among {len(j):,} test images", digits=2))
     said += [H3('Where it looks'), picture(r['path']/'gradcam.png', 'Grad-CAM over typical hits and confident errors of each class', 'A plausible map is no proof of a sound model; an implausible one (a corner, a label, the table) is a warning.', limit=220_000)]
     return 'errors', 'Errors, and where it looks', said
 
@@ -174,7 +173,7 @@ def controls_section(
         if rows: said.append(grid(['test images', 'n', 'accuracy', 'macro F1', 'AUC', *(EXTRA if more else ())], rows, text_of(f"Lungs: {k.get('mask') or 'an unknown mask'}. {k.get('mask_note') or ''}{adjusted}")))
         if (r['path']/'controls.png').is_file(): said.append(picture(r['path']/'controls.png', 'The same X-rays under each control, with the scores', 'What the model was shown.', limit=150_000))
         if k.get('sources'): said.append(grid(['source', 'n', 'accuracy', 'macro F1', 'AUC'], [[text_of(x['source']), x.get('n'), *(valued(x.get(m), x.get(i)) for m, i in (('accuracy', 'interval'), ('f1', 'f1_interval'), ('auc', 'auc_interval')))] for x in k['sources']], 'By source of the image'))
-        if alone := k.get('source_alone'): said.append(P(f"Without looking at the image at all, its source alone gives the class of {100 * alone['accuracy']:.1f} % of {_s(alone['n'], 'image')} (chance: {100 * alone['chance']:.1f} %)."))
+        if alone := k.get('source_alone'): said.append(P(f"Without looking at the image at all, its source alone gives the class of {100 * alone['accuracy']:.1f} % of {counted(alone['n'], 'image')} (chance: {100 * alone['chance']:.1f} %)."))
     return 'controls', 'Controls: does it read the lungs?', said
 
 # %% ../../nbs/report/08_page.ipynb #70b7eaa6
@@ -200,26 +199,26 @@ def last_sections(
                Code('split.csv'), '; ', Code('--split split.csv'), ' uses exactly them. On one machine’s CPU the numbers come out the same; elsewhere they differ in the last digits.', derived)]
     return [bounds, ('environment', 'Environment', machine), ('reproduce', 'How to do it again', again)]
 
-def _safely(section, *args):
+def safely(section, *args):
     "A section, or a sentence: a file that another version wrote must not cost the whole page"
     try: return section(*args)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
         name = section.__name__.removesuffix('_section')
         return name, name.capitalize(), [P(f'This section cannot be shown: the files of the folder are not as this version writes them ({text_of(repr(e))[:200]}).', cls='warn')]
 
-def _notes(runs):
+def notes_of(runs):
     m = runs[0]['metrics']
     said = [P(text_of(m['interval_note']), cls='note')] if m.get('interval_note') else []
     if m.get('missing'): said.append(P(f"No test image of {text_of(', '.join(m['missing']))}: the averages are over the other classes.", cls='warn'))
     return said + [P(text_of(d), '.', cls='warn') for r in runs for d in r['damaged']]
 
-def _controls_words(r, folder, runs=()):
+def controls_words(r, folder, runs=()):
     if r['controls'] and r['controls'].get('sentence'): return P(text_of(sentence_of(r['controls'], _beside(r, runs))))
     return P('Whether it reads the lungs is not known yet: ', Code(controls_command(folder, r['config'])), ' asks.')
 
-def _tiles(m): return tiles([(name, m.get(k), (m.get('intervals') or {}).get(k)) for name, k in ROWS.items()])
+def metric_tiles(m): return tiles([(name, m.get(k), (m.get('intervals') or {}).get(k)) for name, k in ROWS.items()])
 
-def _write(path, title, subtitle, sections):
+def write_page(path, title, subtitle, sections):
     foot = f'Made by xray_xfer {__version__} from the files of this folder alone. It shows X-rays: pass it on only as you may pass on the images.'
     with replacing(path) as tmp: tmp.write_bytes(sheet(title, subtitle, sections, foot).encode('utf-8', 'backslashreplace'))   # Linux allows names that are no text
     return path
@@ -233,150 +232,7 @@ def run_report(
     c, m, place = r['config'], r['metrics'], f"{r['path'].parent.name}/{r['path'].name}"
     answer = [P(f'{text_of(model_words(c))} {score_words(r)}.', cls='lead'),
               P(text_of(f"{metric_words(m, 'f1', 'Macro F1')}, {metric_words(m, 'auc', 'one-vs-rest AUC')}; {origin_words(c)}. {chance_words(r)}")),
-              _controls_words(r, place), P(NOT_CLINICAL), _tiles(m), *_notes([r])]
-    sections = [('answer', 'The answer', answer), _safely(data_section, r), _safely(report_section, [r]), _safely(curves_section, [r]), _safely(calibration_section, r),
-                _safely(errors_section, r), _safely(controls_section, [r], place), *last_sections([r], r['path'].name)]
-    return _write(r['path']/'report.html', f"{r['name']} on {c['data']}", f"{m['n']:,} test images, {len(c['classes'])} classes, {_s(c['epochs'], 'epoch')}", sections)
-
-# %% ../../nbs/report/08_page.ipynb #55f46318
-def _model_name(r, runs):
-    "What compare.csv calls the model of a run: its name, or its folder where two runs would share one"
-    twice = len({(x['name'], x['config']['seed']) for x in runs}) < len(runs)
-    alone = twice or len({(x['name'], x['config']['arch'], str(x['config']['depth'])) for x in runs}) > len({x['name'] for x in runs})   # one name of two networks
-    return r['path'].name if alone else r['name']
-
-def _called(runs):
-    "What to call each run, by folder"
-    seeds = len({r['config']['seed'] for r in runs}) > 1
-    return {r['path'].name: text_of(r['name'] + f" seed {r['config']['seed']}" * seeds) for r in runs}
-
-def _compared(compare):
-    "Every comparison: one row per pair of models, one column per metric"
-    wanted = [k for k in ROWS.values() if k in set(compare.metric)]
-    def cell(x):
-        if x.difference != x.difference: return None
-        sign = '+' if x.difference >= 0 else ''
-        return (Span(f'{sign}{fixed(x.difference, 4)}'.replace('-', '−'), cls='best' if x.p_holm < .05 else None),
-                Span(interval((x.low_holm, x.high_holm), 4), cls='ci'), Span(p_words(x.p_holm), cls='ci'))
-    rows = {}
-    for x in compare.itertuples(): rows.setdefault((x.a, x.b), {})[x.metric] = cell(x)
-    title, seeds = {v: k for k, v in ROWS.items()}, max(compare.seeds_a.max(), compare.seeds_b.max())
-    said = ['The first less the second, on the same test images;']
-    if len(rows) > 1: said.append(f'small: interval and p, both corrected for the {len(rows)} pairs within each metric (Holm).')
-    else: said.append('small: 95 % interval and p.')
-    if seeds > 1: said.append('Two models with several seeds each: for other images and other seeds; else for other images and these trained networks.')
-    else: said.append('For other images and these trained networks: another seed may differ.')
-    said.append('In colour: p below 0.05')
-    return grid(['difference', *(title[k] for k in wanted)], [[text_of(f'{a} − {b}'), *(found.get(k) for k in wanted)] for (a, b), found in rows.items()], ' '.join(said))
-
-def _unlike_words(odd): return P(B(f"These runs differ in {text_of(', '.join(odd[:5]))}{', …' * (len(odd) > 5)}, so they must not be compared: "), 'each stands for itself; config.json and split.csv in their folders have the details.', cls='warn')
-
-def _lost_words(found):
-    if not found.lost: return []
-    listed = len(found.runs) + len(found.lost)
-    return [P(B(f'{len(found.lost)} of the {listed} runs of this study cannot be shown: '), text_of('; '.join(found.lost)), '.', cls='warn')]
-
-_NUMBERS = ('seeds_a', 'seeds_b', 'value_a', 'value_b', 'difference', 'low', 'high', 'p', 'p_holm', 'low_holm', 'high_holm', 'low_all', 'high_all', 'df')   # of compare.csv
-
-def _of_these(compare, runs):
-    "Whether compare.csv was made from these runs, and not from others that had their names"
-    at = {}
-    for r in runs: at.setdefault(_model_name(r, runs), []).append(r['metrics'])
-    rows = [row for x in ('a', 'b') for row in zip(compare[x], compare['metric'], compare[f'value_{x}'])]
-    same = lambda ours, v: v != v if None in ours else abs(np.mean(ours) - v) < 1e-6
-    if {*compare['a'], *compare['b']} != set(at): return False   # a model has come, or gone
-    seeds = {(n, k) for x in ('a', 'b') for n, k in zip(compare[x], compare[f'seeds_{x}'])}
-    return seeds == {(n, len(v)) for n, v in at.items()} and all(m not in at[n][0] or same([x[m] for x in at[n]], v) for n, m, v in rows)
-
-def _test_groups(r):
-    "Group of each test image, in the order of `judged`"
-    p = r['predictions']
-    return p.group[p.part == 'test'].tolist()
-
-def _over_seeds(runs):
-    "The models with several seeds: mean, standard deviation, and the interval for other images and other seeds"
-    by = {}
-    for r in runs: by.setdefault(_model_name(r, runs), []).append(r)
-    by = {name: of_model for name, of_model in by.items() if len(of_model) > 1}
-    if not by: return []
-    rows, said = [], []
-    for name, of_model in by.items():
-        spread = {x: seed_spread([r['metrics'].get(x) for r in of_model]) for x in ROWS.values()}
-        tests = [judged(r['predictions'], r['config']['classes']) for r in of_model if r['predictions'] is not None]
-        same = len(tests) == len(of_model) and all(t.path.equals(tests[0][0].path) for t, _ in tests)
-        ends = model_intervals(tests[0][0].true.to_numpy(), [p for _, p in tests], of_model[0]['config']['classes'], _test_groups(of_model[0])) if same else {}
-        cell = lambda x: (*valued(spread[x].mean, ends.get(x)), Span('' if spread[x].sd is None else f'± {fixed(spread[x].sd, 4)}', cls='ci'))
-        rows.append([text_of(name), len(of_model), *map(cell, ROWS.values())])
-        said.append(Li(text_of(f"{name}, accuracy: {spread['accuracy'].statement}")))
-    caption = 'Mean over seeds; small: its 95 % interval for other images and other seeds, and the standard deviation over seeds'
-    return [H3('Over seeds'), grid(['model', 'seeds', *ROWS], rows, caption), Ul(*said)]
-
-def models_section(
-    runs, # Of `read_run`
-    folder, # The study folder
-    compare, # DataFrame of compare.csv; None
-    odd=(), # In what these runs differ beside backbone, depth and seed, from `unlike`: then none is called the best
-)->tuple: # id, heading, elements
-    "All models: accuracies on one scale, all metrics, all differences"
-    low = min((r['metrics'].get('intervals') or {}).get('accuracy') or [r['metrics']['accuracy']] for r in runs)[0]
-    scale, names = (min(low, min(r['metrics']['accuracy'] for r in runs)), 1.), _called(runs)
-    rows = [[names[r['path'].name], valued(r['metrics']['accuracy'], (r['metrics'].get('intervals') or {}).get('accuracy')), whisker(r['metrics']['accuracy'], (r['metrics'].get('intervals') or {}).get('accuracy'), scale)] for r in runs]
-    depths = picture(folder/'depths.png', 'Test accuracy against fine-tuning depth, a line a backbone', 'What each further layer group buys.', small=True)
-    said = [Div(grid(['model', 'test accuracy', f'{scale[0]:.2f} to 1'], rows, 'Accuracy on one scale; the line is the 95 % interval'), cls='wide'),
-            *([] if odd else [depths]), H3('All metrics'), results_table(runs, report=False, mark=not odd)]
-    if odd: return 'models', 'The models, not to be compared', [_unlike_words(odd), *said]
-    if len({r['config']['seed'] for r in runs}) > 1: said += _over_seeds(runs)
-    said.append(H3('Are the differences real?'))
-    said.append(P('The models were not compared with one another (there is no compare.csv of these runs). Intervals of single models that overlap do not show that there is no difference.', cls='note') if compare is None else _compared(compare))
-    return 'models', 'The models side by side', said
-
-def study_report(
-    folder:str|Path, # A study folder, or one of single runs
-)->Path: # Its report.html
-    "Write the report of a study from the files in its folder and in its runs' folders"
-    folder = settled(folder)
-    found = run_folders(folder)
-    runs = [read_run(p) for p in found.runs]
-    odd, first = unlike([r['config'] for r in runs], [r['path'] for r in runs]), runs[0]
-    if odd: runs = [x | dict(name=x['path'].name) for x in runs]   # they may be of one backbone and depth
-    best = runs[:1] if odd else best_of(runs)
-    r, others, compare = best[0], [x for x in runs if x not in best], None
-    c, m = r['config'], r['metrics']
-    if (folder/'compare.csv').is_file() and not odd:
-        # a run may be called NA: only an empty number is missing
-        try: compare = pd.read_csv(folder/'compare.csv', dtype=dict(metric=str, a=str, b=str), keep_default_na=False, na_values={k: [''] for k in _NUMBERS})
-        except (ValueError, OSError) as e: r['damaged'].append(f'compare.csv cannot be read ({text_of(e)})')
-        if compare is not None and not {'seeds_a', 'low_holm', 'low_all'} <= set(compare): compare = r['damaged'].append('compare.csv is not as this version writes it: xray_xfer report writes it anew')
-        try: stale = compare is not None and not _of_these(compare, runs)
-        except (KeyError, TypeError): stale = False   # its section will say what is wrong with it
-        if stale: compare = r['damaged'].append('compare.csv is of other runs than those that are here now')
-    lead = f"{r['name']}: " * bool(odd) + f'{model_words(c)} {score_words(r)}.'
-    chosen, margin = _model_name(r, runs), study_margin(folder)
-    if others and not odd:
-        try: rank = 'is the best' if is_best(compare, chosen) else 'was chosen on the validation part'
-        except (KeyError, TypeError, AttributeError): rank = 'was chosen on the validation part'   # compare.csv is damaged, as is said below
-        lead = f"Of {len({x['name'] for x in runs})} models, {model_words(c)} {rank}: it {score_words(r)}."
-    answer = [*([_unlike_words(odd)] if odd else []), P(text_of(lead), cls='lead')]
-    if len(best) > 1: answer.append(P(f"Over {len(best)} seeds its accuracy is {fixed(np.mean(a := [x['metrics']['accuracy'] for x in best]), 4)} ± {fixed(np.std(a, ddof=1), 4)} (standard deviation: training noise only). What is compared with other models is this mean; what is shown of one network is of seed {c['seed']}."))
-    answer.append(P(text_of(f"{metric_words(m, 'f1', 'Macro F1')}, {metric_words(m, 'auc', 'one-vs-rest AUC')}; {origin_words(c)}. {chance_words(r)}")))
-    if others and not odd:
-        try: said = difference_words(compare, chosen, margin=margin)
-        except (KeyError, TypeError, AttributeError) as e: said, compare = [f'compare.csv is not as this version writes it ({text_of(repr(e))}): xray_xfer report writes it anew.'], None
-        scores = {}
-        for x in runs: scores.setdefault(_model_name(x, runs), []).append(x['metrics']['accuracy'])
-        scores = {name: np.mean(v) for name, v in scores.items()}
-        top = max(scores, key=scores.get)
-        if scores[top] > scores[chosen] + 1e-9: said.append(f'{text_of(top)} scores higher on the test part ({fixed(scores[top], 4)}).')
-        answer.append(P(' '.join(said), f' {text_of(chosen)} was chosen by its accuracy on the validation part, so that its test score is not the luckiest of several.'))
-    answer += [_controls_words(r, f"{folder.name}/{r['path'].name}", runs), P(NOT_CLINICAL), _tiles(m), *_lost_words(found), *_notes([r, *(x for x in runs if x is not r)])]
-    about = lambda section: (section[0], f"{section[1]}: {text_of(r['name'])}", section[2]) if len(runs) > 1 else section
-    sections = [('answer', 'The answer', answer), _safely(models_section, runs, folder, compare, odd), about(_safely(data_section, r)) if odd else _safely(data_section, r), about(_safely(report_section, [first])) if odd else _safely(report_section, runs), _safely(curves_section, runs),
-                about(_safely(calibration_section, r)), about(_safely(errors_section, r)), _safely(controls_section, [r, *(x for x in runs if x is not r)], f"{folder.name}/{r['path'].name}"), *(last_sections([r], r['path'].name) if odd else last_sections(runs, folder.name, True, margin))]
-    under = f"{_s(len(runs), 'run')} that must not be compared; what is of one alone is of {r['name']}" if odd else f"{_s(len(runs), 'run')} over one split, {m['n']:,} test images, {len(c['classes'])} classes"
-    return _write(folder/'report.html', f"How deep to fine-tune on {c['data']}", under, sections)
-
-def report(
-    folder:str|Path, # A run folder, or a study folder
-)->Path: # Its report.html
-    "Write the report of whatever is in `folder`"
-    return run_report(folder) if is_run(folder) else study_report(folder)
+              controls_words(r, place), P(NOT_CLINICAL), metric_tiles(m), *notes_of([r])]
+    sections = [('answer', 'The answer', answer), safely(data_section, r), safely(report_section, [r]), safely(curves_section, [r]), safely(calibration_section, r),
+                safely(errors_section, r), safely(controls_section, [r], place), *last_sections([r], r['path'].name)]
+    return write_page(r['path']/'report.html', f"{r['name']} on {c['data']}", f"{m['n']:,} test images, {len(c['classes'])} classes, {counted(c['epochs'], 'epoch')}", sections)

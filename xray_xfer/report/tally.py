@@ -8,13 +8,13 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/tally.html.md"""
 __all__ = ['EXTRA', 'extra_cells', 'controls_table', 'controls_lines', 'with_controls']
 
 # %% ../../nbs/report/07_tally.ipynb #424121f3
-import numpy as np
-import pandas as pd
+import numpy as np, pandas as pd
 
-from ..evaluate.scores import table_markdown
-from ..evaluate.paired import p_text
 from ..evaluate.intervals import with_interval
-from .verdict import INTACT, MEASURES, ORDER, SHUFFLED, findings, interval_of, percent
+from ..evaluate.paired import p_text
+from ..evaluate.tables import table_markdown
+from .verdict import (INTACT, MEASURES, ORDER, SHUFFLED, findings, interval_of,
+                                      percent)
 
 # %% ../../nbs/report/07_tally.ipynb #7a9c3fac
 EXTRA = 'left of the AUC', 'p, accuracy', 'p, AUC'   # heads of the columns of `extra_cells`

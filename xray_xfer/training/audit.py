@@ -8,21 +8,19 @@ Docs: https://xray-xfer.github.io/xray_xfer/training/audit.html.md"""
 __all__ = ['Audit', 'audit']
 
 # %% ../../nbs/training/02_audit.ipynb #ae014b6a
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..data.table import images_of, why_missing
-from .loaders import parts_of
+from ..core.say import counted, plain
 from ..data.odd import describe as describe_odd, find_odd
 from ..data.packing import Pack, pack
-from ..core.say import counted, plain
+from ..data.table import images_of, why_missing
+from .ready import parts_of
 from ..twins.find import describe, find_twins, grouped
 
 # %% ../../nbs/training/02_audit.ipynb #73d4af7c

@@ -8,24 +8,20 @@ Docs: https://xray-xfer.github.io/xray_xfer/twins/find.html.md"""
 __all__ = ['SIZE', 'MATCHER', 'Twins', 'find_twins', 'grouped', 'describe', 'twins_json']
 
 # %% ../../nbs/twins/03_find.ipynb #bd15b52a
-import json
-import warnings
-import zlib
+import json, warnings, zlib
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from numbers import Real
 
-import numpy as np
-import pandas as pd
+import numpy as np, pandas as pd
 
-from .alike import NEAR, STOP
-from ..data.table import relative_paths, stated
 from ..core.files import replacing
-from .neighbours import components, search
-from ..data.packing import Pack
-from ..data.packing import pack as packed
 from ..core.say import counted
+from ..data.columns import relative_paths, stated
+from ..data.packing import Pack, pack as packed
+from .alike import NEAR, STOP
+from .neighbours import components, search
 
 # %% ../../nbs/twins/03_find.ipynb #18511222
 @dataclass(eq=False)

@@ -10,15 +10,15 @@ __all__ = ['components', 'search']
 # %% ../../nbs/twins/02_neighbours.ipynb #bf102eb3
 from functools import lru_cache
 
-import numpy as np
-import pandas as pd
+import numpy as np, pandas as pd
 from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .alike import STOP, WHOLE, Layers, affine_basis, compare, detail, grid, inside, shrink, window
+from ..data.pixels import WHOLE, inside, shrink
+from .alike import Layers, STOP, affine_basis, compare, detail, grid, window
 
 # %% ../../nbs/twins/02_neighbours.ipynb #720b0c2d
 _VIEWS = ((0.,)*4, (.025,)*4, (.05,)*4, # cut off at the upper, lower, left and right edge
