@@ -2,6 +2,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
-    'scores': ['metrics', 'REPORT_TABLE'],
+    'scores': ['metrics'],
+    'tables': ['REPORT_TABLE'],
     'readers': ['compare_models'],
 })
