@@ -158,6 +158,7 @@ def main():
                 text = (f'How often two models of equal skill, an accuracy of 0.96, are called different at 5 %, and how often the 95 % interval of a mean over seeds holds the truth, in per cent. '
                         f'Luck: standard deviation of the accuracy over seeds. With one seed the test is of two networks, and what it says is not of models. {said}\n\n'
                         + table([[*r[:2], *r[2:4], *r[5:]] for r in rows], ['seeds', 'luck', 'images', 'they are', *names]))
-            write(a.file.format(what), dict(draws=a.draws, cells=res), text, f'python benchmarks/simulate.py {what} --draws {a.draws}')
+            sizes = '' if tuple(a.sizes) == tuple(SIZES) else ' --sizes ' + ' '.join(map(str, a.sizes))
+            write(a.file.format(what), dict(draws=a.draws, cells=res), text, f'python benchmarks/simulate.py {what} --draws {a.draws}{sizes}')
 
 if __name__ == '__main__': main()
