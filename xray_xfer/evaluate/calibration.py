@@ -22,7 +22,7 @@ from .intervals import mean_interval
 from .scores import softmax
 
 # %% ../../nbs/evaluate/08_calibration.ipynb #93cbfa9b
-def _given(logits, y):
+def _given(logits, y) -> tuple[np.ndarray, np.ndarray]:
     "Logits (n, k) in float64 and classes (n,), or a `ValueError`"
     softmax(logits) # its errors for shape, NaN and infinity
     logits, y = np.asarray(logits, dtype=np.float64), np.asarray(y)

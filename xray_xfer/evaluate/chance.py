@@ -30,7 +30,7 @@ def permuted_labels(
     y, ids = np.asarray(y), np.asarray(ids)
     rows = np.split(np.argsort(ids, kind='stable'), np.cumsum(np.bincount(ids))[:-1])
     sizes = np.array([len(r) for r in rows])
-    out, rare = np.empty((n, len(y)), dtype=np.int16), []
+    out, rare = np.empty((n, len(y)), dtype=np.int16), list[int]()
     for size in np.unique(sizes):
         alike = np.flatnonzero(sizes == size)
         if len(alike) < _FEW:
@@ -54,7 +54,7 @@ _AT_ONCE = 1_000_000   # labels: some ten megabytes
 
 class Look(NamedTuple):
     "One measure of one table of answers, beside chance"
-    value: float # As `evaluate.metrics` has it
+    value: float # As `scores.metrics` has it
     expected: float # Mean over the permutations
     p: float # Two-sided
 

@@ -63,7 +63,7 @@ def share_interval(
     share = np.mean(hit)
     pulls = np.bincount(rows, weights=(hit - share) * leverage(rows)) / n
     seen = min(np.unique(rows[np.asarray(hit, bool) == right]).size for right in (True, False))
-    return effective_interval(share, groups / (groups - 1) * pulls @ pulls, n, groups, seen, level)
+    return effective_interval(share, float(groups / (groups - 1) * pulls @ pulls), n, groups, seen, level)
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #ebd4108a
 def _class_variances(positive, influence, ids):
@@ -104,7 +104,7 @@ def auc_interval(
     kinds = [positive, ~positive]
     groups = [np.unique(ids[kind]).size for kind in kinds]
     if min(groups) < 2: return None
-    if auc in (0, 1): return newcombe_interval(auc, *groups, level)
+    if auc in (0, 1): return newcombe_interval(auc, groups[0], groups[1], level)
     clustered, alone = _class_variances(positive, influence, ids)
     if alone <= 0: return None
     # as with a share, few groups with an image on the wrong side cannot show the design effect
@@ -113,7 +113,7 @@ def auc_interval(
     found = max(1., clustered / alone)
     sizes = [(seen + _UNSEEN) / (seen * found / kind.sum() + _UNSEEN / of)
              for kind, of in zip(kinds, groups, strict=True)]
-    return newcombe_interval(auc, *sizes, level)
+    return newcombe_interval(auc, sizes[0], sizes[1], level)
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #2623a9cb
 def combined_interval(
@@ -158,7 +158,7 @@ def intervals(
     groups:Sequence | None=None, # (n,) what must not be torn apart (patients); a gap: on its own
     level:float=.95, # Coverage
 ) -> dict: # {metric: (low, high)}; None: not defined
-    "Intervals of the metrics of `evaluate.metrics`"
+    "Intervals of the metrics of `scores.metrics`"
     check_level(level)
     y, probs, classes = checked(y, probs, classes)
     ids = group_ids(groups, len(y))
@@ -188,7 +188,7 @@ def class_intervals(
     groups:Sequence | None=None, # (n,) what must not be torn apart
     level:float=.95, # Coverage
 ) -> dict: # {class: {measure: (low, high)}}; None: not defined
-    "Intervals of the measures of `evaluate.per_class`"
+    "Intervals of the measures of `scores.per_class`"
     check_level(level)
     y, probs, classes = checked(y, probs, classes)
     ids, called = group_ids(groups, len(y)), probs.argmax(1)

@@ -25,7 +25,7 @@ from .intervals import check_level
 from .scores import checked
 
 # %% ../../nbs/evaluate/06_paired.ipynb #c3de4cad
-def _truths(right_a, right_b):
+def _truths(right_a, right_b) -> tuple[np.ndarray, np.ndarray]:
     "Both as bool arrays of one shape, or a `ValueError`"
     right_a, right_b = np.asarray(right_a), np.asarray(right_b)
     for values in (right_a, right_b):

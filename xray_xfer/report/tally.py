@@ -54,7 +54,7 @@ def controls_table(
     rows, more = [], extra_cells(c)
     for r in c['rows']:
         scores = {name: _scored(r, key) for key, name in _SCORES.items()}
-        extra = dict(zip(EXTRA, more.get(r['control'], ()))) if more else {}
+        extra = dict(zip(EXTRA, more.get(r['control'], ()), strict=False)) if more else {}
         answer = f"{r['answer']} ({100*r['answer_share']:.0f} %)"
         rows.append({'n': r['n'], **scores, **extra, 'most frequent answer': answer})
     return pd.DataFrame(rows, index=pd.Index([r['control'] for r in c['rows']], name='test images'))

@@ -72,7 +72,7 @@ def adjusted(
     res:dict = {}
     for own, *others in zip(*map(_ps, (c, *beside)), strict=True):
         more = [p for ps in others for p in ps.values()]
-        res |= dict(zip(own, holm([*own.values(), *more])))   # those of the others are left out
+        res |= dict(zip(own, holm([*own.values(), *more]), strict=False))   # the others' own are theirs to say
     return res
 
 def _way(value, interval, at, expected, p):
@@ -88,8 +88,9 @@ def findings(
 ) -> dict: # {(control, 'accuracy' or 'auc'): `Finding`}; none where a measure is not defined
     "What each look shows"
     ps, res = adjusted(c, beside), {}
+    chance:dict[Literal['accuracy', 'auc'], float] = {'accuracy': c['chance']['accuracy'], 'auc': .5}
     for r in c['rows']:
-        for key, at in dict(accuracy=c['chance']['accuracy'], auc=.5).items():
+        for key, at in chance.items():
             if (p := ps.get((r['control'], key))) is None: continue
             value, interval = r[key], interval_of(r, key)
             way, share = _way(value, interval, at, r[f'{key}_expected'], p), (r.get('kept') or {}).get(key)
