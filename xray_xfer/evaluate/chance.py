@@ -65,7 +65,7 @@ def permutation_p(
     "(1 + number as far from the null's mean)/(b + 1), never 0 (Phipson & Smyth 2010, doi 10.2202/1544-6115.1585)"
     null = np.asarray(null, dtype=np.float64)
     far = np.abs(null - null.mean()) >= abs(value - null.mean()) - 1e-9
-    return float((1 + far.sum())/(len(null) + 1))
+    return float((1 + far.sum()) / (len(null) + 1))
 
 def _ranks(probs):
     "Ranks (n, columns) within each column that has an AUC of its own: of two classes, the second speaks for both"
@@ -79,10 +79,10 @@ def _aucs(labels, ranks, classes):
         there = (labels == c).astype(np.float64)
         n = there.sum(1)
         with np.errstate(divide='ignore', invalid='ignore'):
-            auc = (np.stack([r[:, j] for r in ranks]) @ there.T - n*(n + 1)/2)/(n*(labels.shape[1] - n))
+            auc = (np.stack([r[:, j] for r in ranks]) @ there.T - n*(n + 1) / 2) / (n*(labels.shape[1] - n))
         defined = (n > 0) & (n < labels.shape[1])
         total = total[0] + np.where(defined, auc, 0), total[1] + defined
-    with np.errstate(divide='ignore', invalid='ignore'): return total[0]/total[1]
+    with np.errstate(divide='ignore', invalid='ignore'): return total[0] / total[1]
 
 def looks(
     y:Sequence | np.ndarray, # (images,) int: number of the true class of each
@@ -96,7 +96,7 @@ def looks(
     ids, rng, classes = group_ids(groups, len(y)), np.random.default_rng(seed), next(iter(tables.values())).shape[1]
     called, ranks = np.stack([p.argmax(1) for p in tables.values()]), [_ranks(p) for p in tables.values()]
     def both(labels): return np.stack([[(labels == c).mean(1) for c in called], _aucs(labels, ranks, classes)])
-    seen, step = both(y[None])[:, :, 0], max(1, _AT_ONCE//len(y))
+    seen, step = both(y[None])[:, :, 0], max(1, _AT_ONCE // len(y))
     sizes = [min(step, n - start) for start in range(0, n, step)]
     null = np.concatenate([both(permuted_labels(y, ids, size, rng)) for size in sizes], axis=2)
     def look(value, drawn):
@@ -135,8 +135,8 @@ class Paired(NamedTuple):
         if not np.isfinite([part, full]).all() or not ok.any(): return None
         # a share of nothing is no number, and a share of next to nothing is any number
         if np.quantile(fulls[ok], .025) <= at or full <= at: return None
-        low, high = np.quantile((parts[ok] - at)/(fulls[ok] - at), [(1 - level)/2, (1 + level)/2])
-        return Share(float((part - at)/(full - at)), float(low), float(high))
+        low, high = np.quantile((parts[ok] - at) / (fulls[ok] - at), [(1 - level) / 2, (1 + level) / 2])
+        return Share(float((part - at) / (full - at)), float(low), float(high))
 
     def difference(self,
         a:str, # One table
@@ -149,9 +149,9 @@ class Paired(NamedTuple):
         difference, drawn = score_a - score_b, draws_a - draws_b
         drawn = drawn[np.isfinite(drawn)]
         if len(drawn) < 2 or not np.isfinite(difference): return None
-        low, high = np.quantile(drawn, [(1 - level)/2, (1 + level)/2])
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
         sd = drawn.std(ddof=1)
-        p = float(2*ndtr(-abs(difference)/sd)) if sd > 0 else 1.
+        p = float(2*ndtr(-abs(difference) / sd)) if sd > 0 else 1.
         return float(difference), (float(low), float(high)), p
 
 def paired(
@@ -181,4 +181,4 @@ def above_zero(
     if every: bits = np.arange(2**count)[:, None] >> np.arange(count) & 1
     else: bits = np.random.default_rng(seed).integers(2, size=(n, count))
     large = (2.*bits - 1) @ values >= values.sum() - 1e-12*np.abs(values).sum()
-    return float(large.mean()) if every else float((1 + large.sum())/(n + 1))
+    return float(large.mean()) if every else float((1 + large.sum()) / (n + 1))

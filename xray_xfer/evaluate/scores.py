@@ -1,4 +1,4 @@
-"""Arrays in, numbers out: the metrics of one test part, and the table that sets the runs of a study side by side.
+"""Arrays in, numbers out: the metrics of one test part, over all and class by class.
 
 Docs: https://xray-xfer.github.io/xray_xfer/evaluate/scores.html.md"""
 

@@ -28,7 +28,7 @@ def extra_cells(
     "What a table says of each control besides its scores"
     if 'permutations' not in c: return {}
     found, res = findings(c, beside), {}
-    smallest = 1.5/(c['permutations'] + 1)
+    smallest = 1.5 / (c['permutations'] + 1)
     for r in c['rows']:
         of = {key: found.get((r['control'], key)) for key in MEASURES}
         ps = ['' if f is None else p_text(f.p, f.p if r[f'{key}_p'] < smallest else 0.) for key, f in of.items()]
