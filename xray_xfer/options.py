@@ -43,20 +43,20 @@ def option_parameters(
         if name == 'groups':   # a switch and a choice: `--no-groups`, `--groups almost`
             made.append(_keyword(name, Annotated[str, _GROUPS, dict(choices=['twins', 'almost'])], 'twins'))
             name, kind, default = 'no_groups', Annotated[bool, _NO_GROUPS, {}], False
+        elif default is True: name, default = f'no_{name}', False   # what is on unless it is switched off
         made.append(_keyword(name, kind, default))
     return made
 
 def from_options(
     given:Mapping, # Options of the command that were given, by name
 ) -> dict: # Arguments of `run`
-    "`--groups` and `--no-groups` as `run` has them; all else is as it is"
-    given = dict(given)
-    off, groups = given.pop('no_groups', False), given.pop('groups', None)
-    if off and groups == 'almost':
+    "`--no-cache`, `--no-groups` and `--groups` as `run` has them; all else is as it is"
+    if given.get('no_groups') and given.get('groups') == 'almost':
         raise ValueError('--no-groups keeps nothing together and --groups almost keeps more: give one of the two')
-    if off: given['groups'] = False
-    elif groups: given['groups'] = groups if groups == 'almost' else True
-    return given
+    found = {name.removeprefix('no_'): not value if name.startswith('no_') else value for name, value in given.items()
+             if name != 'groups'}
+    if given.get('groups') and 'groups' not in found: found['groups'] = 'almost' if given['groups'] == 'almost' else True
+    return found
 
 def option_words(
     name:str, # Of a field

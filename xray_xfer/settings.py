@@ -100,7 +100,7 @@ class Settings:
     depth:Annotated[int|str, depth_of, Option(parse=depth_arg)]=0
     # The arch's own release, a weights file, or False for random weights
     pretrained:Annotated[bool|str|Path, Option(
-        "true: the arch's own release; a .safetensors or .pth file; false: random weights", weights_arg)]=True
+        "true: the arch's own release; a .safetensors or .pth file; false: random weights", weights_arg, 'true')]=True
     # Of one-cycle training
     epochs:Annotated[int, whole(1), Option('Epochs of one-cycle training')]=10
     # The head's peak learning rate, or (deepest group, head)
