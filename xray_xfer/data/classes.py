@@ -36,7 +36,7 @@ def _read_as(
     labels:list, # Of the rows
     classes:list, # Which are wanted
     where:str, # For errors
-)->list: # The class of each row, or None
+) -> list: # The class of each row, or None
     "Labels as `classes` spells them"
     if isinstance(classes, str): classes = [classes]
     classes, counts, kinds = list(dict.fromkeys(plain(str(c).strip()) for c in classes)), Counter(labels), {}

@@ -20,7 +20,7 @@ from .tree import IMAGE
 # %% ../../nbs/data/06_columns.ipynb #88e2dfc5
 def relative_paths(
     table:pd.DataFrame, # Image table
-)->list: # One posix path per row, safe to write as UTF-8
+) -> list: # One posix path per row, safe to write as UTF-8
     "The paths of a table relative to the deepest folder that holds them all"
     if not len(table): return []
     top = os.path.commonpath([os.path.dirname(p) for p in table.path])
@@ -43,7 +43,7 @@ def _text(v, strip=True):
 
 def stated(
     values, # What rows state in a column such as `group` or `source`
-)->list: # Text, or None where that is nothing: empty, or one of `GAPS` in any case
+) -> list: # Text, or None where that is nothing: empty, or one of `GAPS` in any case
     "A column without its gaps: 80 rows of 'NA' are not one patient"
     texts = [_text(v) for v in values]
     return [None if t is None or t.lower() in GAPS else t for t in texts]

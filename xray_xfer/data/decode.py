@@ -25,7 +25,7 @@ def levels(
     picture:Deep, # 16-bit values
     bits:int, # Whose full scale becomes white; what is brighter becomes white too
     colour:bool=False, # Keep red, green and blue
-)->Iterator: # Of images of mode F with values from 0 to 255: one of luma, or three
+) -> Iterator: # Of images of mode F with values from 0 to 255: one of luma, or three
     "A 16-bit picture in grey or colour, transparency over black"
     full = 2**max(8, bits) - 1
     light = np.float32(255 / full)
@@ -41,8 +41,8 @@ def levels(
     yield Image.fromarray(luma)
 
 def grey(
-    im, # loaded PIL image of any mode that PNG or JPEG have
-) -> Image.Image: # mode L, or F with values from 0 to 255 where the image had 16 bits
+    im:Image.Image, # Loaded PIL image of any mode that PNG or JPEG have
+) -> Image.Image: # Mode L, or F with values from 0 to 255 where the image had 16 bits
     "`im` as grey: colour to luma, transparency over black, 16-bit grey by what it holds"
     if im.mode.startswith('I'):
         picture = deep(im)
@@ -53,8 +53,8 @@ def grey(
     return im if im.mode == 'L' else im.convert('L')
 
 def rgb(
-    im, # loaded PIL image of any mode that PNG or JPEG have
-) -> Image.Image: # mode RGB
+    im:Image.Image, # Loaded PIL image of any mode that PNG or JPEG have
+) -> Image.Image: # Mode RGB
     "`im` in colour: transparency over black, 16-bit grey by what it holds"
     if im.mode.startswith('I'): return grey(im).point(lambda v: v + .5).convert('L').convert('RGB')   # half: PIL cuts decimals off
     if im.info.get('transparency') is not None or im.mode in ('LA', 'PA', 'RGBA'):
@@ -64,9 +64,9 @@ def rgb(
 
 # %% ../../nbs/data/10_decode.ipynb #b0e8fb59
 def fit(
-    im, # PIL image, mode L, F or RGB
-    size, # side of the result, pixels
-    resize='squish', # 'squish' ignores the aspect, 'pad' keeps it and adds black
+    im:Image.Image, # PIL image, mode L, F or RGB
+    size:int, # Side of the result, pixels
+    resize:Literal['squish', 'pad']='squish', # 'squish' ignores the aspect, 'pad' keeps it and adds black
 ) -> np.ndarray: # uint8 (size, size), or (3, size, size) of an RGB image
     "`im` as a square of bytes"
     w, h = im.size
@@ -99,9 +99,9 @@ _BROKEN = (OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupEr
 
 class _Picture(NamedTuple):
     "What became of one file"
-    pixels: np.ndarray|None = None   # as `decode` gives them
-    reason: str = ''                 # why there are none
-    held: Held|None = None           # of a 16-bit picture
+    pixels: np.ndarray|None = None   # As `decode` gives them
+    reason: str = ''                 # Why there are none
+    held: Held|None = None           # Of a 16-bit picture
 
 def read_picture(path, size, resize, colour, read_as):
     "What `decode` gives, and what a 16-bit picture holds"
@@ -149,12 +149,12 @@ def _developed(f, path, n_bytes, size, resize, colour, read_as):
     return _Picture(squares[0] if len(squares) == 1 else np.stack(squares), held=found)
 
 def decode(
-    path, # file that should be a PNG or a JPEG
-    size, # side of the result, pixels
-    resize='squish', # see `fit`
-    colour=False, # keep red, green and blue
-    read_as=None, # how 16 bits are read in the file's set: `Depths.read_as` of its pack; None: by the file alone
-): # uint8 array (size, size), with colour (3, size, size); or the reason (str) why there is none
+    path:str|Path, # File that should be a PNG or a JPEG
+    size:int, # Side of the result, pixels
+    resize:Literal['squish', 'pad']='squish', # See `fit`
+    colour:bool=False, # Keep red, green and blue
+    read_as:dict|None=None, # How 16 bits are read in the file's set: `Depths.read_as` of its pack; None: by the file alone
+) -> np.ndarray|str: # uint8 array (size, size), with colour (3, size, size); or the reason (str) why there is none
     "The pixels of one file, upright, in 8-bit grey or colour"
     found = read_picture(path, size, resize, colour, read_as)
     return found.reason or found.pixels

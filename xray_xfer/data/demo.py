@@ -27,7 +27,7 @@ KAGGLE = (3616, 6012, 10192, 1345)  # images per class in the Kaggle release
 
 def counts(
     n:int=400,  # images in all, at least 12: below that some part of a split would miss a class
-) -> dict:  # class name -> number of images, adding up to `n`
+) -> dict:  # Class name -> number of images, adding up to `n`
     "Images per class: shares in proportion to the square root of the Kaggle counts, none below `n/8` or 3."
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 12:
         raise ValueError(f'n={n!r}: a demo needs a whole number of at least 12 images, 3 for each of 4 classes, to be split; try n=400')
@@ -143,7 +143,7 @@ def phantom(
     label:str,  # one of `CLASSES`
     rng:np.random.Generator,  # the patient: the same state gives the same image
     size:int=256,  # side in pixels, 64 to 1024; the anatomy does not depend on it, the noise does
-) -> tuple:  # image and lung mask, both uint8 (size, size); the mask is 0 or 255 and, like Kaggle's, leaves out the heart
+) -> tuple:  # Image and lung mask, both uint8 (size, size); the mask is 0 or 255 and, like Kaggle's, leaves out the heart
     "One frontal chest X-ray phantom and its lung mask."
     if label not in CLASSES: raise ValueError(f'no class {label!r}: the phantoms are {", ".join(map(repr, CLASSES))}')
     if not isinstance(size, (int, np.integer)) or not 64 <= size <= 1024:

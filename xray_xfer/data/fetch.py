@@ -49,8 +49,8 @@ def _check_zip(z, path, dest):
                          'make room, or set XRAY_XFER_CACHE to a folder on a larger disk')
 
 def unzipped(
-    path, # a .zip file
-) -> Path: # in the cache; an archive that is damaged, locked or would write elsewhere is a ValueError, a full disk an OSError
+    path:Path, # A .zip file
+) -> Path: # In the cache; an archive that is damaged, locked or would write elsewhere is a ValueError, a full disk an OSError
     "The folder that an archive is unpacked to; done once for the same path, size and time of change"
     st = path.stat()
     key = hashlib.sha256(os.fsencode(path) + f'\0{st.st_size}\0{st.st_mtime_ns}'.encode()).hexdigest()[:12]
@@ -76,7 +76,7 @@ def unzipped(
 KAGGLE = 'tawsifurrahman/covid19-radiography-database'
 
 def kaggle_folder(
-) -> Path: # where kagglehub keeps it; a ConnectionError or RuntimeError says how to get it otherwise
+) -> Path: # Where kagglehub keeps it; a ConnectionError or RuntimeError says how to get it otherwise
     "The COVID-19 Radiography Database, downloaded where it is not there yet"
     page = f'https://www.kaggle.com/datasets/{KAGGLE}'
     out = (f"download the zip in a browser from {page} and give its path instead of 'kaggle', or give kagglehub access: "
@@ -90,8 +90,8 @@ def kaggle_folder(
         raise ConnectionError(f'the Kaggle set could not be downloaded ({type(e).__name__}: {words[:200]}). Way out: {out}') from e
 
 def demo_folder(
-    seed=0, # of the drawing
-) -> Path: # in the cache
+    seed:int=0, # Of the drawing
+) -> Path: # In the cache
     "The drawn X-rays of a seed, in the Kaggle layout"
     from xray_xfer.data import demo
     # named after the code that draws: another version draws other images

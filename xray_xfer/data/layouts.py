@@ -19,7 +19,7 @@ from .tree import Folder, IMAGE, IMAGES, doubles, files_below, is_mask
 # %% ../../nbs/data/04_layouts.ipynb #89383446
 def spelling(
     label:str, # Name of a class
-)->str:
+) -> str:
     "What two labels share that differ in case, spaces, Unicode form or the way to write a number"
     text = unicodedata.normalize('NFKC', str(label)).casefold()
     text = ''.join(c for c in text if unicodedata.category(c) != 'Cf').strip()   # Cf: such as a zero-width space
@@ -52,7 +52,7 @@ def is_ours(folder):
 
 def usable_in(
     folder:Folder, # Any
-)->dict: # Name → `Folder`
+) -> dict: # Name → `Folder`
     "The folders in one that hold images"
     repeated = doubles(folder)
     return {n: f for n, f in folder.folders.items()
@@ -203,7 +203,7 @@ def homes_of(
     top:Folder, # From `read_folder`
     classes:list|None=None, # Which are meant, where folders can be read in two ways
     archive:Path|None=None, # That the folder was unpacked from, for errors
-)->tuple: # (list of `Home`, the `Folder` that holds them)
+) -> tuple: # (list of `Home`, the `Folder` that holds them)
     "Where the classes are in a folder tree"
     root, copies, more = top, [], True
     while more:

@@ -27,13 +27,13 @@ _ONE, _TWO = .98, .9        # share of the pixels that one level has in a blank 
 
 class Levels(NamedTuple):
     "How many of an image's pixels share a grey level"
-    most: int               # the level that most pixels have, or nearly have
-    one: float              # share of the pixels that have it
-    two: float              # share of the pixels that have it or the next one, well apart from it
+    most: int               # The level that most pixels have, or nearly have
+    one: float              # Share of the pixels that have it
+    two: float              # Share of the pixels that have it or the next one, well apart from it
 
 def levels(
     a:np.ndarray, # uint8, of any shape
-    reach:int=_REACH, # grey levels to either side that count as the same
+    reach:int=_REACH, # Grey levels to either side that count as the same
 ) -> Levels:
     "The most frequent grey levels, and the shares of the pixels that have them"
     counts, band = np.bincount(a.ravel(), minlength=256), np.ones(2*reach + 1, int)
@@ -55,9 +55,9 @@ def blank(
 _DOUBT = .75    # share of the packed pixels that two levels have, from which on the file is opened again
 
 def in_file(
-    path:str|Path, # the image's file
+    path:str|Path, # The image's file
     packed:np.ndarray, # (size, size) uint8, the image as it was packed: it counts if the file is gone
-) -> str: # as from `blank`, or 'transparent'
+) -> str: # As from `blank`, or 'transparent'
     "What an image is that shows nothing, as its file has it"
     try:
         with Image.open(path, formats=('PNG', 'JPEG')) as im:
@@ -100,7 +100,7 @@ class Common(NamedTuple):
     "What coarse pictures have in common"
     picture:np.ndarray      # (12, 12), with dark lungs, or as most images have it
     likeness:np.ndarray     # (n,) correlation of each picture with it, -1 to 1
-    basis:str               # what its sign rests on: 'lungs', 'most' or 'nothing'
+    basis:str               # What its sign rests on: 'lungs', 'most' or 'nothing'
 
 def common(
     pictures:np.ndarray, # (n, 12, 12) coarse pictures, n at least 1
@@ -124,9 +124,9 @@ def common(
 class Odd:
     "Images that show nothing, or whose grey is inverted"
     images:pd.DataFrame     # path, label, what: as from `in_file`, or 'inverted' or 'reversed'; indexed by row
-    classes:pd.DataFrame    # of each label how many images, judged (as to their grey), opposite
-    basis:str               # see `common`; with 'nothing' no image was judged
-    names:list              # of `images`, short, as people are told
+    classes:pd.DataFrame    # Of each label how many images, judged (as to their grey), opposite
+    basis:str               # See `common`; with 'nothing' no image was judged
+    names:list              # Of `images`, short, as people are told
 
 def _looked_at(pack, quiet):
     "What each image is if it is blank, and the coarse pictures of the others with their rows"
@@ -145,8 +145,8 @@ def _looked_at(pack, quiet):
     return what, np.array(rows, int), np.array(pictures, np.float32).reshape(-1, _SIDE, _SIDE)
 
 def find_odd(
-    pack:Pack, # decoded images
-    quiet:bool=False, # no progress bar (there is none either where stderr is no terminal)
+    pack:Pack, # Decoded images
+    quiet:bool=False, # No progress bar (there is none either where stderr is no terminal)
 ) -> Odd:
     "The images of a pack that show nothing, or whose grey is inverted"
     labels = pack.table.label.to_numpy(object)
@@ -223,9 +223,9 @@ def _grey_lines(odd, most):
 
 # %% ../../nbs/data/14_odd.ipynb #882853ae
 def describe(
-    odd:Odd, # what `find_odd` returned
-    most:int=3, # images named of each kind
-) -> list: # of lines
+    odd:Odd, # What `find_odd` returned
+    most:int=3, # Images named of each kind
+) -> list: # Of lines
     "What was found, why it matters and what to do"
     lines = [*_blank_lines(odd, most), *_grey_lines(odd, most)]
     left = int(odd.classes.images.sum() - odd.images.what.isin(_BLANKS).sum())

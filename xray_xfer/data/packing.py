@@ -197,31 +197,31 @@ def _notes(depths, n, paths):
 class Pack:
     "Decoded images: `pixels[i]` belongs to row `i` of `table`; what could not be decoded is in `rejects`"
     pixels: np.ndarray      # uint8 (n, size, size), in colour (n, 3, size, size), memory-mapped, read-only
-    table: pd.DataFrame     # image table of the decoded images, in the order given
+    table: pd.DataFrame     # Image table of the decoded images, in the order given
     rejects: pd.DataFrame   # path, label, reason
-    size: int               # pixels a side
+    size: int               # Pixels a side
     resize: str             # 'squish' or 'pad'
-    key: str                # changes with any file, the size and the way to resize
-    path: Path              # its folder in the cache
-    seconds: float          # that this call took
-    reused: bool            # found in the cache, and whole
-    crc: int                # checksum of the pixels, from which names are made of what is computed from them
-    source: str = 'a table' # short name of where the table came from, for captions
-    classes: list = None    # that were asked for, see `images_of`; None: all
-    exclude: list = None    # names that were left out, see `images_of`; None: none
-    depths: Depths = Depths() # what its 16-bit images hold, and as what they were read
+    key: str                # Changes with any file, the size and the way to resize
+    path: Path              # Its folder in the cache
+    seconds: float          # That this call took
+    reused: bool            # Found in the cache, and whole
+    crc: int                # Checksum of the pixels, from which names are made of what is computed from them
+    source: str = 'a table' # Short name of where the table came from, for captions
+    classes: list = None    # That were asked for, see `images_of`; None: all
+    exclude: list = None    # Names that were left out, see `images_of`; None: none
+    depths: Depths = Depths() # What its 16-bit images hold, and as what they were read
 
     def __len__(self): return len(self.table)
 
     @property
-    def colour(self): return self.pixels.ndim == 4   # red, green and blue were kept
+    def colour(self) -> bool: return self.pixels.ndim == 4   # red, green and blue were kept
 
-    def grey(self, rows): # of the images wanted -> uint8 (len(rows), size, size)
+    def grey(self, rows): # Of the images wanted -> uint8 (len(rows), size, size)
         "The luma of some images, for whoever looks at structure and not at colour (ITU-R BT.601, as Pillow has it)"
         a = self.pixels[rows]
         return np.tensordot(a, np.array(LUMA, np.float32), (1, 0)).round().astype(np.uint8) if self.colour else a
 
-    def notes(self)->list: # of sentences
+    def notes(self) -> list: # Of sentences
         "What was judged of 16-bit images and no file says, for people to check"
         return _notes(self.depths, len(self), self.table.path.tolist())
 
@@ -232,22 +232,22 @@ class Pack:
         return f'Pack({len(self)} images of {self.size}x{self.size} px{", in colour"*self.colour}, {self.resize}{deep}{rejects})'
 
 def planes(
-    pixels, # uint8 (n, size, size) or (n, 3, size, size), array or tensor
-): # (n, 1, size, size) or (n, 3, size, size): a view
+    pixels:Any, # uint8 (n, size, size) or (n, 3, size, size), array or tensor
+) -> Any: # (n, 1, size, size) or (n, 3, size, size): a view
     "Pixels with an axis for their channels, whether these are one or three"
     return pixels[:, None] if pixels.ndim == 3 else pixels
 
 def _cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 def pack(
-    table, # image table, see `images_of`
-    size=224, # side in pixels; 224 is what the backbones were trained at
-    resize='squish', # the same for training, validation and test; 'pad' if the aspect of the images varies and matters
-    colour=False, # keep red, green and blue, at three times the size; a radiograph is grey, and a network gets its grey three times
-    cache=None, # folder for the packs; None: `cache_dir()`
-    workers=None, # decoding threads; None: one for every core this process may use
-    quiet=False, # no progress bar (there is none either where stderr is no terminal)
-) -> Pack: # on disk at <cache>/packs/<key>
+    table:pd.DataFrame, # Image table, see `images_of`
+    size:int=224, # Side in pixels; 224 is what the backbones were trained at
+    resize:Literal['squish', 'pad']='squish', # The same for training, validation and test; 'pad' if the aspect of the images varies and matters
+    colour:bool=False, # Keep red, green and blue, at three times the size; a radiograph is grey, and a network gets its grey three times
+    cache:str|Path|None=None, # Folder for the packs; None: `cache_dir()`
+    workers:int|None=None, # Decoding threads; None: one for every core this process may use
+    quiet:bool=False, # No progress bar (there is none either where stderr is no terminal)
+) -> Pack: # On disk at <cache>/packs/<key>
     "Decode all images of `table` once; later calls with the same files, unchanged, open what is there"
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 8 <= size <= 4096:
         raise ValueError(f'size={size!r}: give a whole number of pixels from 8 to 4096, such as 224')

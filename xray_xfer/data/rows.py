@@ -19,7 +19,7 @@ from .tree import (Exclude, is_mask, masks_among, pair, read_folder, sort_files,
                                  stem_of)
 
 # %% ../../nbs/data/05_rows.ipynb #1c954afb
-def natural(text:str)->tuple:
+def natural(text:str) -> tuple:
     "A sort key that puts image-9 before image-10"
     return [int(t) if i % 2 else t for i, t in enumerate(re.split('([0-9]+)', plain(text).casefold()))], text
 
@@ -83,7 +83,7 @@ def tree_rows(
     classes:list|None=None, # Which are meant, where folders can be read in two ways
     exclude:list=(), # Names of files and folders to leave out, at any depth; * and ? stand for anything
     archive:Path|None=None, # That the folder was unpacked from, for errors
-)->tuple: # (a dict with path, label, mask, split, source and stem per image; the `Folder` of the classes)
+) -> tuple: # (a dict with path, label, mask, split, source and stem per image; the `Folder` of the classes)
     "The images of a folder tree; what is left out is a warning, what has no classes a `ValueError`"
     left_out, shown = Exclude(exclude), archive or path
     top = read_folder(path, left_out)

@@ -23,9 +23,9 @@ from .columns import relative_paths, stated
 PARTS = ('train', 'valid', 'test')
 
 def check_shares(
-    valid, # share of all images for validation, above 0 and below 1
-    test,  # share of all images for the test part; 0 for no test part
-):
+    valid:float, # Share of all images for validation, above 0 and below 1
+    test:float,  # share of all images for the test part; 0 for no test part
+) -> None:
     "Raise `ValueError` unless the two shares leave something for training"
     number = lambda x: isinstance(x, Real) and not isinstance(x, (bool, np.bool_))
     if not (number(valid) and 0 < valid < 1):
@@ -37,11 +37,11 @@ def check_shares(
 
 # %% ../../nbs/data/15_split.ipynb #23944770
 def quota(
-    n, # images of one class that may be divided; at least one for each part
-    valid=.1, # share for validation; 0: no such part
-    test=.2, # share for test; 0: no such part
-    whole=None, # images the shares are taken of, when some of them are already in a part; `n` if not given
-):
+    n:int, # Images of one class that may be divided; at least one for each part
+    valid:float=.1, # Share for validation; 0: no such part
+    test:float=.2, # Share for test; 0: no such part
+    whole:int|None=None, # Images the shares are taken of, when some of them are already in a part; `n` if not given
+) -> tuple:
     "How many of `n` images of a class go to (train, valid, test)"
     whole = n if whole is None else whole
     # 1e-9: 0.29 * 50 is 14.499999999999998 in binary, and 14.5 on paper
@@ -119,11 +119,11 @@ def _group_ids(table):
     return np.unique(ids, return_inverse=True)[1].reshape(-1), int(named.sum())
 
 def split_of(
-    table, # image table: `label` and, where known, `path` (without it the order of the rows counts), `group` (NaN or '': an image of its own) and `split`
-    valid=.1, # share of all images for validation
-    test=.2, # share of all images for the test part; 0 for none
-    split_seed=0, # decides what is drawn, and has nothing to do with the seed of a training
-):
+    table:pd.DataFrame, # Image table: `label` and, where known, `path` (without it the order of the rows counts), `group` (NaN or '': an image of its own) and `split`
+    valid:float=.1, # Share of all images for validation
+    test:float=.2, # Share of all images for the test part; 0 for none
+    split_seed:int=0, # Decides what is drawn, and has nothing to do with the seed of a training
+) -> pd.Series:
     "'train', 'valid' or 'test' for each row, on the table's index; `.attrs['note']` says in a sentence what was done"
     check_shares(valid, test)
     if 'label' not in table: raise ValueError(f"the table has no column 'label' (it has {', '.join(map(str, table.columns))}): rename the column that holds the classes")
@@ -203,8 +203,8 @@ def _look(part, y, classes, group, named, new, shares):
 
 # %% ../../nbs/data/15_split.ipynb #9330b704
 def folder_label(
-    path, # path of an image file
-):
+    path:str|Path, # Path of an image file
+) -> str:
     "The class of a file by its folder; the level `images` of the Kaggle layout is skipped"
     folders = [p for p in Path(path).parent.parts if p != 'images']
     if not folders or folders[-1] == Path(path).anchor: raise ValueError(f'{path} lies in no class folder: arrange the files as <class>/<file>, or pass label=, a function from an item to its class')
@@ -213,18 +213,18 @@ def folder_label(
 class StratifiedSplitter:
     "Splitter for any fastai `DataBlock`: items → indices of (train, valid, test), or (train, valid) with `test=0`"
     def __init__(self,
-        valid=.1, # share of all images for validation
-        test=.2, # share of all images for the test part; 0 for two parts only
-        split_seed=0, # decides what is drawn; apart from the seed of a training, so that runs share a test part
-        label=None, # a table's column, or a function item -> label; else the column `label`, or the folder of the file
-        group=None, # a table's column, or a function item -> group; else the column `group`, if there is one
+        valid:float=.1, # Share of all images for validation
+        test:float=.2, # Share of all images for the test part; 0 for two parts only
+        split_seed:int=0, # Decides what is drawn; apart from the seed of a training, so that runs share a test part
+        label:str|Callable|None=None, # A table's column, or a function item -> label; else the column `label`, or the folder of the file
+        group:str|Callable|None=None, # A table's column, or a function item -> group; else the column `group`, if there is one
     ):
         check_shares(valid, test)
         self.valid, self.test, self.split_seed, self.label, self.group = valid, test, split_seed, label, group
         self.parts = self.note = None
 
     def __call__(self,
-        items, # table (DataFrame) or list of paths, as a `DataBlock` hands them over
+        items:pd.DataFrame|list, # Table (DataFrame) or list of paths, as a `DataBlock` hands them over
     ):
         "Lists of row numbers, one a part; keeps the column as `.parts` and what was done as `.note`"
         self.parts = split_of(self._table(items), self.valid, self.test, self.split_seed)
@@ -253,10 +253,10 @@ class StratifiedSplitter:
 
 # %% ../../nbs/data/15_split.ipynb #739bee7a
 def save_split(
-    table, # image table with `path`, `label` and, where known, `group`
-    parts, # 'train', 'valid' or 'test' for each row, in the order of the table: `split_of(table)` or `splitter.parts`
-    path, # the CSV file to write; an older one is replaced once the new one is complete
-):
+    table:pd.DataFrame, # Image table with `path`, `label` and, where known, `group`
+    parts:Sequence, # 'train', 'valid' or 'test' for each row, in the order of the table: `split_of(table)` or `splitter.parts`
+    path:str|Path, # The CSV file to write; an older one is replaced once the new one is complete
+) -> None:
     "Write the split as CSV: path (relative to the common folder), label, group, split"
     if len(parts) != len(table): raise ValueError(f'{len(parts)} parts for a table of {len(table)} rows')
     if isinstance(parts, pd.Series) and not parts.index.equals(table.index): raise ValueError('the parts have another index than the table: bring them into its order first (parts.loc[table.index])')
@@ -270,9 +270,9 @@ def save_split(
         out.writerows(zip(*columns.values()))
 
 def load_split(
-    path, # a CSV file written by `save_split`, or one with the columns path, label and split
-    table, # image table that the split is wanted for
-):
+    path:str|Path, # A CSV file written by `save_split`, or one with the columns path, label and split
+    table:pd.DataFrame, # Image table that the split is wanted for
+) -> pd.Series:
     "The split on file, as a Series on the table's index; file and table must hold the same images with the same labels"
     if not os.path.isfile(path): raise FileNotFoundError(f'no split file {path}: give a split.csv that a run or save_split(table, parts, path) wrote')
     with open(path, newline='', encoding='utf-8-sig', errors='surrogateescape') as f: rows = list(csv.DictReader(f))

@@ -90,7 +90,7 @@ def images_of(
     seed:int=0, # Of the drawing, for 'demo' only
     classes:list|None=None, # Which classes are wanted, and how they are spelled; default all
     exclude:list=(), # Names of folders, files or labels to leave out; * and ? stand for anything
-)->pd.DataFrame: # `path` (absolute), `label`; where known `group`, `mask`, `source`, `split`: a row per image
+) -> pd.DataFrame: # `path` (absolute), `label`; where known `group`, `mask`, `source`, `split`: a row per image
     "The image table of a source; what is no image table in any way is an error that says what to give instead"
     exclude = [exclude] if isinstance(exclude, (str, os.PathLike)) else list(exclude or ())
     def table(df, where, base):
@@ -117,7 +117,7 @@ def images_of(
 def why_missing(
     paths:list, # Absolute, of files that are not there
     base:str|None=None, # Where relative paths start, if any were given
-)->str:
+) -> str:
     "The first path that was looked for, where relative paths start, and what may be wrong with them"
     first = paths[0]
     said = [f'the first looked for is {plain(first)}']

@@ -46,12 +46,12 @@ class Folder:
     system: list = field(default_factory=list)    # Names of the file system's folders in it
 
     @property
-    def name(self)->str: return self.path.name
+    def name(self) -> str: return self.path.name
     @property
-    def loose(self)->list: # Its own files that are called as images are
+    def loose(self) -> list: # Its own files that are called as images are
         return [n for n in self.files if IMAGE.search(n)]
 
-    def below(self)->Iterator:
+    def below(self) -> Iterator:
         "Every folder in this one, at any depth"
         todo = list(self.folders.values())
         while todo:
@@ -60,7 +60,7 @@ class Folder:
             todo += folder.folders.values()
 
     @cached_property
-    def has_images(self)->bool:
+    def has_images(self) -> bool:
         "Whether there are images at any depth; where no name says so, up to 100 files are looked into"
         everything = [self, *self.below()]
         if any(folder.loose for folder in everything): return True
@@ -75,7 +75,7 @@ class Exclude:
         self.names, self.met = list(names), Counter()
         self._patterns = {n: plain(str(n)).casefold().strip('/\\').replace('[', '[[]') for n in self.names}
 
-    def __call__(self, *way:str)->bool: # Names from the top down to the last, which is asked about
+    def __call__(self, *way:str) -> bool: # Names from the top down to the last, which is asked about
         "Whether something is left out"
         name, whole = plain(way[-1]).casefold(), plain('/'.join(way)).casefold()
         hits = [n for n, pattern in self._patterns.items() if fnmatchcase(whole if '/' in pattern else name, pattern)]
@@ -83,12 +83,12 @@ class Exclude:
         return bool(hits)
 
     @property
-    def unmet(self)->list: return [n for n in self.names if not self.met[n]]
+    def unmet(self) -> list: return [n for n in self.names if not self.met[n]]
 
 def read_folder(
     root:str|Path, # A folder
     exclude:Exclude|None=None, # What to leave out
-)->Folder:
+) -> Folder:
     "What lies in a folder"
     root = Folder(Path(root))
     todo = [(root, (), ())]
@@ -121,7 +121,7 @@ def _says_mask(name): return bool(_MASK_WORD.search(re.sub('(?<=[a-z])(?=[A-Z])'
 
 def is_mask(
     folder:Folder, # Judged by its name, and by what lies below
-)->bool:
+) -> bool:
     "Whether a folder holds masks alone"
     if not _says_mask(folder.name): return False
     if not any(_says_mask(f.name) for f in folder.below()): return True
@@ -134,11 +134,11 @@ def is_mask(
 
 def stem_of(
     file:tuple, # Names of the folders on the way, and of the file
-)->tuple:
+) -> tuple:
     "A file without its ending, in one Unicode spelling"
     return (*file[:-1], unicodedata.normalize('NFC', os.path.splitext(file[-1])[0]))
 
-def files_below(folder:Folder)->Iterator: # Tuples of names, from `folder` down
+def files_below(folder:Folder) -> Iterator: # Tuples of names, from `folder` down
     "Every file of a folder, at any depth"
     todo = [(folder, ())]
     while todo:
@@ -150,7 +150,7 @@ def _stems(folder): return {stem_of(file) for file in files_below(folder) if IMA
 
 def doubles(
     folder:Folder, # Any
-)->list: # Names of folders in it
+) -> list: # Names of folders in it
     "The folders whose files are called as those in `images` beside them"
     images = next((f for n, f in folder.folders.items() if n.casefold() in IMAGES), None)
     more_of_them = re.compile('(' + '|'.join(sorted(IMAGES)) + r')[ _-]*\d+', re.I)   # images2
@@ -171,7 +171,7 @@ class Sorted:
     masks: dict = field(default_factory=dict)         # File → place of the mask folder's name in it
     doubles: Counter = field(default_factory=Counter) # Name of a folder that repeats images → number of files
 
-def sort_files(folder:Folder)->Sorted:
+def sort_files(folder:Folder) -> Sorted:
     "Which files below a folder are images, and which are masks"
     out, todo = Sorted(), [(folder, (), None)]
     while todo:
@@ -200,7 +200,7 @@ def _rank(folder):
 def pair(
     images:list, # Tuples of names below a folder
     masks:dict, # File → place of the mask folder's name in it, see `Sorted`
-)->dict:
+) -> dict:
     "{image: the mask of its lungs}"
     def spaced(name): return re.sub(r'[\s_-]+', ' ', name).strip()
     def bare(way): return tuple(n.casefold() for n in way if n.casefold() not in IMAGES)
@@ -231,7 +231,7 @@ def pair(
 
 def masks_among(
     images:list, # Tuples of names below a folder
-)->dict:
+) -> dict:
     "{image: its mask} of masks that lie among the images, as 1_mask.png beside 1.png"
     known, found = {stem_of(file): file for file in images}, {}
     for file in images:

@@ -27,36 +27,36 @@ from .neighbours import components, search
 @dataclass(eq=False)
 class Twins:
     "Images that show the same exposure: `pairs`, and `groups` of what they connect"
-    table: pd.DataFrame     # image table of the images compared, as in the pack
+    table: pd.DataFrame     # Image table of the images compared, as in the pack
     pairs: pd.DataFrame     # i, j (rows of the table), kind ('exact' or 'near'), correlation (negative: an inverted copy), same_label
-    almost: pd.DataFrame    # pairs that failed by .15 at most, nearest first: i, j, correlation, same_label
-    near: float             # from this correlation on, two images are twins
-    reused: bool = False    # found in the cache, and whole
+    almost: pd.DataFrame    # Pairs that failed by .15 at most, nearest first: i, j, correlation, same_label
+    near: float             # From this correlation on, two images are twins
+    reused: bool = False    # Found in the cache, and whole
 
     def __len__(self): return len(self.table)
 
     @cached_property
-    def groups(self): return components(len(self), self.pairs[['i', 'j']].to_numpy())   # (n,) int; a number of its own for an image without a twin
+    def groups(self) -> np.ndarray: return components(len(self), self.pairs[['i', 'j']].to_numpy())   # (n,) int; a number of its own for an image without a twin
 
     @property
-    def sizes(self): return np.bincount(self.groups)[self.groups]   # (n,) int: images in the group of each image
+    def sizes(self) -> np.ndarray: return np.bincount(self.groups)[self.groups]   # (n,) int: images in the group of each image
 
     @property
-    def conflicts(self): return self.pairs[~self.pairs.same_label]
+    def conflicts(self) -> pd.DataFrame: return self.pairs[~self.pairs.same_label]
 
     @property
-    def exact(self): return int((self.pairs.kind == 'exact').sum())
+    def exact(self) -> int: return int((self.pairs.kind == 'exact').sum())
 
     @property
-    def nearly(self):
+    def nearly(self) -> pd.DataFrame:
         "The rows of `almost` whose two images no twins connect"
         return self.almost[self.groups[self.almost.i] != self.groups[self.almost.j]]
 
     @property
-    def n_groups(self): return len(set(self.groups[self.sizes > 1]))
+    def n_groups(self) -> int: return len(set(self.groups[self.sizes > 1]))
 
     @property
-    def note(self):
+    def note(self) -> str:
         "What was found, in a sentence"
         if not len(self.pairs): return f'no two of the {len(self):,} images are twins'
         cross = f', {len(self.conflicts):,} of the pairs under two labels' if len(self.conflicts) else ''
@@ -82,10 +82,10 @@ def _read(path, n, near):
     return got['pairs'], got['almost']
 
 def find_twins(
-    pack, # what `pack(images_of(...))` returns
-    near=NEAR, # correlation from which two images are twins, above .6, at most 1 (identical ones only)
-    quiet=False, # no progress bar
-) -> Twins: # filed beside the pack, in `twins`
+    pack:Pack, # What `pack(images_of(...))` returns
+    near:float=NEAR, # Correlation from which two images are twins, above .6, at most 1 (identical ones only)
+    quiet:bool=False, # No progress bar
+) -> Twins: # Filed beside the pack, in `twins`
     "Exact and near-duplicates among the images of a pack, whatever their labels"
     if not isinstance(pack, Pack): raise TypeError(f'find_twins needs decoded images, not {type(pack).__name__}: give it what pack(images_of(...)) returns')
     if not isinstance(near, Real) or isinstance(near, bool) or not STOP < near <= 1:
@@ -121,9 +121,9 @@ def find_twins(
 def _stated(table, column): return stated(table[column]) if column in table else [None]*len(table)
 
 def grouped(
-    table, # image table, the one the twins were found in: `pack.table`
-    twins, # what `find_twins` returned
-    almost=False, # join what is nearly alike, too: mostly two exposures of one patient
+    table:pd.DataFrame, # Image table, the one the twins were found in: `pack.table`
+    twins:Twins, # What `find_twins` returned
+    almost:bool=False, # Join what is nearly alike, too: mostly two exposures of one patient
 ) -> pd.DataFrame: # `table` with the column `group`: text, or None for an image of its own
     "The table with a group for every image that has a twin, joined with the groups it had"
     if list(table.path) != list(twins.table.path):
@@ -157,9 +157,9 @@ def _nearly_lines(twins, most):
     return lines
 
 def describe(
-    twins, # what `find_twins` returned
-    most=10, # pairs named of each kind
-) -> list: # of lines
+    twins:Twins, # What `find_twins` returned
+    most:int=10, # Pairs named of each kind
+) -> list: # Of lines
     "What was found, and what to do about it"
     lines, table = [f'twins: {twins.note}'], twins.table
     nearly = len(twins.nearly) and _nearly_lines(twins, most)
@@ -183,11 +183,11 @@ def describe(
     return [*lines, *(nearly or [])]
 
 def twins_json(
-    twins, # what `find_twins` returned
-    grouped=True, # whether the groups were used for the split
-    torn=0, # groups, twins or the user's own, that a given split has in several parts
-    almost=False, # whether what is nearly alike was kept together too
-) -> dict: # as in a run's twins.json
+    twins:Twins, # What `find_twins` returned
+    grouped:bool=True, # Whether the groups were used for the split
+    torn:int=0, # Groups, twins or the user's own, that a given split has in several parts
+    almost:bool=False, # Whether what is nearly alike was kept together too
+) -> dict: # As in a run's twins.json
     "What a run keeps of it"
     note = twins.note + (f'; the given split has {torn} of the groups (twins, or your own) in more than one part' if grouped and torn else '; the split keeps each group whole' if grouped else '; the groups were not used: a test image may have a twin in training')
     if almost: note += f'; {counted(len(twins.nearly), "pair")} of images that are nearly alike kept together too'

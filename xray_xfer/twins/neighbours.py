@@ -124,8 +124,8 @@ def _tangent(get, boxes, screen, i, j, view):
 
 # %% ../../nbs/twins/02_neighbours.ipynb #6e4fdd5e
 def components(
-    n, # images
-    pairs, # (i, j) for each two that belong together
+    n:int, # Images
+    pairs:Iterable, # (i, j) for each two that belong together
 ) -> np.ndarray: # (n,) int
     "A number for each image, equal where pairs join them, counted from the first image on"
     p = np.array(pairs, int).reshape(-1, 2).T
@@ -135,10 +135,10 @@ _JUST = .15            # how far below the border a pair may be and still be tol
 _KEPT, _FULL = 512, 128 # images whose layers are kept at hand (70 kB each), and those at full resolution too (210 kB)
 
 def search(
-    pixels, # (n, size, size) uint8, may be memory-mapped
-    rows, # int array: which of them take part; identical ones should be there once
-    near, # correlation from which two images are twins
-    quiet=False, # no progress bar (there is none either where stderr is no terminal)
+    pixels:np.ndarray, # (n, size, size) uint8, may be memory-mapped
+    rows:np.ndarray, # int array: which of them take part; identical ones should be there once
+    near:float, # Correlation from which two images are twins
+    quiet:bool=False, # No progress bar (there is none either where stderr is no terminal)
 ) -> tuple: # {(i, j): correlation} of twins, and of pairs that fail by .15 at most
     "Twins among some rows of `pixels`; in groups of more than nine, pairs enough to join them, not all"
     stop = max(STOP, near - _JUST)
