@@ -10,7 +10,7 @@ __all__ = ['Deep', 'deep', 'Held', 'opaque', 'held', 'Depth', 'Depths', 'scale_o
 # %% ../../nbs/data/09_depths.ipynb #e6717504
 from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -32,7 +32,7 @@ def _unpacked(im, rawmode):
 
 def deep(
     im:Image.Image, # Opened and not loaded, or of a mode I
-    source:BinaryIO|None=None, # The binary file that it was opened from, to be read again for the lower bytes of colour
+    source:BinaryIO|None=None, # What it was opened from: it is read again for colour's lower bytes
 ) -> Deep|None: # None: it has no more than 8 bits
     "The values of a picture of more than 8 bits"
     kind = im.tile[0].args if getattr(im, 'tile', None) and im.format == 'PNG' else None
@@ -46,8 +46,7 @@ def deep(
         values <<= 8
         with Image.open(source, formats=('PNG',)) as again: values |= _unpacked(again, _LOWER[kind])
     else: return None
-    opacity = None
-    if values.shape[-1] in (2, 4): values, opacity = values[..., :-1], values[..., -1]
+    values, opacity = (values[..., :-1], values[..., -1]) if values.shape[-1] in (2, 4) else (values, None)
     clear = im.info.get('transparency')   # the one value, or colour, that is not to be seen
     if opacity is not None: values[opacity == 0] = 0
     elif isinstance(clear, int | tuple): values[(values == np.array(clear)).all(-1)] = 0
@@ -130,9 +129,11 @@ class Depths:
     marked: tuple = () # Numbers of the images with a mark brighter than their film
 
     @classmethod
-    def of(cls, found:list) -> 'Depths': # `Held` of each image; None for one of 8 bits
+    def of(cls,
+        found:list, # `Held` of each image; None for one of 8 bits
+    ) -> 'Depths':
         "Judge a set"
-        numbers = {}
+        numbers:dict[int, list] = {}
         for i, h in enumerate(found):
             if h is not None and h.bits: numbers.setdefault(h.bits, []).append(i)
         full = Counter(h.bits for h in found if h is not None and h.full)
@@ -142,7 +143,8 @@ class Depths:
         return cls(tuple(depths), marked)
 
     @property
-    def read_as(self) -> dict: # Bits held -> bits read as: what `decode` needs for a new file of this set
+    def read_as(self) -> dict:
+        "{bits held: bits read as}, which `decode` needs for a new file of this set"
         return {d.bits: d.read_as for d in self.depths}
 
 def scale_of(
