@@ -69,7 +69,7 @@ def rgb(
 def fit(
     im:Image.Image, # PIL image, mode L, F or RGB
     size:int, # Side of the result, pixels
-    resize:Literal['squish', 'pad']='squish', # 'squish' ignores the aspect, 'pad' keeps it and adds black
+    resize:Literal['squish', 'pad']='squish', # Ignore the aspect, or keep it and add black
 ) -> np.ndarray: # uint8 (size, size), or (3, size, size) of an RGB image
     "`im` as a square of bytes"
     w, h = im.size

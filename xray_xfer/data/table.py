@@ -78,6 +78,11 @@ def _from_folder(root, classes=None, exclude=(), archive=None):
     return chosen_classes(table, classes, str(archive or root))
 
 # %% ../../nbs/data/08_table.ipynb #315d3e57
+def _names_in(folder):
+    "What lies in a folder; nothing where it is none"
+    try: return os.listdir(folder)
+    except OSError: return []
+
 def _near(path, typed_path):
     "An error for a path that is not there, with names that look like it"
     up = next((p for p in path.parents if p.is_dir()), Path(path.anchor))
@@ -105,7 +110,7 @@ def images_of(
     source:str|Path|pd.DataFrame, # Folder, .zip, .csv (where its paths start), 'kaggle', 'demo'
     seed:int=0, # Of the drawing, for 'demo' only
     classes:list|None=None, # Which classes are wanted, and how they are spelled; default all
-    exclude:str|Path|Iterable=(), # Names of folders, files or labels to leave out; * and ? are wildcards
+    exclude:str|Path|Iterable=(), # Folders, files or labels to leave out; * and ? are wildcards
 ) -> pd.DataFrame: # A row per image: `path` (absolute), `label`, and further columns where known
     "The image table of a source; what is no image table in any way is an error that says what to give instead"
     exclude = [exclude] if isinstance(exclude, (str, os.PathLike)) else list(exclude or ())
@@ -145,11 +150,6 @@ def _there(path):
     "Whether a file is there; a name that no system takes is not"
     try: return os.path.exists(path)
     except (OSError, ValueError): return False
-
-def _names_in(folder):
-    "What lies in a folder; nothing where it is none"
-    try: return os.listdir(folder)
-    except OSError: return []
 
 def _near_name(path):
     "A file beside it that differs in case or ending, in a sentence, or ''"
