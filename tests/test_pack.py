@@ -661,12 +661,12 @@ if how == "limit":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 else:
-    import time, xray_xfer.data.packing as m
-    one = m._picture
+    import time, xray_xfer.data.packfile as m
+    one = m.read_picture
     def slow(*a):
         time.sleep(.02)
         return one(*a)
-    m._picture = slow
+    m.read_picture = slow
 print("go", flush=True)
 p = pack(t, size=100, cache=cache, quiet=True)
 print(len(p), flush=True)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 from xray_xfer.data import split as module
 from xray_xfer.data.table import images_of
-from xray_xfer.data.split import PARTS, StratifiedSplitter, folder_label, load_split, quota, save_split, split_of
+from xray_xfer.data.quotas import quota
+from xray_xfer.data.split import PARTS, load_split, save_split, split_of
+from xray_xfer.data.splitter import StratifiedSplitter, folder_label
 
 fast = settings(max_examples=60, deadline=None)
 shares = st.tuples(st.floats(.02, .45), st.one_of(st.just(0.), st.floats(.02, .45)))

@@ -16,6 +16,7 @@ import numpy as np, pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from ..core.say import are, counted, some
 from .columns import relative_paths
 from .decode import grey
 from .packing import Pack
@@ -56,7 +57,7 @@ _DOUBT = .75    # share of the packed pixels that two levels have, from which on
 
 def in_file(
     path:str|Path, # The image's file
-    packed:np.ndarray, # (size, size) uint8, the image as it was packed: it counts if the file is gone
+    packed:np.ndarray, # (size, size) uint8, as it was packed: it counts if the file is gone
 ) -> str: # As from `blank`, or 'transparent'
     "What an image is that shows nothing, as its file has it"
     try:
@@ -74,7 +75,7 @@ _SIDE, _GROUND = 12, .35    # pixels of a coarse picture; share of one grey leve
 
 def coarse(
     a:np.ndarray, # (size, size) uint8
-) -> np.ndarray|None: # float32 (12, 12), mean 0 and standard deviation 1; None of an image on an even ground
+) -> np.ndarray|None: # float32 (12, 12), mean 0, deviation 1; None of an image on an even ground
     "What is seen of an image from across the room"
     top, bottom, left, right = (round((edge + 1)/2*len(a)) for edge in inside(a))
     film = a[top:bottom, left:right]
@@ -89,7 +90,7 @@ def contrasts(
     pictures:np.ndarray, # (..., 12, 12) coarse pictures
 ) -> np.ndarray: # (..., 4), in standard deviations of the picture
     "By how much heart and belly are brighter than the left and the right lung; negative where a film is inverted"
-    field = lambda where: pictures[where].mean((-2, -1))
+    def field(where): return pictures[where].mean((-2, -1))
     return np.stack([field(dense) - field(lung) for dense in (_HEART, _BELLY) for lung in _LUNGS], -1)
 
 # %% ../../nbs/data/14_odd.ipynb #d9820a73
@@ -123,7 +124,7 @@ def common(
 @dataclass(eq=False)
 class Odd:
     "Images that show nothing, or whose grey is inverted"
-    images:pd.DataFrame     # path, label, what: as from `in_file`, or 'inverted' or 'reversed'; indexed by row
+    images:pd.DataFrame     # path, label, what (as `in_file`; inverted, reversed); indexed by row
     classes:pd.DataFrame    # Of each label how many images, judged (as to their grey), opposite
     basis:str               # See `common`; with 'nothing' no image was judged
     names:list              # Of `images`, short, as people are told
@@ -175,14 +176,6 @@ _BLANKS = {                 # what such images are called, and what to do
     'two levels': ('of two grey levels, as a mask is',
                    'no film is: keep masks apart from the images, and leave the others out')}
 
-def _images(n): return f'{n:,} image' if n == 1 else f'{n:,} images'
-
-def _are(n): return 'is' if n == 1 else 'are'
-
-def _some(names, most):
-    more = f' and {len(names) - most:,} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more
-
 def _blank_lines(odd, most):
     "A line for each kind of blank image"
     for what, (called, cure) in _BLANKS.items():
@@ -191,7 +184,7 @@ def _blank_lines(odd, most):
         counts = odd.images.label[of].value_counts().sort_index()
         per_class = ', '.join(f'{n:,} of {label}' for label, n in counts.items())
         names = [name for name, here in zip(odd.names, of) if here]
-        yield f'{_images(len(names))} {_are(len(names))} {called} ({per_class}: {_some(names, most)}): {cure}'
+        yield f'{counted(len(names), "image")} {are(len(names))} {called} ({per_class}: {some(names, most)}): {cure}'
 
 # %% ../../nbs/data/14_odd.ipynb #d4bc9f5d
 _INVERT = 'invert them (ImageOps.invert of Pillow does it) or leave them out'
@@ -209,10 +202,10 @@ def _grey_lines(odd, most):
     for label, (_, judged, opposite) in classes[classes.opposite > 0].iterrows():
         others = classes.drop(label).sum()
         of = (odd.images.label == label) & ~odd.images.what.isin(_BLANKS)
-        count = f'{opposite:,} of {_images(judged)}'
+        count = f'{opposite:,} of {counted(judged, "image")}'
         if not mostly[label]:
             names = [name for name, here in zip(odd.names, of) if here]
-            yield f'{count} of {label} {_are(opposite)} {called}: {_some(names, most)}. {why}'
+            yield f'{count} of {label} {are(opposite)} {called}: {some(names, most)}. {why}'
         elif mostly.all(): yield f'{label} is mostly {called}: {count}'
         else:
             yield (f'{label} is mostly {called}: {count}, and {others.opposite:,} of {others.judged:,} in the other '
@@ -239,8 +232,8 @@ def describe(
     if odd.basis == 'most':
         lines.append('this is no set of frontal chest films, as it seems: that all are inverted could not be seen')
     if unjudged:
-        lines.append(f'{_images(unjudged)} on an even ground (cut out, or in a wide border) '
-                     f'{"was" if unjudged == 1 else "were"} not judged as to inversion')
+        lines.append(f'{counted(unjudged, "image")} on an even ground (cut out, or in a wide border) '
+                     f'{are(unjudged, "was", "were")} not judged as to inversion')
     return _under_one_head(lines)
 
 def _under_one_head(lines): return [f'odd: {lines[0]}', *(f'  {line}' for line in lines[1:])]

@@ -31,7 +31,7 @@ def inside(
 def shrink(
     side:int, # Pixels after
     size:int, # Pixels before
-    low:float=0., # Share cut off at the beginning: a copy that lost so much there then looks the same
+    low:float=0., # Share cut off at the beginning, which a copy may have lost
     high:float=0., # Share cut off at the end
 ) -> np.ndarray: # (side, size): shrink(...) @ image @ shrink(...).T is the thumbnail
     "Matrix that averages `size` pixels into `side`"
