@@ -132,7 +132,8 @@ def read_picture(
         except _BOMB as e: why = f'too large: {error_words(e)}'
         except Image.UnidentifiedImageError: why = 'damaged: its header cannot be read'
         except _BROKEN as e:   # the disk's fault, or the file's
-            why = f'unreadable: {e.strerror}' if getattr(e, 'errno', None) else f'damaged: {error_words(e)}'
+            of_disk = isinstance(e, OSError) and e.errno
+            why = f'unreadable: {e.strerror}' if of_disk else f'damaged: {error_words(e)}'
     return _Picture(reason=why)
 
 def _developed(f, path, n_bytes, size, resize, colour, read_as):
@@ -170,4 +171,4 @@ def decode(
 ) -> np.ndarray|str: # uint8 (size, size), with colour (3, size, size); or the reason for none
     "The pixels of one file, upright, in 8-bit grey or colour"
     found = read_picture(path, size, resize, colour, read_as)
-    return found.reason or found.pixels
+    return found.reason if found.pixels is None else found.pixels

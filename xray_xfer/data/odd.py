@@ -81,7 +81,7 @@ def coarse(
     film = a[top:bottom, left:right]
     if levels(film, round(_REACH*int(np.ptp(film))/255)).one > _GROUND: return None
     small = shrink(_SIDE, bottom - top) @ film.astype(np.float32) @ shrink(_SIDE, right - left).T
-    return (small - small.mean())/max(small.std(), 1e-3)
+    return (small - small.mean())/max(float(small.std()), 1e-3)
 
 # %% ../../nbs/data/14_odd.ipynb #80549249
 _LUNGS, _HEART, _BELLY = (np.s_[..., 2:8, 2:5], np.s_[..., 2:8, 7:10]), np.s_[..., 2:8, 5:7], np.s_[..., 10:, 3:9]

@@ -72,7 +72,8 @@ class Exclude:
     def __init__(self,
         names:Iterable, # Of files and folders, or ways from the top (a/b); * and ? are wildcards
     ):
-        self.names, self.met = list(names), Counter()
+        self.names = list(names)
+        self.met:Counter = Counter()
         self._patterns = {n: plain(str(n)).casefold().strip('/\\').replace('[', '[[]') for n in self.names}
 
     def __call__(self,
@@ -145,7 +146,7 @@ def stem_of(
 
 def files_below(folder:Folder) -> Iterator: # Tuples of names, from `folder` down
     "Every file of a folder, at any depth"
-    todo = [(folder, ())]
+    todo:list[tuple] = [(folder, ())]
     while todo:
         f, way = todo.pop()
         for name in f.files: yield (*way, name)

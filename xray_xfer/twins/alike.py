@@ -83,7 +83,8 @@ class Layers:
         pixels:np.ndarray, # (size, size) uint8
         finest:Callable|None=None, # Gives and may keep the structure at 224 pixels; None: not kept
     ):
-        self.pixels, self.inside, self._coarse = pixels, inside(pixels), {}
+        self.pixels, self.inside = pixels, inside(pixels)
+        self._coarse:dict = {}
         self._finest = finest or Layers.finest
 
     def __len__(self): return len(self.pixels)
