@@ -182,7 +182,7 @@ def _fit(a, b, A, boxes, level, least=0.):
     return best
 
 # %% ../../nbs/twins/01_alike.ipynb #af10d541
-NEAR = .8    # from this correlation on, two images are twins; chosen below
+NEAR = .8    # from this correlation on, two images are twins: the test bed of `find` shows where the border runs
 STOP = .6    # strangers stay below; a pair that does at half the resolution is not looked at more closely
 _DOUBT = .1  # no pair of 0.6 and more was further above what the fall before let expect
 
