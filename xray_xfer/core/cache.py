@@ -11,6 +11,7 @@ __all__ = ['cache_table', 'clear_cache', 'cache_limit', 'trim_cache']
 import errno, json, os, re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -54,7 +55,7 @@ def cache_table(
     return table.sort_values('used', ascending=False, ignore_index=True)
 
 def clear_cache(
-    kind:str='features', # 'features', 'packs', 'zips', 'drawings', 'twins' or 'all'
+    kind:Literal['features', 'packs', 'zips', 'drawings', 'twins', 'all']='features', # What to clear
     cache:str|Path|None=None, # Folder; default `cache_dir()`
 ) -> float: # MB that were freed
     "Remove what is of this kind; whatever is needed again is made again"

@@ -50,7 +50,7 @@ class StratifiedSplitter:
         test:float=.2, # Share of all images for the test part; 0 for two parts only
         split_seed:int=0, # Decides what is drawn; not a training's seed, so runs share a test part
         label:str|Callable|None=None, # Column, or function of an item; None: `label`, or the folder
-        group:str|Callable|None=None, # Column, or function of an item; None: `group`, if there is one
+        group:str|Callable|None=None, # Column, or function of an item; None: `group`, if there
     ):
         check_shares(valid, test)
         self.valid, self.test, self.split_seed, self.label, self.group = valid, test, split_seed, label, group
