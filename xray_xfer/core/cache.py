@@ -55,7 +55,7 @@ def cache_table(
     return table.sort_values('used', ascending=False, ignore_index=True)
 
 def clear_cache(
-    kind:Literal['features', 'packs', 'zips', 'drawings', 'twins', 'all']='features', # What to clear
+    kind:Literal['features', 'packs', 'zips', 'drawings', 'twins', 'all']='features', # What goes
     cache:str|Path|None=None, # Folder; default `cache_dir()`
 ) -> float: # MB that were freed
     "Remove what is of this kind; whatever is needed again is made again"
