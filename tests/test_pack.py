@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 import xray_xfer.data.decode as decoding
-import xray_xfer.data.packing as module
+import xray_xfer.data.packfile as module
 from xray_xfer.data.depths import Deep, Depths, Held, held
 from xray_xfer.data.decode import decode, fit, grey
 from xray_xfer.data.packing import pack
@@ -570,9 +570,10 @@ def test_a_damaged_pack_is_made_again(packed, broken):
 
 def test_a_file_that_was_gone_for_a_moment_comes_back(packed, table, monkeypatch):
     "A drive that drops out after the files were listed: the same names, sizes and times another day"
+    def without_one(path, *how):
+        return decoding._Picture(reason='missing: no such file') if str(path) == table.path[7] else picture(path, *how)
     with monkeypatch.context() as m:
-        for room in (module, decoding):
-            m.setattr(room, 'read_picture', lambda path, *a: decoding._Picture(reason='missing: no such file') if str(path) == table.path[7] else picture(path, *a))
+        for room in (module, decoding): m.setattr(room, 'read_picture', without_one)
         first = packed()
         assert first.rejects.path.tolist() == [table.path[7]] and packed().reused
     again = packed()
@@ -625,7 +626,7 @@ def test_a_class_is_lost(packed, table):
 
 
 def test_no_room(packed, monkeypatch):
-    monkeypatch.setattr(module.shutil, 'disk_usage', lambda p: types.SimpleNamespace(free=5e5))
+    monkeypatch.setattr('shutil.disk_usage', lambda p: types.SimpleNamespace(free=5e5))
     with pytest.raises(OSError, match='need 1.1 MB .* has 500.0 kB free: make room, or set XRAY_XFER_CACHE') as e: packed()
     assert e.value.errno == errno.ENOSPC and left(packed.folder) == []
 
@@ -660,7 +661,7 @@ if how == "limit":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 else:
-    import time, xray_xfer.data.packing as m
+    import time, xray_xfer.data.packfile as m
     one = m.read_picture
     def slow(*a):
         time.sleep(.02)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 from xray_xfer.data import split as module
 from xray_xfer.data.table import images_of
-from xray_xfer.data.split import PARTS, StratifiedSplitter, folder_label, load_split, quota, save_split, split_of
+from xray_xfer.data.quotas import fill, quota
+from xray_xfer.data.split import PARTS, load_split, save_split, split_of
+from xray_xfer.data.splitter import StratifiedSplitter, folder_label
 
 fast = settings(max_examples=60, deadline=None)
 shares = st.tuples(st.floats(.02, .45), st.one_of(st.just(0.), st.floats(.02, .45)))
@@ -108,7 +110,7 @@ def test_a_small_case_is_as_good_as_the_best_of_all_divisions():
         def fine(held):
             off = held - want
             return (held > 0).all((-1, -2)) & (abs(off) <= counts.max()).all((-1, -2)) & (abs(off.sum(-2)) <= counts.max()).all(-1)
-        part, _ = module._fill(counts, want, np.zeros((k, 3)), rng)
+        part, _ = fill(counts, want, np.zeros((k, 3)), rng)
         held = lambda p: np.stack([(p == i) @ counts for i in range(3)], -1)
         if fine(held(every)).any():
             possible += 1
@@ -121,7 +123,7 @@ def test_each_class_reaches_each_part_through_groups_it_shares(seed):
     "A division exists, and putting the largest group first and then moving single groups misses it half the time"
     counts = np.array([[0, 0, 3], [3, 0, 5], [3, 5, 1], [0, 4, 0], [6, 3, 0]])
     want = np.array([quota(int(n)) for n in counts.sum(0)])
-    part, lack = module._fill(counts, want, np.zeros((3, 3)), np.random.default_rng(seed))
+    part, lack = fill(counts, want, np.zeros((3, 3)), np.random.default_rng(seed))
     held = np.stack([(part == p) @ counts for p in range(3)], -1)
     assert (held > 0).all() and (want - held == lack).all()
 

@@ -9,15 +9,21 @@ __all__ = ['cache_table', 'clear_cache', 'cache_limit', 'trim_cache']
 
 # %% ../../nbs/core/03_cache.ipynb #46027e70
 import errno, json, os, re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from .files import DAMAGED, cache_dir, cannot_write, drop, settled
 
 # %% ../../nbs/core/03_cache.ipynb #9829703a
-# kind: where it lies, and what its folders (of twins: its files) are called: nothing that we did not name is ours to remove
-_PLACES = dict(packs=('packs', '[0-9a-f]{32}'), features=('features', '[0-9a-f]{32}'), zips=('zips', '.*-[0-9a-f]{12}'), drawings=('', r'demo-\d+-[0-9a-f]{8}'), twins=('twins', r'[0-9a-f]{32}-.+\.json'))
+# kind: where it lies, and what its folders (of twins: its files) are called. What we did not name is not ours to remove
+_PLACES = dict(packs=('packs', '[0-9a-f]{32}'),
+               features=('features', '[0-9a-f]{32}'),
+               zips=('zips', '.*-[0-9a-f]{12}'),
+               drawings=('', r'demo-\d+-[0-9a-f]{8}'),
+               twins=('twins', r'[0-9a-f]{32}-.+\.json'))
 
 def _what(kind, folder):
     "A line on what a folder of the cache holds, and when it was last of use"
@@ -25,12 +31,14 @@ def _what(kind, folder):
     file = folder/('pack.json' if kind == 'packs' else 'features.json')
     try:
         meta = json.loads(file.read_text())
-        return f"{meta['n']} images" + (f" of {meta['size']} px, {meta['resize']}" if kind == 'packs' else f", {meta['what']}, {meta['dtype']}"), file.stat().st_mtime
+        if kind == 'packs': what = f'{meta["n"]} images of {meta["size"]} px, {meta["resize"]}'
+        else: what = f'{meta["n"]} images, {meta["what"]}, {meta["dtype"]}'
+        return what, file.stat().st_mtime
     except DAMAGED: return 'damaged', 0.
 
 def cache_table(
-    cache=None, # Folder; default `cache_dir()`
-)->pd.DataFrame: # kind, what, MB, used (seconds since 1970), path; the most recently used first
+    cache:str|Path|None=None, # Folder; default `cache_dir()`
+) -> pd.DataFrame: # Columns kind, what, MB, used (seconds since 1970), path; last used first
     "What the cache holds"
     root, rows = settled(cache or cache_dir()), []
     there = next(p for p in (root, *root.parents) if os.path.exists(p))
@@ -38,45 +46,51 @@ def cache_table(
     for kind, (place, name) in _PLACES.items():
         for path in (root/place).glob('*'):
             if not re.fullmatch(name, path.name, re.DOTALL) or path.is_dir() == (kind == 'twins'): continue
-            try: size, (what, used) = sum(x.stat().st_size for x in [path, *path.rglob('*')] if x.is_file()) / 1e6, _what(kind, path)
+            try:
+                n_bytes = sum(x.stat().st_size for x in [path, *path.rglob('*')] if x.is_file())
+                what, used = _what(kind, path)
             except OSError: continue   # gone in this very moment
-            rows.append(dict(kind=kind, what=what, MB=size, used=used, path=path))
-    return pd.DataFrame(rows, columns=['kind', 'what', 'MB', 'used', 'path']).sort_values('used', ascending=False, ignore_index=True)
+            rows.append(dict(kind=kind, what=what, MB=n_bytes / 1e6, used=used, path=path))
+    table = pd.DataFrame(rows, columns=['kind', 'what', 'MB', 'used', 'path'])
+    return table.sort_values('used', ascending=False, ignore_index=True)
 
 def clear_cache(
-    kind:str='features', # 'features', 'packs', 'zips', 'drawings', 'twins' or 'all'
-    cache=None, # Folder; default `cache_dir()`
-)->float: # MB that were freed
+    kind:Literal['features', 'packs', 'zips', 'drawings', 'twins', 'all']='features', # What goes
+    cache:str|Path|None=None, # Folder; default `cache_dir()`
+) -> float: # MB that were freed
     "Remove what is of this kind; whatever is needed again is made again"
-    if kind not in (*_PLACES, 'all'): raise ValueError(f"clear={kind!r}: give {', '.join(map(repr, _PLACES))} or 'all'")
-    t = cache_table(cache)
-    t = t[(t.kind == kind) | (kind == 'all')]
-    for p in t.path: drop(p)
-    return float(t.MB.sum())
+    if kind not in (*_PLACES, 'all'):
+        raise ValueError(f"clear={kind!r}: give {', '.join(map(repr, _PLACES))} or 'all'")
+    table = cache_table(cache)
+    table = table[(table.kind == kind) | (kind == 'all')]
+    for path in table.path: drop(path)
+    return float(table.MB.sum())
 
 def cache_limit(
-    limit_gb:float=None, # Default $XRAY_XFER_CACHE_GB, or 50
-)->float: # MB
+    limit_gb:float|None=None, # Default $XRAY_XFER_CACHE_GB, or 50
+) -> float: # MB
     "How large all features together may be"
-    text = os.environ.get('XRAY_XFER_CACHE_GB', '50') if limit_gb is None else limit_gb
-    try: limit = float(text)
+    given = os.environ.get('XRAY_XFER_CACHE_GB', '50') if limit_gb is None else limit_gb
+    name = 'XRAY_XFER_CACHE_GB' if limit_gb is None else 'limit'
+    try: limit = float(given)
     except ValueError: limit = -1.
-    if not limit >= 0: raise ValueError(f"{'XRAY_XFER_CACHE_GB' if limit_gb is None else 'limit'}={text!r}: give a number of gigabytes, 0 or more, such as 50")
+    if not limit >= 0: raise ValueError(f'{name}={given!r}: give a number of gigabytes, 0 or more, such as 50')
     return limit * 1e3
 
 def trim_cache(
-    limit_gb:float=None, # Default $XRAY_XFER_CACHE_GB, or 50
-    cache=None, # Folder; default `cache_dir()`
-    keep=(), # Folders that stay
-)->list: # Folders that went
+    limit_gb:float|None=None, # Default $XRAY_XFER_CACHE_GB, or 50
+    cache:str|Path|None=None, # Folder; default `cache_dir()`
+    keep:Iterable=(), # Folders that stay
+) -> list: # Folders that went
     "Drop the features that were used longest ago until all of them are within the limit"
-    t, went = cache_table(cache).query("kind == 'features'"), []
-    over = t.MB.sum() - cache_limit(limit_gb)
-    for p, mb in zip(t.path[::-1], t.MB[::-1]):
+    features, went = cache_table(cache).query("kind == 'features'"), []
+    in_use = {Path(k).resolve() for k in keep}
+    over = features.MB.sum() - cache_limit(limit_gb)
+    for path, mb in zip(features.path[::-1], features.MB[::-1]):
         if over <= 0: break
-        if p.resolve() in {Path(k).resolve() for k in keep}: continue
-        try: drop(p)
+        if path.resolve() in in_use: continue
+        try: drop(path)
         except OSError: continue   # somebody else's, in a shared cache
-        went.append(p)
+        went.append(path)
         over -= mb
     return went

@@ -10,37 +10,38 @@ __all__ = ['DAMAGED', 'settled', 'shown', 'cache_dir', 'PlaceError', 'sized', 'c
 
 # %% ../../nbs/core/02_files.ipynb #08794773
 import errno, json, os, platform, re, secrets, shutil, time, tokenize, zlib
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from fastcore.xdg import xdg_cache_home
 
 # %% ../../nbs/core/02_files.ipynb #4f0f9b02
 def settled(
-    path, # as typed: from here, or with ~ for the home folder
-) -> Path: # absolute: the same file after `os.chdir`
+    path:str|os.PathLike, # As typed: from here, or with ~ for the home folder
+) -> Path: # Absolute: the same file after `os.chdir`
     "A path that does not depend on where the program stands"
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 def shown(
-    path, # any path
-) -> str: # from here where it lies below the working folder, else absolute
+    path:str|os.PathLike, # As typed, or settled
+) -> str: # From here where it lies below the working folder, else absolute
     "A path for people, who can use it as it is printed"
-    path = settled(path)
-    try: return str(path.relative_to(os.getcwd()))
-    except (ValueError, FileNotFoundError): return str(path)   # elsewhere; or the working folder is gone
+    absolute = settled(path)
+    try: return str(absolute.relative_to(os.getcwd()))
+    except (ValueError, FileNotFoundError): return str(absolute)   # elsewhere; or the working folder is gone
 
 # %% ../../nbs/core/02_files.ipynb #76cdd3b2
 @cache   # one folder for the whole process: what it made before `os.chdir` is found after it
 def _pinned(typed): return settled(typed)
 
-def cache_dir(
-) -> Path: # absolute; may be deleted at any time, and need not exist yet
+def cache_dir() -> Path: # Absolute; need not exist yet
     "Where unpacked zips, the demo and the packs live: `$XRAY_XFER_CACHE`, else `xray_xfer` in the user's cache"
     if own := os.environ.get('XRAY_XFER_CACHE'): return _pinned(own)
-    xdg = os.environ.get('XDG_CACHE_HOME', '')
-    return Path(xdg if os.path.isabs(xdg) else '~/.cache').expanduser()/'xray_xfer'
+    return xdg_cache_home()/'xray_xfer'
 
 # %% ../../nbs/core/02_files.ipynb #4284c678
 class PlaceError(OSError):
@@ -48,7 +49,7 @@ class PlaceError(OSError):
     def __str__(self): return self.strerror   # without [Errno …], which `.errno` holds
 
 def sized(
-    n, # bytes
+    n:float, # How many bytes
 ) -> str:
     "Bytes in the unit that shows them: never 0.00 GB"
     for unit, size in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
@@ -70,10 +71,10 @@ def _way_out(place, full):
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 def cannot_write(
-    place, # file or folder that was to be written
-    why, # in the system's words
-    code, # the system's number, see `errno`
-) -> PlaceError: # to be raised
+    place:str|os.PathLike, # File or folder that was to be written
+    why:str|None, # The reason in the system's words
+    code:int|None, # The reason's number, see `errno`
+) -> PlaceError: # To be raised
     "An error that names the place, what is free there, and the setting that chose it"
     place = settled(place)
     words = [f'{place} cannot be written: {why}']
@@ -81,7 +82,7 @@ def cannot_write(
     return PlaceError(code, ''.join([*words, '; ', _way_out(place, code in _FULL)]))
 
 def make_folder(
-    folder, # with all that it lies in; may be there
+    folder:str|os.PathLike, # With all that it lies in; may be there
 ) -> Path:
     "Make a folder; where that cannot be, say which setting chose it"
     folder = settled(folder)
@@ -90,10 +91,10 @@ def make_folder(
     return folder
 
 def check_room(
-    folder, # where something is to be written; need not exist yet
-    need, # bytes, roughly
-    what, # that needs them, such as 'this run'
-):
+    folder:str|os.PathLike, # Where something is to be written; need not exist yet
+    need:float, # Bytes, roughly
+    what:str, # What needs them, such as 'this run'
+) -> None:
     "Raise `PlaceError` where a disk has less room than is needed, before the work and not after it"
     folder = settled(folder)
     free = _free(folder)
@@ -103,24 +104,34 @@ def check_room(
 
 # %% ../../nbs/core/02_files.ipynb #0e70acf6
 # What reading a file may raise that is not what was written, NumPy's and JSON's readers included.
-DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, IndexError, SyntaxError, tokenize.TokenError)
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, IndexError, SyntaxError,
+           tokenize.TokenError)
 
 # Part of every temporary name: process ids mean something on one machine (or in one container) only.
-_SPACE = os.stat('/proc/self/ns/pid').st_ino if os.path.exists('/proc/self/ns/pid') else ''   # containers may share a name
+_SPACE = os.stat('/proc/self/ns/pid').st_ino if os.path.exists('/proc/self/ns/pid') else ''   # names may be shared
 _HOST = f'{zlib.crc32(f"{platform.node()} {_SPACE}".encode()):08x}'[:4]
 
-def _sibling(dest): return dest.with_name(f'.{dest.name}.{os.getpid()}-{_HOST}{secrets.token_hex(4)}.part')
+def _sibling(dest):
+    "A temporary name beside the final one, of this process"
+    return dest.with_name(f'.{dest.name}.{os.getpid()}-{_HOST}{secrets.token_hex(4)}.part')
 
 def _remove(path):
     if path.is_dir() and not path.is_symlink(): shutil.rmtree(path, ignore_errors=True)
     else: path.unlink(missing_ok=True)
+
+_TAKEN = errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR
+
+def _is_taken(e, dest):
+    "Whether a rename failed for what has the name already"
+    on_windows = os.name == 'nt' and e.errno == errno.EACCES and dest.is_dir()   # which says so of any folder
+    return e.errno in _TAKEN or on_windows
 
 def _swap(new, dest):
     "Give `new` the name `dest`; a folder there is moved away first, for no rename goes over a full folder"
     for _ in range(100):   # another process may finish the same name between any two of these steps
         try: return os.replace(new, dest)
         except OSError as e:
-            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR) and not (os.name == 'nt' and e.errno == errno.EACCES and dest.is_dir()): raise   # Windows says so of any folder
+            if not _is_taken(e, dest): raise
         old = _sibling(dest)
         try: os.rename(dest, old)
         except FileNotFoundError: continue
@@ -132,8 +143,8 @@ def _swap(new, dest):
     raise FileExistsError(f'{dest} is being replaced by other processes over and over: try again')
 
 def drop(
-    path, # file or folder; nothing there is fine
-):
+    path:str|os.PathLike, # File or folder; nothing there is fine
+) -> None:
     "Remove it, renamed first, so that nobody finds half of it"
     away = _sibling(Path(path))
     try: os.rename(path, away)
@@ -151,18 +162,18 @@ def _about(e, part):
 
 @contextmanager
 def replacing(
-    dest, # file or folder to make; an old one stays in place until the new one is whole
-): # gives a temporary path beside `dest`, for the body to make a file or a folder of
-    "Write beside `dest`, rename on success; on any exception (ctrl-C too) remove what was written and leave `dest` alone"
-    dest = settled(dest)
-    make_folder(dest.parent)
-    part = _sibling(dest)
+    dest:str|os.PathLike, # File or folder to make; an old one stays until the new one is whole
+) -> Iterator[Path]: # A temporary path beside `dest`, for the body to make a file or a folder of
+    "Write beside `dest`, rename on success; on any exception, ctrl-C too, leave `dest` as it was"
+    final = settled(dest)
+    make_folder(final.parent)
+    part = _sibling(final)
     try:
         yield part
-        if not os.path.lexists(part): raise FileNotFoundError(f'nothing was written for {dest}')
-        _swap(part, dest)
+        if not os.path.lexists(part): raise FileNotFoundError(f'nothing was written for {final}')
+        _swap(part, final)
     except OSError as e:
-        if _about(e, part): raise cannot_write(dest, e.strerror, e.errno) from e
+        if _about(e, part): raise cannot_write(final, e.strerror, e.errno) from e
         raise
     finally: _remove(part)
 
@@ -175,8 +186,8 @@ def _alive(pid):
     return True
 
 def sweep(
-    folder, # where `replacing` works; a folder that is not there is clean
-):
+    folder:str|os.PathLike, # Where `replacing` works; a folder that is not there is clean
+) -> None:
     "Remove what dead processes left half-written in `folder`"
     for p in Path(folder).glob('.*.part'):
         m = re.fullmatch(r'\..*\.(\d+)-([0-9a-f]{4})[0-9a-f]{8}\.part', p.name, re.DOTALL)
@@ -187,21 +198,39 @@ def sweep(
         with suppress(OSError): _remove(p)   # in a folder that may only be read, it is not ours to tidy
 
 # %% ../../nbs/core/02_files.ipynb #d33873da
-def write_csv(df:pd.DataFrame, path):
+def write_csv(
+    df:pd.DataFrame, # Any table; its index is not written
+    path:str|os.PathLike, # File to write
+) -> None:
     "A table as CSV; floats with the nine digits that tell any two float32 apart"
     df.to_csv(path, index=False, float_format='%.9g', lineterminator='\n', errors='surrogateescape')
 
-def read_csv(path, **kwargs)->pd.DataFrame:
+def read_csv(
+    path:str|os.PathLike, # File that `write_csv` wrote
+    **kwargs:Any, # Of `pandas.read_csv`
+) -> pd.DataFrame:
     "A table that `write_csv` wrote; names and labels stay text, also one called 'NA' or '01'"
     text = {c: str for c in ('path', 'part', 'group', 'label', 'split', 'reason')}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={}, encoding_errors='surrogateescape', **kwargs)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={}, encoding_errors='surrogateescape',
+                       **kwargs)
 
-def write_json(o, path):
+def write_json(
+    o:object, # Lists, dicts, text, numbers, None
+    path:str|os.PathLike, # File to write
+) -> None:
     "A JSON file; NaN is an error, for a metric that is not defined is null"
     Path(path).write_text(json.dumps(o, indent=1, allow_nan=False) + '\n', encoding='utf-8')
 
-def read_json(path):
+_MADE_AGAIN = 'controls.json', 'study.json'   # files that the rest of their folder suffices to make
+
+def read_json(
+    path:str|os.PathLike, # File that `write_json` wrote
+) -> Any:
     "The value in a JSON file"
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
-    except FileNotFoundError as e: raise FileNotFoundError(f'{path} is missing: the folder is damaged, remove it and train the run again') from e
-    except ValueError as e: raise ValueError(f'{path} is damaged ({e}): remove ' + ('this file, which can be made again' if Path(path).name in ('controls.json', 'study.json') else 'its folder and train the run again')) from e
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f'{path} is missing: the folder is damaged, remove it and train the run again') from e
+    except ValueError as e:
+        again = Path(path).name in _MADE_AGAIN
+        way = 'this file, which can be made again' if again else 'its folder and train the run again'
+        raise ValueError(f'{path} is damaged ({e}): remove {way}') from e

@@ -9,47 +9,58 @@ __all__ = ['resolve_device', 'resolve_precision', 'keep_buffers', 'full_float32'
 
 # %% ../../nbs/core/04_machine.ipynb #71786e25
 import ctypes, os, platform, re, time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 # %% ../../nbs/core/04_machine.ipynb #3a5f9d86
 def resolve_device(
     device:str='auto', # 'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'
-)->str:
+) -> str:
     "The device to train on; 'auto' takes CUDA, then Apple's MPS, then the CPU"
     has = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
-    if device == 'auto': return next(k for k, ok in has.items() if ok)
-    if device.split(':')[0] not in has: raise ValueError(f"device={device!r}: give 'auto', 'cuda', 'mps' or 'cpu'")
-    if not has[device.split(':')[0]]: raise ValueError(f"device={device!r} is not available here; available: {', '.join(k for k, ok in has.items() if ok)}")
+    available = [kind for kind, there in has.items() if there]
+    if device == 'auto': return available[0]
+    kind = device.split(':')[0]
+    if kind not in has: raise ValueError(f"device={device!r}: give 'auto', 'cuda', 'mps' or 'cpu'")
+    if not has[kind]:
+        raise ValueError(f'device={device!r} is not available here; available: {", ".join(available)}')
     return device
 
 def resolve_precision(
-    precision:str='auto', # 'auto', 'fp32', 'fp16' or 'bf16'
+    precision:Literal['auto', 'fp32', 'fp16', 'bf16']='auto', # Half precision is for CUDA devices
     device:str='cpu', # A resolved device
-)->str:
+) -> Literal['fp32', 'fp16', 'bf16']:
     "'auto' is bf16 from compute capability 8.0, fp16 on older CUDA, fp32 elsewhere"
-    if precision not in ('auto', 'fp32', 'fp16', 'bf16'): raise ValueError(f"precision={precision!r}: give 'auto', 'fp32', 'fp16' or 'bf16'")
+    if precision not in ('auto', 'fp32', 'fp16', 'bf16'):
+        raise ValueError(f"precision={precision!r}: give 'auto', 'fp32', 'fp16' or 'bf16'")
     if not device.startswith('cuda'):   # fastai's mixed precision enters CUDA autocast only
-        if precision in ('fp16', 'bf16'): raise ValueError(f"precision={precision!r} needs a CUDA device, this is {device!r}: give 'auto' or 'fp32'")
+        if precision in ('fp16', 'bf16'):
+            raise ValueError(f'precision={precision!r} needs a CUDA device, this is {device!r}: '
+                             "give 'auto' or 'fp32'")
         return 'fp32'
+    if precision != 'auto': return precision
     # not `is_bf16_supported`, which counts slow emulation as support
-    return ('bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16') if precision == 'auto' else precision
+    return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
 
 # %% ../../nbs/core/04_machine.ipynb #7743de40
-def keep_buffers()->bool: # False where the C library is not glibc
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4   # numbers of glibc's malloc.h
+
+def keep_buffers() -> bool: # False where the C library is not glibc
     "Have this process keep freed memory for the next step instead of returning it to the kernel"
     if platform.libc_ver()[0] != 'glibc': return False
     mallopt = ctypes.CDLL(None).mallopt
-    # M_MMAP_MAX (-4): no buffer gets a mapping of its own, which would go at once; M_TRIM_THRESHOLD (-1): the heap's end stays
-    return bool(mallopt(-4, 0) and mallopt(-1, 2**31 - 1))
+    # no buffer gets a mapping of its own, which would go at once; and the end of the heap stays
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 # %% ../../nbs/core/04_machine.ipynb #f1ca7226
 @contextmanager
-def full_float32():
-    "Convolutions in float32 proper: on CUDA they are TF32 by default, whose ten bits of mantissa are too few to compare by"
+def full_float32() -> Iterator[None]:
+    "In this block convolutions are in float32 proper, and not in TF32"
     conv = torch.backends.cudnn.conv
     was, conv.fp32_precision = conv.fp32_precision, 'ieee'
     try: yield
@@ -66,12 +77,17 @@ def _version(package):
     try: return version(package)
     except PackageNotFoundError: return None   # not there, or there without its metadata
 
-def environment(device:str='cpu')->dict:
+_PACKAGES = ('xray_xfer', 'fastai', 'torch', 'torchvision', 'timm', 'onnxruntime', 'scikit-learn', 'numpy', 'pandas',
+             'pillow', 'fastcore', 'safetensors')
+
+def environment(
+    device:str='cpu', # What the run computed on
+) -> dict: # As in a run's environment.json
     "Versions of what computes, and the machine that it ran on"
-    packages = 'xray_xfer fastai torch torchvision timm onnxruntime scikit-learn numpy pandas pillow fastcore safetensors'.split()
     name = torch.cuda.get_device_name(device) if str(device).startswith('cuda') else _cpu()
     return dict(python=platform.python_version(), system=platform.platform(), device=str(device), device_name=name,
-                cores=os.cpu_count(), threads=torch.get_num_threads(), cuda=torch.version.cuda, versions={p: _version(p) for p in packages})
+                cores=os.cpu_count(), threads=torch.get_num_threads(), cuda=torch.version.cuda,
+                versions={p: _version(p) for p in _PACKAGES})
 
 # %% ../../nbs/core/04_machine.ipynb #a3c8d874
 class Timer:

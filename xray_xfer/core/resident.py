@@ -14,7 +14,7 @@ import numpy as np, torch
 
 # %% ../../nbs/core/05_resident.ipynb #48888541
 class _There(weakref.WeakValueDictionary):
-    "(key, device) → tensor: one copy on a GPU for all loaders, gone with the last of them; never pickled with a Learner"
+    "(key, device) → tensor: one copy for all loaders, gone with the last of them, never pickled with a Learner"
     def __reduce__(self): return _There, ()
 
 _there = _There()
@@ -25,24 +25,26 @@ def _free(device):
 
 def resident(
     arrays:list, # Memory-mapped, or in memory
-    device, # Of the training
+    device:str|torch.device, # Of the training
     keys:list, # A name for each that belongs to its content
     share:float=0.6, # Of the free GPU memory that may be taken
-)->list: # Tensors on the GPU, all of them or none; or the arrays
+) -> list: # Tensors on the GPU, all of them or none; or the arrays
     "Arrays where they are quickest to index: on the GPU if they fit there, else as they are"
     device = torch.device(device)
     if device.type != 'cuda': return list(arrays)
-    found = [_there.get((k, str(device))) for k in keys]
-    if sum(a.nbytes for a, f in zip(arrays, found) if f is None) > share * _free(device): return list(arrays)
-    found = [torch.from_numpy(np.array(a)).to(device) if f is None else f for a, f in zip(arrays, found)]
-    _there.update(zip([(k, str(device)) for k in keys], found))
-    return found
+    names = [(key, str(device)) for key in keys]
+    found = [_there.get(name) for name in names]
+    need = sum(a.nbytes for a, tensor in zip(arrays, found) if tensor is None)
+    if need > share * _free(device): return list(arrays)
+    tensors = [torch.from_numpy(np.array(a)).to(device) if t is None else t for a, t in zip(arrays, found)]
+    _there.update(zip(names, tensors))
+    return tensors
 
 def take(
-    a, # From `resident`
+    a:np.ndarray|torch.Tensor, # From `resident`
     i:np.ndarray, # Numbers of the rows wanted
-    device='cpu', # Where they will go: on their way to a GPU they are put into pinned memory
-)->torch.Tensor: # Where `a` is
+    device:str|torch.device='cpu', # Where they will go: to a GPU by way of pinned memory
+) -> torch.Tensor: # Where `a` is
     "Some rows of an array or tensor, fetched at once"
     if not isinstance(a, np.ndarray): return a[torch.from_numpy(i).to(a.device)]
     rows = torch.from_numpy(a[i])

@@ -17,18 +17,20 @@ from fastai.vision.augment import aug_transforms
 from .packing import planes
 
 # %% ../../nbs/data/12_augment.ipynb #a1451c48
-def chest_augmentations()->list: # fastai batch transforms
-    "Rotation up to 7°, zoom up to 1.1, brightness and contrast up to 0.2: a chest film under slightly other conditions"
-    return aug_transforms(do_flip=False, max_rotate=7., min_zoom=1., max_zoom=1.1, max_lighting=0.2, max_warp=0., pad_mode='zeros')
+def chest_augmentations() -> list: # Fastai batch transforms
+    "Rotation up to 7°, zoom up to 1.1, brightness and contrast up to 0.2"
+    return aug_transforms(do_flip=False, max_rotate=7., min_zoom=1., max_zoom=1.1, max_lighting=0.2, max_warp=0.,
+                          pad_mode='zeros')
 
 # %% ../../nbs/data/12_augment.ipynb #3969922c
 BLOCK = 64   # images augmented together; part of what a view is
 VIEWS = 1    # raised when `chest_augmentations` would make other views; old features are then left alone
+
 def view_pixels(
     pixels:np.ndarray, # uint8 (n, size, size), in colour (n, 3, size, size)
     view:int, # 0: as they are
     block:int=0, # Number of these images among the blocks of a view
-)->np.ndarray: # uint8, of the same shape
+) -> np.ndarray: # uint8, of the same shape
     "One augmented version of a block of images: the same for the same view and block"
     if view == 0: return pixels
     x = TensorImage(planes(torch.from_numpy(np.array(pixels))).float() / 255)

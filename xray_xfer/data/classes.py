@@ -13,7 +13,7 @@ from collections import Counter
 
 import pandas as pd
 
-from ..core.say import counted, plain, some, typed
+from ..core.say import are, counted, plain, some, typed
 from .columns import GAPS, check_classes
 from .layouts import LAYOUT, spelling
 
@@ -21,58 +21,68 @@ from .layouts import LAYOUT, spelling
 _UNSURE = {spelling(w) for w in ('uncertain', 'unsure', 'unclear', 'not sure', 'inconclusive', 'indeterminate',
                                  'equivocal', 'undetermined', *GAPS)} - {'none'}   # which may be the finding
 
+def _by_spelling(names):
+    "{spelling: the names that have it}"
+    kinds:dict = {}
+    for name in names: kinds.setdefault(spelling(name), []).append(name)
+    return kinds
+
 def _variants(labels, where):
     "Raise `ValueError` for labels that differ in nothing but their spelling"
-    counts, kinds = Counter(labels), {}
-    for l in sorted(counts): kinds.setdefault(spelling(l), []).append(l)
-    if all(len(k) == 1 for k in kinds.values()): return
-    said = [' and '.join(f'{l!r} ({counts[l]:,})' for l in k) for k in kinds.values() if len(k) > 1]
-    commonest = [max(k, key=counts.get) for k in kinds.values()]
+    counts = Counter(labels)
+    kinds = _by_spelling(sorted(counts)).values()
+    if all(len(k) == 1 for k in kinds): return
+    said = [' and '.join(f'{label!r} ({counts[label]:,})' for label in k) for k in kinds if len(k) > 1]
+    commonest = [max(k, key=counts.get) for k in kinds]
     if len(commonest) == 1: raise ValueError(f'{where} holds one class, spelled in several ways: {said[0]}. {LAYOUT}')
-    raise ValueError(f'{where} has labels that differ only in spelling: {"; ".join(said[:4])}. To read them as one class '
-                     f'type --classes {typed(commonest)} (classes=[...] in Python); to keep them apart, name them all')
+    raise ValueError(f'{where} has labels that differ only in spelling: {"; ".join(said[:4])}. To read them as one '
+                     f'class type --classes {typed(commonest)} (classes=[...] in Python); to keep them apart, '
+                     'name them all')
 
-def _read_as(
-    labels:list, # Of the rows
-    classes:list, # Which are wanted
-    where:str, # For errors
-)->list: # The class of each row, or None
-    "Labels as `classes` spells them"
+def _read_as(labels, classes, where):
+    "The labels as `classes` spells them, None for those of other classes"
     if isinstance(classes, str): classes = [classes]
-    classes, counts, kinds = list(dict.fromkeys(plain(str(c).strip()) for c in classes)), Counter(labels), {}
+    classes, counts = list(dict.fromkeys(plain(str(c).strip()) for c in classes)), Counter(labels)
     if len(classes) < 2: raise ValueError(f'classes={classes}: name at least two (--classes A B)')
-    for c in classes: kinds.setdefault(spelling(c), []).append(c)
-    there = {spelling(l) for l in counts}
+    kinds = _by_spelling(classes)
+    there = {spelling(label) for label in counts}
     if unknown := [c for c in classes if spelling(c) not in there]:
         near = difflib.get_close_matches(unknown[0], counts, 3, .5) or sorted(counts)
         raise ValueError(f'{where} has no class {some(unknown)} (classes=, --classes): there are {some(near, 9)}')
-    def wanted(l):
-        same = kinds.get(spelling(l), [])
-        if l in same or not same: return l if same else None
+    def wanted(label):
+        same = kinds.get(spelling(label), [])
+        if not same: return None
+        if label in same: return label
         if len(same) == 1: return same[0]
-        raise ValueError(f'{where} has the label {l!r}, which may be {" or ".join(same)}: add it to the classes')
-    read = {l: wanted(l) for l in counts}
-    if other := {l: n for l, n in counts.items() if read[l] is None}:
+        raise ValueError(f'{where} has the label {label!r}, which may be {" or ".join(same)}: add it to the classes')
+    read = {label: wanted(label) for label in counts}
+    if other := {label: n for label, n in counts.items() if read[label] is None}:
         warnings.warn(f'{counted(sum(other.values()), "image")} of other classes left out ({some(sorted(other), 5)})')
-    for l, c in read.items():
-        if c not in (None, l): warnings.warn(f'{counted(counts[l], "image")} labelled {l!r} read as {c}')
-    return [read[l] for l in labels]
+    for label, c in read.items():
+        if c not in (None, label): warnings.warn(f'{counted(counts[label], "image")} labelled {label!r} read as {c}')
+    return [read[label] for label in labels]
 
 def _doubtful(labels, where):
     "Warn of labels that name several findings, or none"
     counts = Counter(labels)
-    kinds = {spelling(l) for l in counts}
+    kinds = {spelling(label) for label in counts}
+    unsure_here = _UNSURE | ({'-1.0'} if {'0.0', '1.0'} <= kinds else set())
     def are_labels(parts): return len(parts) > 1 and all(x.strip() and spelling(x) in kinds for x in parts)
-    several = [l for l in counts if '|' in l or are_labels(re.split('[;,/+&]', l))]
-    unsure = [l for l in counts if spelling(l) in _UNSURE or (spelling(l) == '-1.0' and {'0.0', '1.0'} <= kinds)]
+    several = [label for label in counts if '|' in label or are_labels(re.split('[;,/+&]', label))]
+    unsure = [label for label in counts if spelling(label) in unsure_here]
     for odd, what in ((several, 'several findings at once'), (unsure, 'that the finding is uncertain or not known')):
         if not odd: continue
-        n, rest = sum(counts[l] for l in odd), [l for l in counts if l not in odd]
+        n, rest = sum(counts[label] for label in odd), [label for label in counts if label not in odd]
         way = f'; to leave them out type --classes {typed(sorted(rest))}' if len(rest) > 1 else ''
-        many = f'1 image of {where} has a label that seems' if n == 1 else f'{n:,} images of {where} have labels that seem'
-        warnings.warn(f'{many} to say {what} ({some(sorted(odd))}): taken as a class of its own{way}')
+        seem = are(n, 'has a label that seems', 'have labels that seem')
+        warnings.warn(f'{counted(n, "image")} of {where} {seem} to say {what} ({some(sorted(odd))}): '
+                      f'taken as a class of its own{way}')
 
-def chosen_classes(table, classes, where):
+def chosen_classes(
+    table:pd.DataFrame, # Image table
+    classes:list|None, # Which are wanted, as they are to be spelled; None: all
+    where:str, # What the table is from, for errors
+) -> pd.DataFrame: # Image table
     "The rows of the classes that are wanted, and a word on labels that are none"
     if classes is None: _variants(table.label, where)
     else:

@@ -10,6 +10,8 @@ __all__ = ['COLUMNS', 'GAPS', 'relative_paths', 'stated', 'check_classes', 'chec
 # %% ../../nbs/data/06_columns.ipynb #fa47437a
 import csv, os, re, warnings
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
@@ -20,7 +22,7 @@ from .tree import IMAGE
 # %% ../../nbs/data/06_columns.ipynb #88e2dfc5
 def relative_paths(
     table:pd.DataFrame, # Image table
-)->list: # One posix path per row, safe to write as UTF-8
+) -> list: # One posix path per row, safe to write as UTF-8
     "The paths of a table relative to the deepest folder that holds them all"
     if not len(table): return []
     top = os.path.commonpath([os.path.dirname(p) for p in table.path])
@@ -42,14 +44,18 @@ def _text(v, strip=True):
     return (s.strip() if strip else s) if s.strip() else None
 
 def stated(
-    values, # What rows state in a column such as `group` or `source`
-)->list: # Text, or None where that is nothing: empty, or one of `GAPS` in any case
+    values:Iterable, # What rows state in a column such as `group` or `source`
+) -> list: # Text, or None where that is nothing: empty, or one of `GAPS` in any case
     "A column without its gaps: 80 rows of 'NA' are not one patient"
     texts = [_text(v) for v in values]
     return [None if t is None or t.lower() in GAPS else t for t in texts]
 
 # %% ../../nbs/data/06_columns.ipynb #e3a65589
-def check_classes(labels, where):
+def check_classes(
+    labels:Iterable, # Of the rows
+    where:str, # What they are from, for errors
+) -> None:
+    "Raise `ValueError` for labels of one class"
     if len(found := set(labels)) < 2:
         raise ValueError(f'{where} holds one class, {some(found)}: there is nothing to tell apart. {LAYOUT}')
 
@@ -99,21 +105,25 @@ def _group_stated(values, where):
         warnings.warn(f'{counted(len(gaps), "row")} of {where} name no group ({words}): each is an image of its own')
     return groups
 
-def checked_table(df, where, base):
-    "`df` as an image table: `where` names it in errors, relative paths start at `base`"
+def checked_table(
+    df:pd.DataFrame, # With columns for path and label at least
+    where:str, # What it is, for errors
+    base:str|Path, # Where relative paths start
+) -> pd.DataFrame: # Image table, in the order given
+    "A table that somebody brings, as an image table"
     df = _known_names(df, where)
     cols = {c: [_text(v, strip=c not in ('path', 'mask')) for v in df[c]] for c in COLUMNS if c in df.columns}
     for c in COLUMNS[:2]:
         if n := cols[c].count(None):
-            raise ValueError(f'{n} of {len(df)} rows of {where} have no {c} (the first is row {cols[c].index(None)+1}): '
-                             'fill it in or remove those rows')
-    cols['label'] = [plain(l) for l in cols['label']]
+            raise ValueError(f'{n} of {len(df)} rows of {where} have no {c} (the first is row '
+                             f'{cols[c].index(None) + 1}): fill it in or remove those rows')
+    cols['label'] = [plain(label) for label in cols['label']]
     for c in ('path', 'mask'):
         if c in cols: cols[c] = [p and os.path.abspath(os.path.join(base, p)) for p in cols[c]]
     counts = pd.Series(cols['path'], dtype=object).value_counts()
-    if (counts > 1).any():
-        raise ValueError(f'{(counts > 1).sum()} paths stand more than once in {where}, such as {plain(counts.index[0])} '
-                         f'({counts.iloc[0]} times): keep one row per image')
+    if n := (counts > 1).sum():
+        often = f'{plain(counts.index[0])} ({counts.iloc[0]} times)'
+        raise ValueError(f'{n} paths stand more than once in {where}, such as {often}: keep one row per image')
     if 'group' in cols: cols['group'] = _group_stated(df['group'], where)
     if split := _split_stated(df, where): cols['split'] = split
     check_classes(cols['label'], where)
@@ -121,7 +131,9 @@ def checked_table(df, where, base):
         if c not in (*COLUMNS, 'is_valid'): cols[c] = df.iloc[:, i].tolist()
     return table_of(cols)
 
-def table_of(cols):
+def table_of(
+    cols:dict, # Name → values
+) -> pd.DataFrame: # Image table
     "An image table of these columns, without those of ours that say nothing"
     known = {c: v for c, v in cols.items() if c not in COLUMNS[2:] or any(x is not None for x in v)}
     known = {c: known[c] for c in (*COLUMNS, *known) if c in known}
@@ -129,8 +141,10 @@ def table_of(cols):
     return pd.DataFrame({c: pd.Series(v, dtype=object if c in COLUMNS else None) for c, v in known.items()})
 
 # %% ../../nbs/data/06_columns.ipynb #4d1f1839
-def csv_rows(path):
-    "The rows of a CSV file as a DataFrame of text"
+def csv_rows(
+    path:str|Path, # File, in UTF-8
+) -> pd.DataFrame: # All text
+    "The rows of a CSV file"
     try:
         with open(path, encoding='utf-8-sig', newline='') as f:
             first, start = f.readline(), 1
@@ -143,6 +157,7 @@ def csv_rows(path):
         raise ValueError(f'{path} is not UTF-8 text ({e.reason} at byte {e.start}): save it as "CSV UTF-8"') from e
     except csv.Error as e: raise ValueError(f'{path} cannot be read as CSV, line {start + reader.line_num}: {e}') from e
     if odd := [(n, len(r)) for n, r in rows if len(r) != len(head)]:
-        raise ValueError(f'{len(odd)} rows of {path} do not fit its {len(head)} columns: line {odd[0][0]} has {odd[0][1]} '
+        line, fields = odd[0]
+        raise ValueError(f'{len(odd)} rows of {path} do not fit its {len(head)} columns: line {line} has {fields} '
                          'fields (put a name with a comma into "quotes")')
     return pd.DataFrame([r for _, r in rows], columns=head, dtype=object)

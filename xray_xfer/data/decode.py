@@ -10,7 +10,8 @@ __all__ = ['LUMA', 'MAX_PIXELS', 'MAX_SIDE', 'levels', 'grey', 'rgb', 'fit', 're
 # %% ../../nbs/data/10_decode.ipynb #76b2cd1b
 import io, os, stat, struct, zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -25,13 +26,13 @@ def levels(
     picture:Deep, # 16-bit values
     bits:int, # Whose full scale becomes white; what is brighter becomes white too
     colour:bool=False, # Keep red, green and blue
-)->Iterator: # Of images of mode F with values from 0 to 255: one of luma, or three
+) -> Iterator: # Of images of mode F with values from 0 to 255: one of luma, or three
     "A 16-bit picture in grey or colour, transparency over black"
     full = 2**max(8, bits) - 1
-    light = np.float32(255 / full)
+    light:Any = np.float32(255 / full)
     if picture.opacity is not None: light = picture.opacity * (light / np.float32(opaque(picture.opacity)))
     n = picture.values.shape[-1]
-    channel = lambda c: np.minimum(picture.values[..., c], full)
+    def channel(c): return np.minimum(picture.values[..., c], full)
     if colour or n == 1:   # one at a time, for a large picture has a hundred million values in each
         for c in range(3 if colour else 1): yield Image.fromarray(channel(c % n) * light)
         return
@@ -41,8 +42,8 @@ def levels(
     yield Image.fromarray(luma)
 
 def grey(
-    im, # loaded PIL image of any mode that PNG or JPEG have
-) -> Image.Image: # mode L, or F with values from 0 to 255 where the image had 16 bits
+    im:Image.Image, # Loaded PIL image of any mode that PNG or JPEG have
+) -> Image.Image: # Mode L, or F with values from 0 to 255 where the image had 16 bits
     "`im` as grey: colour to luma, transparency over black, 16-bit grey by what it holds"
     if im.mode.startswith('I'):
         picture = deep(im)
@@ -53,10 +54,12 @@ def grey(
     return im if im.mode == 'L' else im.convert('L')
 
 def rgb(
-    im, # loaded PIL image of any mode that PNG or JPEG have
-) -> Image.Image: # mode RGB
+    im:Image.Image, # Loaded PIL image of any mode that PNG or JPEG have
+) -> Image.Image: # Mode RGB
     "`im` in colour: transparency over black, 16-bit grey by what it holds"
-    if im.mode.startswith('I'): return grey(im).point(lambda v: v + .5).convert('L').convert('RGB')   # half: PIL cuts decimals off
+    if im.mode.startswith('I'):
+        rounded = grey(im).point(lambda v: v + .5)   # half: PIL cuts decimals off
+        return rounded.convert('L').convert('RGB')
     if im.info.get('transparency') is not None or im.mode in ('LA', 'PA', 'RGBA'):
         im = im.convert('RGBA')
         return Image.composite(im.convert('RGB'), Image.new('RGB', im.size), im.getchannel('A'))
@@ -64,9 +67,9 @@ def rgb(
 
 # %% ../../nbs/data/10_decode.ipynb #b0e8fb59
 def fit(
-    im, # PIL image, mode L, F or RGB
-    size, # side of the result, pixels
-    resize='squish', # 'squish' ignores the aspect, 'pad' keeps it and adds black
+    im:Image.Image, # PIL image, mode L, F or RGB
+    size:int, # Side of the result, pixels
+    resize:Literal['squish', 'pad']='squish', # Ignore the aspect, or keep it and add black
 ) -> np.ndarray: # uint8 (size, size), or (3, size, size) of an RGB image
     "`im` as a square of bytes"
     w, h = im.size
@@ -85,25 +88,35 @@ def fit(
 MAX_PIXELS = 89_478_485   # Pillow's own limit, which a program may have switched off
 MAX_SIDE = 65_535         # a JPEG's limit; a PNG may claim two thousand million
 _IN_MEMORY = 2**26        # Pillow parses twice as fast in memory; only a file that no X-ray has is left on the disk
-_NAMES = {b'\x89PNG\r\n\x1a\n': 'PNG', b'\xff\xd8\xff': 'JPEG', b'GIF8': 'GIF', b'BM': 'BMP', b'II*\0': 'TIFF', b'MM\0*': 'TIFF', b'RIFF': 'WebP',
-          b'%PDF': 'PDF', b'PK': 'zip', b'\x1f\x8b': 'gzip', b'\x93NUMPY': 'NumPy', b'\0\0\0\x0cjP': 'JPEG 2000', b'<': 'HTML or XML text'}
+_NAMES = {b'\x89PNG\r\n\x1a\n': 'PNG', b'\xff\xd8\xff': 'JPEG', b'GIF8': 'GIF', b'BM': 'BMP', b'II*\0': 'TIFF',
+          b'MM\0*': 'TIFF', b'RIFF': 'WebP', b'%PDF': 'PDF', b'PK': 'zip', b'\x1f\x8b': 'gzip', b'\x93NUMPY': 'NumPy',
+          b'\0\0\0\x0cjP': 'JPEG 2000', b'<': 'HTML or XML text'}
+_ORIENTATION = 0x0112     # EXIF's tag
 # EXIF orientation -> how to turn upright. ImageOps.exif_transpose does the same, and then writes the
 # EXIF block anew, which fails on odd but harmless camera tags.
-_UPRIGHT = dict(zip(range(2, 9), (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
-    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90)))
-# What a parser may raise on broken bytes. In 16,000 damaged files Pillow raised OSError (and UnidentifiedImageError), SyntaxError
-# and ValueError; the others cost nothing and save a long run. KeyboardInterrupt and SystemExit are not among them.
-_BROKEN = (OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, EOFError, ArithmeticError, AssertionError,
-           struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning)
-
+_UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_90}
+# What a parser may raise on broken bytes. In 16,000 damaged files Pillow raised OSError (and UnidentifiedImageError),
+# SyntaxError and ValueError; the others cost nothing and save a long run. KeyboardInterrupt and SystemExit are not
+# among them.
+_BOMB = Image.DecompressionBombError, Image.DecompressionBombWarning
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, EOFError, ArithmeticError,
+           AssertionError, struct.error, zlib.error, *_BOMB)
 
 class _Picture(NamedTuple):
     "What became of one file"
-    pixels: np.ndarray|None = None   # as `decode` gives them
-    reason: str = ''                 # why there are none
-    held: Held|None = None           # of a 16-bit picture
+    pixels: np.ndarray|None = None   # As `decode` gives them
+    reason: str = ''                 # Why there are none
+    held: Held|None = None           # Of a 16-bit picture
 
-def read_picture(path, size, resize, colour, read_as):
+def read_picture(
+    path:str|Path, # File that should be a PNG or a JPEG
+    size:int, # Side of the result, pixels
+    resize:Literal['squish', 'pad'], # See `fit`
+    colour:bool, # Keep red, green and blue
+    read_as:dict|None, # See `decode`
+) -> _Picture: # Pixels, or the reason why there are none, and `Held` of a 16-bit picture
     "What `decode` gives, and what a 16-bit picture holds"
     try:
         st = os.stat(path)
@@ -116,10 +129,11 @@ def read_picture(path, size, resize, colour, read_as):
     with f:
         try: return _developed(f, path, st.st_size, size, resize, colour, read_as)
         except MemoryError: why = 'unreadable: not enough memory to decode it'
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e: why = f'too large: {error_words(e)}'
+        except _BOMB as e: why = f'too large: {error_words(e)}'
         except Image.UnidentifiedImageError: why = 'damaged: its header cannot be read'
         except _BROKEN as e:   # the disk's fault, or the file's
-            why = f'unreadable: {e.strerror}' if getattr(e, 'errno', None) else f'damaged: {error_words(e)}'
+            of_disk = isinstance(e, OSError) and e.errno
+            why = f'unreadable: {e.strerror}' if of_disk else f'damaged: {error_words(e)}'
     return _Picture(reason=why)
 
 def _developed(f, path, n_bytes, size, resize, colour, read_as):
@@ -140,7 +154,7 @@ def _developed(f, path, n_bytes, size, resize, colour, read_as):
         if picture is None:
             im.load()
             layers = [(rgb if colour else grey)(im)]
-        turn = _UPRIGHT.get(im.getexif().get(0x0112))
+        turn = _UPRIGHT.get(im.getexif().get(_ORIENTATION))
     found = None
     if picture is not None:
         found = held(picture)
@@ -149,12 +163,12 @@ def _developed(f, path, n_bytes, size, resize, colour, read_as):
     return _Picture(squares[0] if len(squares) == 1 else np.stack(squares), held=found)
 
 def decode(
-    path, # file that should be a PNG or a JPEG
-    size, # side of the result, pixels
-    resize='squish', # see `fit`
-    colour=False, # keep red, green and blue
-    read_as=None, # how 16 bits are read in the file's set: `Depths.read_as` of its pack; None: by the file alone
-): # uint8 array (size, size), with colour (3, size, size); or the reason (str) why there is none
+    path:str|Path, # File that should be a PNG or a JPEG
+    size:int, # Side of the result, pixels
+    resize:Literal['squish', 'pad']='squish', # See `fit`
+    colour:bool=False, # Keep red, green and blue
+    read_as:dict|None=None, # `Depths.read_as` of the file's set; None: 16 bits by the file alone
+) -> np.ndarray|str: # uint8 (size, size), with colour (3, size, size); or the reason for none
     "The pixels of one file, upright, in 8-bit grey or colour"
     found = read_picture(path, size, resize, colour, read_as)
-    return found.reason or found.pixels
+    return found.reason if found.pixels is None else found.pixels

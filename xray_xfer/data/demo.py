@@ -26,11 +26,12 @@ CLASSES = ('COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia')
 KAGGLE = (3616, 6012, 10192, 1345)  # images per class in the Kaggle release
 
 def counts(
-    n:int=400,  # images in all, at least 12: below that some part of a split would miss a class
-) -> dict:  # class name -> number of images, adding up to `n`
+    n:int=400, # Images in all, at least 12: below that some part of a split would miss a class
+) -> dict: # Class name -> number of images, adding up to `n`
     "Images per class: shares in proportion to the square root of the Kaggle counts, none below `n/8` or 3."
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 12:
-        raise ValueError(f'n={n!r}: a demo needs a whole number of at least 12 images, 3 for each of 4 classes, to be split; try n=400')
+        raise ValueError(f'n={n!r}: a demo needs a whole number of at least 12 images, 3 for each of 4 classes, '
+                         'to be split; try n=400')
     root = np.sqrt(KAGGLE)
     res = {c: max(3, math.ceil(n/8), round(n*r/root.sum())) for c, r in zip(CLASSES, root)}
     res['Normal'] += int(n) - sum(res.values())  # the largest class takes up the rounding
@@ -107,9 +108,12 @@ def _vessels(rng, who, size):
             angle += rng.normal(0, .18)
             p = p[0] + length/3*math.cos(angle), p[1] + length/3*math.sin(angle)
             line.append(p)
-        pen.line([2*size*c for q in line for c in who.pixel(q)], fill=min(255, int(60 + 70*width)), width=max(1, round(2*width*scale)))
-        if level:
-            for side in (-1, 1): grow(p, angle + side*rng.uniform(.2, .65), length*rng.uniform(.65, .85), .66*width, level - 1)
+        points = [2*size*c for q in line for c in who.pixel(q)]
+        pen.line(points, fill=min(255, int(60 + 70*width)), width=max(1, round(2*width*scale)))
+        if not level: return
+        for side in (-1, 1):
+            turned, shorter = angle + side*rng.uniform(.2, .65), length*rng.uniform(.65, .85)
+            grow(p, turned, shorter, .66*width, level - 1)
     for side in (-1, 1):
         for _ in range(rng.integers(5, 8)):
             angle, start = rng.uniform(-1.25, 1.35), rng.uniform(-.16, .02)
@@ -140,10 +144,10 @@ def _finding(label, rng, who, size):
 
 # %% ../../nbs/data/01_demo.ipynb #8492d151
 def phantom(
-    label:str,  # one of `CLASSES`
-    rng:np.random.Generator,  # the patient: the same state gives the same image
-    size:int=256,  # side in pixels, 64 to 1024; the anatomy does not depend on it, the noise does
-) -> tuple:  # image and lung mask, both uint8 (size, size); the mask is 0 or 255 and, like Kaggle's, leaves out the heart
+    label:str, # One of `CLASSES`
+    rng:np.random.Generator, # The patient: the same state gives the same image
+    size:int=256, # Side in pixels, 64 to 1024; the anatomy does not depend on it, the noise does
+) -> tuple: # Image and lung mask, uint8 (size, size); the mask, 0 or 255, leaves out the heart
     "One frontal chest X-ray phantom and its lung mask."
     if label not in CLASSES: raise ValueError(f'no class {label!r}: the phantoms are {", ".join(map(repr, CLASSES))}')
     if not isinstance(size, (int, np.integer)) or not 64 <= size <= 1024:
@@ -151,7 +155,8 @@ def phantom(
     n, who = rng.uniform, _anatomy(rng, size)
     lungs, inside = who.lungs, who.inside
     mask = lungs > .5
-    haze = .022*_field(rng, 1/4, size) + .1*n(-.12, .12)*np.sign(who.u) + .1*n(-.35, .35)*who.v + .03*_field(rng, 1/40, size)
+    haze = .022*_field(rng, 1/4, size) + .1*n(-.12, .12)*np.sign(who.u)
+    haze = haze + .1*n(-.35, .35)*who.v + .03*_field(rng, 1/40, size)
     air = n(.21, .36)*_vessels(rng, who, size) + n(.95, 1.05)*_finding(label, rng, who, size) + haze
     air -= .7*air[mask].mean()                           # automatic exposure
     air = np.where(air < 0, .22*np.tanh(air/.22), air)   # no lung is darker than air
@@ -170,23 +175,25 @@ def _write(path, array, note):
     Image.fromarray(array).save(path, pnginfo=info, compress_type=3)  # Z_RLE: noise has no longer repeats to look for
 
 def draw(
-    path:str|Path,  # the folder to make: absent or empty; `<path>/<class>/images/` and `/masks/` are made in it
-    n:int=400,  # images in all, at least 12; see `counts` for the classes
-    seed:int=0,  # 0 or above; the same seed gives the same files, byte for byte
-    size:int=256,  # side of the images in pixels, 64 to 1024; masks are always 256, as in the Kaggle release
-) -> Path:  # `path`
+    path:str|Path, # The folder to make, absent or empty: `<path>/<class>/images/` and `/masks/`
+    n:int=400, # Images in all, at least 12; see `counts` for the classes
+    seed:int=0, # 0 or above; the same seed gives the same files, byte for byte
+    size:int=256, # Side of the images in pixels, 64 to 1024; masks are always 256, as Kaggle's are
+) -> Path: # The folder, as it was given
     "Write `n` phantoms and their lung masks in the Kaggle layout, `<class>/images/<class>-<i>.png`, from 1 up."
     path, todo = Path(path), counts(n)
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f'seed={seed!r}: the seed is a whole number, 0 or above; try seed=0')
     if path.is_symlink() or path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(f'{path} is already there and not an empty folder: name a new folder for the demo, or remove this one')
+        raise FileExistsError(f'{path} is already there and not an empty folder: name a new folder for the demo, '
+                              'or remove this one')
     part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f'.{path.name}-', dir=path.parent))
         for k, (label, total) in enumerate(todo.items()):
-            images, masks = (part/'new'/label/kind for kind in ('images', 'masks'))  # 'new': mkdtemp makes its own folder private
+            # 'new': mkdtemp makes its own folder private
+            images, masks = (part/'new'/label/kind for kind in ('images', 'masks'))
             for folder in (images, masks): folder.mkdir(parents=True)
             for i in range(1, total + 1):
                 image, mask = phantom(label, np.random.default_rng([seed, k, i]), size)
@@ -197,7 +204,8 @@ def draw(
         os.rename(part/'new', path)
     except OSError as e:
         why = e.strerror or e
-        raise OSError(e.errno or errno.EIO, f'cannot write the demo images to {path} ({why}): name a folder on a disk with room, where you may write') from e
+        said = f'cannot write the demo images to {path} ({why}): name a folder on a disk with room, where you may write'
+        raise OSError(e.errno or errno.EIO, said) from e
     finally:
         if part is not None: shutil.rmtree(part, ignore_errors=True)
     return path

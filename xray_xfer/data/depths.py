@@ -10,7 +10,7 @@ __all__ = ['Deep', 'deep', 'Held', 'opaque', 'held', 'Depth', 'Depths', 'scale_o
 # %% ../../nbs/data/09_depths.ipynb #e6717504
 from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,8 +18,8 @@ from PIL import Image
 # %% ../../nbs/data/09_depths.ipynb #91687bef
 class Deep(NamedTuple):
     "A 16-bit picture: the values that stand in its file"
-    values: np.ndarray              # uint16 (height, width, 1 or 3), 0 where nothing is to be seen
-    opacity: np.ndarray|None = None # uint16 (height, width); None: opaque throughout
+    values: np.ndarray              # Uint16 (height, width, 1 or 3), 0 where nothing is to be seen
+    opacity: np.ndarray|None = None # Uint16 (height, width); None: opaque throughout
 
 # How Pillow unpacks 16-bit colour (the upper bytes) -> how it unpacks the lower ones
 _LOWER = {'RGB;16B': 'RGB;16L', 'RGBA;16B': 'RGBA;16L'}
@@ -32,8 +32,8 @@ def _unpacked(im, rawmode):
 
 def deep(
     im:Image.Image, # Opened and not loaded, or of a mode I
-    source=None, # The binary file that it was opened from, to be read again for the lower bytes of colour
-)->Deep|None: # None: it has no more than 8 bits
+    source:BinaryIO|None=None, # What it was opened from: it is read again for colour's lower bytes
+) -> Deep|None: # None: it has no more than 8 bits
     "The values of a picture of more than 8 bits"
     kind = im.tile[0].args if getattr(im, 'tile', None) and im.format == 'PNG' else None
     if im.mode.startswith('I'):
@@ -46,8 +46,7 @@ def deep(
         values <<= 8
         with Image.open(source, formats=('PNG',)) as again: values |= _unpacked(again, _LOWER[kind])
     else: return None
-    opacity = None
-    if values.shape[-1] in (2, 4): values, opacity = values[..., :-1], values[..., -1]
+    values, opacity = (values[..., :-1], values[..., -1]) if values.shape[-1] in (2, 4) else (values, None)
     clear = im.info.get('transparency')   # the one value, or colour, that is not to be seen
     if opacity is not None: values[opacity == 0] = 0
     elif isinstance(clear, int | tuple): values[(values == np.array(clear)).all(-1)] = 0
@@ -57,8 +56,8 @@ def deep(
 class Held(NamedTuple):
     "What a 16-bit picture holds"
     bits: int            # 8 to 16; 0 if it is all black
-    full: bool = False   # that it holds as many is sure: they are used up to the very last value
-    marked: bool = False # a mark in the upper half of the container was left out of account
+    full: bool = False   # That it holds as many is sure: they are used up to the very last value
+    marked: bool = False # A mark in the upper half of the container was left out of account
 
 _MARK_SHARE = .1   # of a picture, at most: letters, lines and a box of text
 
@@ -87,12 +86,12 @@ def _brightest(values):
 
 _OPAQUE = {2**bits - 1: bits for bits in range(8, 15)}
 
-def opaque(opacity):
+def opaque(opacity:np.ndarray) -> int:
     "The value that means opaque"
     top = int(opacity.max())
     return top if top in _OPAQUE else 65535
 
-def held(picture:Deep)->Held:
+def held(picture:Deep) -> Held:
     "How many bits a picture holds"
     top, marked = _brightest(picture.values)
     if not top: return Held(0)
@@ -103,10 +102,10 @@ def held(picture:Deep)->Held:
 # %% ../../nbs/data/09_depths.ipynb #667feea7
 class Depth(NamedTuple):
     "The images of a set that hold as many bits"
-    bits: int     # that they hold
-    images: int   # how many they are
-    read_as: int  # bits by which they are scaled
-    first: int    # number of the first of them
+    bits: int     # That they hold
+    images: int   # How many they are
+    read_as: int  # Bits by which they are scaled
+    first: int    # Number of the first of them
 
 # By how many bits a film falls short of the others -> how many such films there may be for each of these
 _DARK = {1: 10, 2: .2, 3: .1}
@@ -126,13 +125,15 @@ def _read_as(images, full):
 @dataclass(frozen=True)
 class Depths:
     "What the 16-bit images of a set hold, and as what they are read"
-    depths: tuple = () # a `Depth` for each number of bits
-    marked: tuple = () # numbers of the images with a mark brighter than their film
+    depths: tuple = () # A `Depth` for each number of bits
+    marked: tuple = () # Numbers of the images with a mark brighter than their film
 
     @classmethod
-    def of(cls, found:list): # `Held` of each image; None for one of 8 bits
+    def of(cls,
+        found:list, # `Held` of each image; None for one of 8 bits
+    ) -> 'Depths':
         "Judge a set"
-        numbers = {}
+        numbers:dict[int, list] = {}
         for i, h in enumerate(found):
             if h is not None and h.bits: numbers.setdefault(h.bits, []).append(i)
         full = Counter(h.bits for h in found if h is not None and h.full)
@@ -142,13 +143,14 @@ class Depths:
         return cls(tuple(depths), marked)
 
     @property
-    def read_as(self)->dict: # Bits held -> bits read as: what `decode` needs for a new file of this set
+    def read_as(self) -> dict:
+        "{bits held: bits read as}, which `decode` needs for a new file of this set"
         return {d.bits: d.read_as for d in self.depths}
 
 def scale_of(
     bits:int, # That a picture holds
     read_as:dict|None, # `Depths.read_as` of its set; None: it stands alone
-)->int: # Bits whose full scale becomes white
+) -> int: # Bits whose full scale becomes white
     "How to read a picture that need not have been there when its set was judged"
     if not read_as or bits in read_as: return (read_as or {}).get(bits, bits)
     return min((own for own in read_as.values() if 0 < own - bits <= max(_DARK)), default=bits)

@@ -23,34 +23,54 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..core.files import PlaceError, cache_dir, replacing, sized, sweep
-from ..core.say import plain
+from ..core.say import error_words, plain
 
 # %% ../../nbs/data/02_fetch.ipynb #b6965da2
 def _name(entry):
     "The name of an entry with / between its folders, which Windows programs write as \\"
     return entry.orig_filename.replace('\\', '/')
 
+def _fault(entry, seen):
+    "Why an archive with this entry is refused, or ''"
+    name, kind = _name(entry), stat.S_IFMT(entry.external_attr >> 16)
+    leads_out = name.startswith('/') or '..' in name.split('/') or re.match('[A-Za-z]:', name)
+    if leads_out: return 'leads out of the folder'
+    if '\0' in name or not name.strip('/.'): return 'has no proper name'
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR): return 'is a link or a device'
+    if entry.flag_bits & 1: return 'is encrypted'
+    return 'is there twice' if name in seen else ''
+
 def _check_zip(z, path, dest):
     "Refuse an archive that cannot be unpacked whole, inside `dest`"
     seen = set()
-    for i in z.infolist():
-        name, kind = _name(i), stat.S_IFMT(i.external_attr >> 16)
-        why = ('leads out of the folder' if name.startswith('/') or '..' in name.split('/') or re.match('[A-Za-z]:', name)
-               else 'has no proper name' if '\0' in name or not name.strip('/.')
-               else 'is a link or a device' if kind not in (0, stat.S_IFREG, stat.S_IFDIR)
-               else 'is encrypted' if i.flag_bits & 1 else 'is there twice' if name in seen else '')
-        if why:
-            raise ValueError(f'{path} is refused: its entry {plain(i.orig_filename)!r} {why}. '
+    for entry in z.infolist():
+        if fault := _fault(entry, seen):
+            raise ValueError(f'{path} is refused: its entry {plain(entry.orig_filename)!r} {fault}. '
                              'If you trust the archive, unpack it yourself and give the folder')
-        seen.add(name)
-    need, free = sum(i.file_size for i in z.infolist()), shutil.disk_usage(next(p for p in dest.parents if p.exists())).free
+        seen.add(_name(entry))
+    need = sum(entry.file_size for entry in z.infolist())
+    free = shutil.disk_usage(next(p for p in dest.parents if p.exists())).free
     if need > free:
         raise PlaceError(errno.ENOSPC, f'{path} unpacks to {sized(need)} and {cache_dir()} has {sized(free)} free: '
                          'make room, or set XRAY_XFER_CACHE to a folder on a larger disk')
 
+def _unpack(z, folder):
+    "Write the entries of an archive into a new folder"
+    folder.mkdir()
+    for entry in tqdm(z.infolist(), desc='unzipping', disable=None):
+        to, is_folder = folder/_name(entry), _name(entry).endswith('/')
+        (to if is_folder else to.parent).mkdir(parents=True, exist_ok=True)
+        if is_folder: continue
+        with z.open(entry) as src, open(to, 'xb') as dst:
+            shutil.copyfileobj(src, dst, 2**20)   # to the end, where the checksum is tested
+
+# What zipfile and its decompressors raise on damaged files
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, struct.error,
+            UnicodeDecodeError, FileExistsError, NotADirectoryError)
+
 def unzipped(
-    path, # a .zip file
-) -> Path: # in the cache; an archive that is damaged, locked or would write elsewhere is a ValueError, a full disk an OSError
+    path:Path, # A .zip file
+) -> Path: # In the cache
     "The folder that an archive is unpacked to; done once for the same path, size and time of change"
     st = path.stat()
     key = hashlib.sha256(os.fsencode(path) + f'\0{st.st_size}\0{st.st_mtime_ns}'.encode()).hexdigest()[:12]
@@ -60,38 +80,31 @@ def unzipped(
     try:
         with zipfile.ZipFile(path) as z:
             _check_zip(z, path, dest)
-            with replacing(dest) as part:
-                part.mkdir()
-                for i in tqdm(z.infolist(), desc='unzipping', disable=None):
-                    to = part/_name(i)
-                    (to if _name(i).endswith('/') else to.parent).mkdir(parents=True, exist_ok=True)
-                    if _name(i).endswith('/'): continue
-                    with z.open(i) as src, open(to, 'xb') as dst: shutil.copyfileobj(src, dst, 2**20)   # to the end: tests the CRC
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, struct.error, UnicodeDecodeError,
-            FileExistsError, NotADirectoryError) as e:
-        raise ValueError(f'{path} is damaged or no zip ({e}): download or pack it again') from e
+            with replacing(dest) as part: _unpack(z, part)
+    except _BAD_ZIP as e: raise ValueError(f'{path} is damaged or no zip ({e}): download or pack it again') from e
     return dest
 
 # %% ../../nbs/data/02_fetch.ipynb #7f04100d
 KAGGLE = 'tawsifurrahman/covid19-radiography-database'
+_KAGGLE_PAGE = f'https://www.kaggle.com/datasets/{KAGGLE}'
+_WAY_OUT = (f"download the zip in a browser from {_KAGGLE_PAGE} and give its path instead of 'kaggle', or give "
+            'kagglehub access: the environment variable KAGGLE_API_TOKEN, or the file ~/.kaggle/kaggle.json '
+            '(both from https://www.kaggle.com/settings)')
 
-def kaggle_folder(
-) -> Path: # where kagglehub keeps it; a ConnectionError or RuntimeError says how to get it otherwise
+def kaggle_folder() -> Path: # Where kagglehub keeps it
     "The COVID-19 Radiography Database, downloaded where it is not there yet"
-    page = f'https://www.kaggle.com/datasets/{KAGGLE}'
-    out = (f"download the zip in a browser from {page} and give its path instead of 'kaggle', or give kagglehub access: "
-           'the environment variable KAGGLE_API_TOKEN, or the file ~/.kaggle/kaggle.json (both from https://www.kaggle.com/settings)')
     try: import kagglehub
-    except ImportError as e: raise RuntimeError(f'kagglehub is not installed: pip install kagglehub, or {out}') from e
+    except ImportError as e:
+        raise RuntimeError(f'kagglehub is not installed: pip install kagglehub, or {_WAY_OUT}') from e
     try: return Path(kagglehub.dataset_download(KAGGLE))
     except Exception as e:   # its errors (HTTP, credentials, archive, file) share no narrower base
         if getattr(e, 'errno', None) == errno.ENOSPC: raise
-        words = ' '.join(str(e).split())
-        raise ConnectionError(f'the Kaggle set could not be downloaded ({type(e).__name__}: {words[:200]}). Way out: {out}') from e
+        why = f'{type(e).__name__}: {error_words(e, 200)}'
+        raise ConnectionError(f'the Kaggle set could not be downloaded ({why}). Way out: {_WAY_OUT}') from e
 
 def demo_folder(
-    seed=0, # of the drawing
-) -> Path: # in the cache
+    seed:int=0, # Of the drawing
+) -> Path: # In the cache
     "The drawn X-rays of a seed, in the Kaggle layout"
     from xray_xfer.data import demo
     # named after the code that draws: another version draws other images

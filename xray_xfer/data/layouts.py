@@ -19,7 +19,7 @@ from .tree import Folder, IMAGE, IMAGES, doubles, files_below, is_mask
 # %% ../../nbs/data/04_layouts.ipynb #89383446
 def spelling(
     label:str, # Name of a class
-)->str:
+) -> str:
     "What two labels share that differ in case, spaces, Unicode form or the way to write a number"
     text = unicodedata.normalize('NFKC', str(label)).casefold()
     text = ''.join(c for c in text if unicodedata.category(c) != 'Cf').strip()   # Cf: such as a zero-width space
@@ -30,8 +30,10 @@ def spelling(
 SPLITS = dict(train='train', training='train', val='valid', valid='valid', validation='valid',
               test='test', testing='test')
 
-def part_said(name):
-    "The part that a folder's name speaks of: train_set, Test Data, trainset"
+def part_said(
+    name:str, # Of a folder: train_set, Test Data, trainset
+) -> str|None: # 'train', 'valid' or 'test'
+    "The part that a folder's name speaks of"
     words = re.findall('[a-z]+', re.sub('(?<=[a-z])(?=[A-Z])', ' ', plain(name)).casefold())
     words = [re.sub('(.)(sets?|data|images?|imgs?|files?)$', r'\1', w) for w in words]
     said = {SPLITS[w] for w in words if w in SPLITS}
@@ -45,14 +47,16 @@ def _parts_named(usable):
     return {n: SPLITS.get(n.casefold()) for n in usable}
 
 # %% ../../nbs/data/04_layouts.ipynb #c28e1cbf
-def is_ours(folder):
+def is_ours(
+    folder:Folder, # Any
+) -> bool:
     "Whether a run, a study or a bench was filed there"
     def filed(files): return bool({'study.json', 'bench.json'} & files) or {'config.json', 'metrics.json'} <= files
     return any(filed(set(f.files)) for f in (folder, *folder.folders.values()))
 
 def usable_in(
     folder:Folder, # Any
-)->dict: # Name → `Folder`
+) -> dict: # Name → `Folder`
     "The folders in one that hold images"
     repeated = doubles(folder)
     return {n: f for n, f in folder.folders.items()
@@ -65,7 +69,9 @@ def _unwrapped(folder):
         folder = inner[0]
     return folder
 
-def inside_images(folder):
+def inside_images(
+    folder:Folder, # Of classes
+) -> Folder:
     "The folder or, where its classes lie in a single folder called images, that"
     inner = usable_in(folder)
     if [n.casefold() in IMAGES for n in inner] != [True]: return folder
@@ -114,7 +120,7 @@ _PATIENT = re.compile(r'(patient|pat|pt|subject|subj|sub|case|study|person|id|p|
 @dataclass
 class Home:
     "A folder whose folders are classes"
-    folder: Folder
+    folder: Folder            # The folder itself
     classes: dict             # Name → `Folder`
     split: str|None = None    # The part of the split that all its images are in
     source: str|None = None   # The data set that all its images are from
@@ -155,7 +161,7 @@ def _way_to(folder, top):
 def _data_sets(home, classes, top, outer):
     "A home per data set where the folders are sets rather than classes, or else the home alone"
     kinds = {n: k for n, f in home.classes.items() if (k := _kinds(f))}
-    times = Counter(s for k in kinds.values() for s in k)
+    times = Counter(spelled for inner in kinds.values() for spelled in inner)
     wanted = {spelling(c) for c in classes or ()}
     if wanted and wanted <= outer: return [home]
     if wanted and wanted <= times.keys():
@@ -164,10 +170,11 @@ def _data_sets(home, classes, top, outer):
         return [h for n in kinds for h in _homes_in(home.classes[n], home.split, n)]
     where, take_all = home.folder.path, f'--classes {typed(home.classes)}'
     for name, k in kinds.items():
-        if 2*len(k.keys() & ({spelling(n) for n in home.classes} - {spelling(name)})) < len(k): continue
+        neighbours = {spelling(n) for n in home.classes} - {spelling(name)}
+        if 2*len(k.keys() & neighbours) < len(k): continue
+        way = typed([_way_to(home.classes[name], top)])
         raise ValueError(f'{plain(name)} in {where} holds folders called as its neighbours are ({some(k.values())}), '
-                         f'and other files: to leave it out type --exclude {typed([_way_to(home.classes[name], top)])}, '
-                         f'to keep it {take_all}')
+                         f'and other files: to leave it out type --exclude {way}, to keep it {take_all}')
     shared = [s for s, n in times.items() if n > 1]
     if not shared: return [home]
     sets = [n for n, k in kinds.items() if k.keys() & shared]
@@ -176,15 +183,19 @@ def _data_sets(home, classes, top, outer):
     ways = [f'to take them as the classes {take_all}',
             f'to leave one out --exclude {typed([_way_to(home.classes[sets[-1]], top)])}']
     if len(inner) > 1:
-        ways.insert(0, f'to read them as one data set type --classes {typed(inner.values())} (the source of an image is '
-                       'then its outer folder)')
+        ways.insert(0, f'to read them as one data set type --classes {typed(inner.values())} '
+                       '(the source of an image is then its outer folder)')
     if len(shared) > 1 and 2*len(shared) >= len(inner):
         raise ValueError(f'{seen}: these look like data sets, and not like classes; {", ".join(ways)}')
     warnings.warn(f'{seen}, and are taken as classes all the same; {", ".join(ways)}')
     return [home]
 
 # %% ../../nbs/data/04_layouts.ipynb #2f841475
-def lies_there(top, root, archive):
+def lies_there(
+    top:Folder, # That was given
+    root:Folder, # Below it, where the classes were sought
+    archive:Path|None, # That the folder was unpacked from
+) -> str: # Sentences that end an error
     "What lies beside the images that may be the way in: tables and archives"
     around = [top]
     while around[-1].path != root.path:
@@ -203,7 +214,7 @@ def homes_of(
     top:Folder, # From `read_folder`
     classes:list|None=None, # Which are meant, where folders can be read in two ways
     archive:Path|None=None, # That the folder was unpacked from, for errors
-)->tuple: # (list of `Home`, the `Folder` that holds them)
+) -> tuple: # A list of `Home`, and the `Folder` that holds them
     "Where the classes are in a folder tree"
     root, copies, more = top, [], True
     while more:

@@ -16,6 +16,7 @@ import numpy as np, pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from ..core.say import are, counted, some
 from .columns import relative_paths
 from .decode import grey
 from .packing import Pack
@@ -27,13 +28,13 @@ _ONE, _TWO = .98, .9        # share of the pixels that one level has in a blank 
 
 class Levels(NamedTuple):
     "How many of an image's pixels share a grey level"
-    most: int               # the level that most pixels have, or nearly have
-    one: float              # share of the pixels that have it
-    two: float              # share of the pixels that have it or the next one, well apart from it
+    most: int               # The level that most pixels have, or nearly have
+    one: float              # Share of the pixels that have it
+    two: float              # Share of the pixels that have it or the next one, well apart from it
 
 def levels(
     a:np.ndarray, # uint8, of any shape
-    reach:int=_REACH, # grey levels to either side that count as the same
+    reach:int=_REACH, # Grey levels to either side that count as the same
 ) -> Levels:
     "The most frequent grey levels, and the shares of the pixels that have them"
     counts, band = np.bincount(a.ravel(), minlength=256), np.ones(2*reach + 1, int)
@@ -55,9 +56,9 @@ def blank(
 _DOUBT = .75    # share of the packed pixels that two levels have, from which on the file is opened again
 
 def in_file(
-    path:str|Path, # the image's file
-    packed:np.ndarray, # (size, size) uint8, the image as it was packed: it counts if the file is gone
-) -> str: # as from `blank`, or 'transparent'
+    path:str|Path, # The image's file
+    packed:np.ndarray, # (size, size) uint8, as it was packed: it counts if the file is gone
+) -> str: # As from `blank`, or 'transparent'
     "What an image is that shows nothing, as its file has it"
     try:
         with Image.open(path, formats=('PNG', 'JPEG')) as im:
@@ -74,13 +75,13 @@ _SIDE, _GROUND = 12, .35    # pixels of a coarse picture; share of one grey leve
 
 def coarse(
     a:np.ndarray, # (size, size) uint8
-) -> np.ndarray|None: # float32 (12, 12), mean 0 and standard deviation 1; None of an image on an even ground
+) -> np.ndarray|None: # float32 (12, 12), mean 0, deviation 1; None of an image on an even ground
     "What is seen of an image from across the room"
     top, bottom, left, right = (round((edge + 1)/2*len(a)) for edge in inside(a))
     film = a[top:bottom, left:right]
     if levels(film, round(_REACH*int(np.ptp(film))/255)).one > _GROUND: return None
     small = shrink(_SIDE, bottom - top) @ film.astype(np.float32) @ shrink(_SIDE, right - left).T
-    return (small - small.mean())/max(small.std(), 1e-3)
+    return (small - small.mean())/max(float(small.std()), 1e-3)
 
 # %% ../../nbs/data/14_odd.ipynb #80549249
 _LUNGS, _HEART, _BELLY = (np.s_[..., 2:8, 2:5], np.s_[..., 2:8, 7:10]), np.s_[..., 2:8, 5:7], np.s_[..., 10:, 3:9]
@@ -89,7 +90,7 @@ def contrasts(
     pictures:np.ndarray, # (..., 12, 12) coarse pictures
 ) -> np.ndarray: # (..., 4), in standard deviations of the picture
     "By how much heart and belly are brighter than the left and the right lung; negative where a film is inverted"
-    field = lambda where: pictures[where].mean((-2, -1))
+    def field(where): return pictures[where].mean((-2, -1))
     return np.stack([field(dense) - field(lung) for dense in (_HEART, _BELLY) for lung in _LUNGS], -1)
 
 # %% ../../nbs/data/14_odd.ipynb #d9820a73
@@ -100,7 +101,7 @@ class Common(NamedTuple):
     "What coarse pictures have in common"
     picture:np.ndarray      # (12, 12), with dark lungs, or as most images have it
     likeness:np.ndarray     # (n,) correlation of each picture with it, -1 to 1
-    basis:str               # what its sign rests on: 'lungs', 'most' or 'nothing'
+    basis:str               # What its sign rests on: 'lungs', 'most' or 'nothing'
 
 def common(
     pictures:np.ndarray, # (n, 12, 12) coarse pictures, n at least 1
@@ -123,10 +124,10 @@ def common(
 @dataclass(eq=False)
 class Odd:
     "Images that show nothing, or whose grey is inverted"
-    images:pd.DataFrame     # path, label, what: as from `in_file`, or 'inverted' or 'reversed'; indexed by row
-    classes:pd.DataFrame    # of each label how many images, judged (as to their grey), opposite
-    basis:str               # see `common`; with 'nothing' no image was judged
-    names:list              # of `images`, short, as people are told
+    images:pd.DataFrame     # path, label, what (as `in_file`; inverted, reversed); indexed by row
+    classes:pd.DataFrame    # Of each label how many images, judged (as to their grey), opposite
+    basis:str               # See `common`; with 'nothing' no image was judged
+    names:list              # Of `images`, short, as people are told
 
 def _looked_at(pack, quiet):
     "What each image is if it is blank, and the coarse pictures of the others with their rows"
@@ -145,8 +146,8 @@ def _looked_at(pack, quiet):
     return what, np.array(rows, int), np.array(pictures, np.float32).reshape(-1, _SIDE, _SIDE)
 
 def find_odd(
-    pack:Pack, # decoded images
-    quiet:bool=False, # no progress bar (there is none either where stderr is no terminal)
+    pack:Pack, # Decoded images
+    quiet:bool=False, # No progress bar (there is none either where stderr is no terminal)
 ) -> Odd:
     "The images of a pack that show nothing, or whose grey is inverted"
     labels = pack.table.label.to_numpy(object)
@@ -175,14 +176,6 @@ _BLANKS = {                 # what such images are called, and what to do
     'two levels': ('of two grey levels, as a mask is',
                    'no film is: keep masks apart from the images, and leave the others out')}
 
-def _images(n): return f'{n:,} image' if n == 1 else f'{n:,} images'
-
-def _are(n): return 'is' if n == 1 else 'are'
-
-def _some(names, most):
-    more = f' and {len(names) - most:,} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more
-
 def _blank_lines(odd, most):
     "A line for each kind of blank image"
     for what, (called, cure) in _BLANKS.items():
@@ -191,7 +184,7 @@ def _blank_lines(odd, most):
         counts = odd.images.label[of].value_counts().sort_index()
         per_class = ', '.join(f'{n:,} of {label}' for label, n in counts.items())
         names = [name for name, here in zip(odd.names, of) if here]
-        yield f'{_images(len(names))} {_are(len(names))} {called} ({per_class}: {_some(names, most)}): {cure}'
+        yield f'{counted(len(names), "image")} {are(len(names))} {called} ({per_class}: {some(names, most)}): {cure}'
 
 # %% ../../nbs/data/14_odd.ipynb #d4bc9f5d
 _INVERT = 'invert them (ImageOps.invert of Pillow does it) or leave them out'
@@ -209,10 +202,10 @@ def _grey_lines(odd, most):
     for label, (_, judged, opposite) in classes[classes.opposite > 0].iterrows():
         others = classes.drop(label).sum()
         of = (odd.images.label == label) & ~odd.images.what.isin(_BLANKS)
-        count = f'{opposite:,} of {_images(judged)}'
+        count = f'{opposite:,} of {counted(judged, "image")}'
         if not mostly[label]:
             names = [name for name, here in zip(odd.names, of) if here]
-            yield f'{count} of {label} {_are(opposite)} {called}: {_some(names, most)}. {why}'
+            yield f'{count} of {label} {are(opposite)} {called}: {some(names, most)}. {why}'
         elif mostly.all(): yield f'{label} is mostly {called}: {count}'
         else:
             yield (f'{label} is mostly {called}: {count}, and {others.opposite:,} of {others.judged:,} in the other '
@@ -223,9 +216,9 @@ def _grey_lines(odd, most):
 
 # %% ../../nbs/data/14_odd.ipynb #882853ae
 def describe(
-    odd:Odd, # what `find_odd` returned
-    most:int=3, # images named of each kind
-) -> list: # of lines
+    odd:Odd, # What `find_odd` returned
+    most:int=3, # Images named of each kind
+) -> list: # Of lines
     "What was found, why it matters and what to do"
     lines = [*_blank_lines(odd, most), *_grey_lines(odd, most)]
     left = int(odd.classes.images.sum() - odd.images.what.isin(_BLANKS).sum())
@@ -239,8 +232,8 @@ def describe(
     if odd.basis == 'most':
         lines.append('this is no set of frontal chest films, as it seems: that all are inverted could not be seen')
     if unjudged:
-        lines.append(f'{_images(unjudged)} on an even ground (cut out, or in a wide border) '
-                     f'{"was" if unjudged == 1 else "were"} not judged as to inversion')
+        lines.append(f'{counted(unjudged, "image")} on an even ground (cut out, or in a wide border) '
+                     f'{are(unjudged, "was", "were")} not judged as to inversion')
     return _under_one_head(lines)
 
 def _under_one_head(lines): return [f'odd: {lines[0]}', *(f'  {line}' for line in lines[1:])]

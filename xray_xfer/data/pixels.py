@@ -16,8 +16,8 @@ import numpy as np
 WHOLE = -1., 1., -1., 1.   # upper, lower, left and right edge of an image, whatever its pixels
 
 def inside(
-    a, # (size, size) uint8
-) -> tuple: # upper, lower, left, right edge, from -1 to 1; `WHOLE` where there is no frame
+    a:np.ndarray, # (size, size) uint8
+) -> tuple: # Upper, lower, left, right edge, from -1 to 1; `WHOLE` where there is no frame
     "Where the image ends and the even rows and columns of a frame begin"
     if min(np.ptp(edge) for edge in (a[0], a[-1], a[:, 0], a[:, -1])) > .06*255: return WHOLE
     even = .06*np.ptp(a)    # of the image's own contrast: JPEG leaves ripples in a frame
@@ -29,10 +29,10 @@ def inside(
 # %% ../../nbs/data/13_pixels.ipynb #75c64e96
 @lru_cache(64)
 def shrink(
-    side, # pixels after
-    size, # pixels before
-    low=0., # share cut off at the beginning: a copy that lost so much there then looks the same
-    high=0., # share cut off at the end
+    side:int, # Pixels after
+    size:int, # Pixels before
+    low:float=0., # Share cut off at the beginning, which a copy may have lost
+    high:float=0., # Share cut off at the end
 ) -> np.ndarray: # (side, size): shrink(...) @ image @ shrink(...).T is the thumbnail
     "Matrix that averages `size` pixels into `side`"
     edge, x = np.linspace(low*size, (1 - high)*size, side + 1)[:, None], np.arange(size)

@@ -10,18 +10,20 @@ __all__ = ['natural', 'tree_rows']
 # %% ../../nbs/data/05_rows.ipynb #6f1c8144
 import os, re, warnings
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
-from ..core.say import counted, plain, some
+from ..core.say import are, counted, plain, some
 from .layouts import (homes_of, inside_images, is_ours, lies_there, part_said,
                                     usable_in)
 from .tree import (Exclude, is_mask, masks_among, pair, read_folder, sort_files,
                                  stem_of)
 
 # %% ../../nbs/data/05_rows.ipynb #1c954afb
-def natural(text:str)->tuple:
+def natural(text:str) -> tuple:
     "A sort key that puts image-9 before image-10"
-    return [int(t) if i % 2 else t for i, t in enumerate(re.split('([0-9]+)', plain(text).casefold()))], text
+    pieces = re.split('([0-9]+)', plain(text).casefold())   # every second one is digits
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], text
 
 def _class_rows(home, label, folder, top):
     "A dict per image of a class"
@@ -35,9 +37,10 @@ def _class_rows(home, label, folder, top):
     way = folder.path.relative_to(top.path).parts
     for file in set(images) - set(beside.values()):
         mask = os.path.join(folder.path, *beside[file]) if file in beside else None
+        split = parts.get(file[at], 'train') if parts else home.split
+        order = natural('/'.join((home.split or home.source or '', *file)))
         yield dict(path=os.path.join(folder.path, *file), label=plain(label), mask=mask, source=home.source,
-                   split=parts.get(file[at], 'train') if parts else home.split, stem=stem_of(file)[-1], file=(*way, *file),
-                   order=natural('/'.join((home.split or home.source or '', *file))))
+                   split=split, stem=stem_of(file)[-1], file=(*way, *file), order=order)
 
 def _check_rows(rows, found, top, root, homes, archive):
     "Raise `ValueError` unless there are images of two classes"
@@ -62,7 +65,7 @@ def _say_what_is_left_out(top, root, homes, found, n_paired):
     if ours: warnings.warn(f'{some(ours)} in {root.path}: results of this package, and no class; left out')
     for f in folders:
         if not f.loose: continue
-        lie = f'{counted(len(f.loose), "image")} {"lies" if len(f.loose) == 1 else "lie"}'
+        lie = f'{counted(len(f.loose), "image")} {are(len(f.loose), "lies", "lie")}'
         warnings.warn(f'{lie} beside the class folders in {f.path}, in no class: left out')
     for f in folders:
         empty = sorted(n for n, g in f.folders.items() if not g.has_images and not is_mask(g) and not is_ours(g))
@@ -81,9 +84,9 @@ def _say_what_is_left_out(top, root, homes, found, n_paired):
 def tree_rows(
     path:str|Path, # A folder
     classes:list|None=None, # Which are meant, where folders can be read in two ways
-    exclude:list=(), # Names of files and folders to leave out, at any depth; * and ? stand for anything
+    exclude:Iterable=(), # Names of files and folders to leave out; * and ? are wildcards
     archive:Path|None=None, # That the folder was unpacked from, for errors
-)->tuple: # (a dict with path, label, mask, split, source and stem per image; the `Folder` of the classes)
+) -> tuple: # A dict per image (path, label, mask, split, source, stem); the classes' `Folder`
     "The images of a folder tree; what is left out is a warning, what has no classes a `ValueError`"
     left_out, shown = Exclude(exclude), archive or path
     top = read_folder(path, left_out)
@@ -99,7 +102,7 @@ def tree_rows(
         if r['file'] in mask_of: r['mask'] = os.path.join(top.path, *mask_of[r['file']])
     if None in (parts := {r['split'] for r in rows}) and len(parts) > 1:
         n = sum(r['split'] is None for r in rows)
-        many = f'{counted(n, "image")} of {shown} lie{"s" * (n == 1)}'
+        many = f'{counted(n, "image")} of {shown} {are(n, "lies", "lie")}'
         warnings.warn(f'{many} in no part of a split, and others do: the split is drawn anew')
         for r in rows: r['split'] = None
     _say_what_is_left_out(top, root, homes, found, len(mask_of))

@@ -9,6 +9,7 @@ __all__ = ['images_of', 'why_missing']
 
 # %% ../../nbs/data/08_table.ipynb #e1f95f48
 import difflib, os, re, warnings, zipfile, zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -22,54 +23,74 @@ from .rows import tree_rows
 from .tree import Exclude, IMAGE
 
 # %% ../../nbs/data/08_table.ipynb #9338912c
-_SHEET_ERRORS = (OSError, ValueError, TypeError, LookupError, EOFError, NotImplementedError, SyntaxError,  # what 600 damaged
-                 zipfile.BadZipFile, zlib.error)                                                           # sheets raised
+_SHEET_ERRORS = (OSError, ValueError, TypeError, LookupError, EOFError, NotImplementedError, SyntaxError,
+                 zipfile.BadZipFile, zlib.error)   # what 600 damaged sheets raised
+_SHEET = '.metadata.xlsx'
+
+def _read_sheet(file):
+    "A metadata sheet, or an error that says which file to repair"
+    try: sheet = pd.read_excel(file, dtype=str, keep_default_na=False, engine='openpyxl')
+    except _SHEET_ERRORS as e:
+        raise ValueError(f'{file} cannot be read ({type(e).__name__}: {e}): repair it, or leave it out '
+                         f'(--exclude {typed([file.name])}) to go without sources') from e
+    sheet.columns = [str(c).strip().upper() for c in sheet.columns]
+    if not {'FILE NAME', 'URL'} <= set(sheet.columns):
+        raise ValueError(f'{file} has no columns FILE NAME and URL: it has {some(sheet.columns, 9)}')
+    return sheet
+
+def _without_ending(name): return re.sub(r'\.(png|jpe?g)$', '', name)
+
+def _urls(names, urls):
+    "{name, with and without its ending: URL}, and the names with several"
+    url_of, unclear = {}, set()
+    for name, url in zip(names, urls):
+        for key in {name, _without_ending(name)}:
+            if url_of.setdefault(key, url) != url: unclear.add(key)
+    url_of |= dict.fromkeys(unclear)   # two sources for one name are none
+    return url_of, unclear
 
 def _sources(home, rows):
     "Fill `source` of `rows` from the metadata sheets in a folder, and say what does not match"
-    root = home.path
-    for name in (n for n in home.files if n.casefold().endswith('.metadata.xlsx')):
-        try: sheet = pd.read_excel(root/name, dtype=str, keep_default_na=False, engine='openpyxl')
-        except _SHEET_ERRORS as e:
-            raise ValueError(f'{root/name} cannot be read ({type(e).__name__}: {e}): repair it, or leave it out (--exclude {typed([name])}) to go without sources') from e
-        sheet.columns = [str(c).strip().upper() for c in sheet.columns]
-        if not {'FILE NAME', 'URL'} <= set(sheet.columns):
-            raise ValueError(f'{root/name} has no columns FILE NAME and URL: it has {some(sheet.columns, 9)}')
-        url, unclear = {}, set()
-        for f, u in zip((plain(f).strip().casefold() for f in sheet['FILE NAME']), sheet['URL'].str.strip()):
-            for k in {f, re.sub(r'\.(png|jpe?g)$', '', f)}:
-                if url.setdefault(k, u) != u: unclear.add(k)
-        url |= dict.fromkeys(unclear)   # two sources for one name are none
-        mine = [r for r in rows if r['label'].casefold() == plain(name)[:-len('.metadata.xlsx')].casefold()]
+    for file in (home.path/n for n in home.files if n.casefold().endswith(_SHEET)):
+        sheet = _read_sheet(file)
+        names = [plain(f).strip().casefold() for f in sheet['FILE NAME']]
+        url_of, unclear = _urls(names, sheet['URL'].str.strip())
+        label = plain(file.name)[:-len(_SHEET)].casefold()
+        mine = [r for r in rows if r['label'].casefold() == label]
         stems = [plain(r['stem']).casefold() for r in mine]
-        for r, s in zip(mine, stems): r['source'] = url.get(s) or r['source']
+        for r, stem in zip(mine, stems): r['source'] = url_of.get(stem) or r['source']
         known = set(stems)
-        unused = sum(re.sub(r'\.(png|jpe?g)$', '', plain(f).strip().casefold()) not in known for f in sheet['FILE NAME'])
-        without = sum(s not in url for s in stems)
+        unused = sum(_without_ending(name) not in known for name in names)
+        without = sum(stem not in url_of for stem in stems)
         twice = len(unclear & known)
-        if unused or without or twice:
-            warnings.warn(f'{name}: {unused} of its {len(sheet)} rows name no image, and {without} of {len(mine)} images have no row'
-                          + f'; {twice} images have rows with different URLs, so their source is not known'*bool(twice))
+        if not (unused or without or twice): continue
+        said = [f'{file.name}: {unused} of its {len(sheet)} rows name no image, and {without} of {len(mine)} images '
+                'have no row']
+        if twice: said.append(f'{twice} images have rows with different URLs, so their source is not known')
+        warnings.warn('; '.join(said))
 
 # %% ../../nbs/data/08_table.ipynb #1703f9f3
 def _from_folder(root, classes=None, exclude=(), archive=None):
     "The image table of a folder tree"
     rows, home = tree_rows(root, classes, exclude, archive)
     _sources(home, rows)
-    return chosen_classes(table_of({c: [r[c] for r in rows] for c in COLUMNS if c != 'group'}), classes, str(archive or root))
-
+    table = table_of({c: [r[c] for r in rows] for c in COLUMNS if c != 'group'})
+    return chosen_classes(table, classes, str(archive or root))
 
 # %% ../../nbs/data/08_table.ipynb #315d3e57
+def _names_in(folder):
+    "What lies in a folder; nothing where it is none"
+    try: return os.listdir(folder)
+    except OSError: return []
+
 def _near(path, typed_path):
     "An error for a path that is not there, with names that look like it"
     up = next((p for p in path.parents if p.is_dir()), Path(path.anchor))
     lost = path.relative_to(up).parts[0]
-    try: names = os.listdir(up)
-    except OSError: names = []
-    near = [str(up/n) for n in difflib.get_close_matches(lost, names, 3, 0.6)]
+    near = [str(up/n) for n in difflib.get_close_matches(lost, _names_in(up), 3, 0.6)]
     near += difflib.get_close_matches(typed_path, ('kaggle', 'demo'), 1, 0.6)
-    return FileNotFoundError(f'{typed_path!r} does not exist: there is no {plain(lost)} in {up}. '
-                             + (f'Did you mean {some(near)}?' if near else LAYOUT))
+    hint = f'Did you mean {some(near)}?' if near else LAYOUT
+    return FileNotFoundError(f'{typed_path!r} does not exist: there is no {plain(lost)} in {up}. {hint}')
 
 def _without(table, exclude, where):
     "The rows that no name in `exclude` meets: a folder or file on the way, or the label"
@@ -86,11 +107,11 @@ def _without(table, exclude, where):
     return table[keep].reset_index(drop=True)
 
 def images_of(
-    source:str|Path|pd.DataFrame, # Folder, .zip, .csv (whose folder its paths start at), table, 'kaggle' or 'demo'
+    source:str|Path|pd.DataFrame, # Folder, .zip, .csv (where its paths start), 'kaggle', 'demo'
     seed:int=0, # Of the drawing, for 'demo' only
     classes:list|None=None, # Which classes are wanted, and how they are spelled; default all
-    exclude:list=(), # Names of folders, files or labels to leave out; * and ? stand for anything
-)->pd.DataFrame: # `path` (absolute), `label`; where known `group`, `mask`, `source`, `split`: a row per image
+    exclude:str|Path|Iterable=(), # Folders, files or labels to leave out; * and ? are wildcards
+) -> pd.DataFrame: # A row per image: `path` (absolute), `label`, and further columns where known
     "The image table of a source; what is no image table in any way is an error that says what to give instead"
     exclude = [exclude] if isinstance(exclude, (str, os.PathLike)) else list(exclude or ())
     def table(df, where, base):
@@ -117,7 +138,7 @@ def images_of(
 def why_missing(
     paths:list, # Absolute, of files that are not there
     base:str|None=None, # Where relative paths start, if any were given
-)->str:
+) -> str:
     "The first path that was looked for, where relative paths start, and what may be wrong with them"
     first = paths[0]
     said = [f'the first looked for is {plain(first)}']
@@ -130,6 +151,18 @@ def _there(path):
     try: return os.path.exists(path)
     except (OSError, ValueError): return False
 
+def _near_name(path):
+    "A file beside it that differs in case or ending, in a sentence, or ''"
+    folder, name = os.path.split(path)
+    names = _names_in(folder)
+    for n in names:
+        if plain(n).casefold() == plain(name).casefold():
+            return f'it is called {plain(n)} there: mind upper and lower case'
+    for n in names:
+        stem, ending = os.path.splitext(n)
+        if IMAGE.search(ending) and stem == os.path.splitext(name)[0]: return f'there is {plain(n)}: mind the ending'
+    return ''
+
 def _hint(path, base):
     "What would find a file that is not there, or ''"
     trimmed = os.sep.join(part.strip() for part in path.split(os.sep))
@@ -138,20 +171,13 @@ def _hint(path, base):
     base = base or ''
     if re.match(r'[A-Za-z]:[\\/]', given): return 'this is a path of a Windows machine: give one of this machine'
     if '\\' in given and _there(os.path.join(base, given.replace('\\', '/'))): return r'write / for \ between folders'
-    folder, name = os.path.split(path)
-    try: names = os.listdir(folder)
-    except OSError: names = []
-    for n in names:
-        if plain(n).casefold() == plain(name).casefold(): return f'it is called {plain(n)} there: mind upper and lower case'
-    for n in names:
-        stem, ending = os.path.splitext(n)
-        if IMAGE.search(ending) and stem == os.path.splitext(name)[0]: return f'there is {plain(n)}: mind the ending'
+    if near := _near_name(path): return near
     first, _, rest = given.partition(os.sep)
-    up = os.path.dirname(base)
-    if base and _there(os.path.join(up, given)): return f'they would be found from {plain(up)}: put the CSV there'
-    if base and rest and _there(os.path.join(base, rest)): return f'they would be found without {plain(first)}/ in front'
-    up = folder
+    above = os.path.dirname(base)
+    if base and _there(os.path.join(above, given)): return f'they would be found from {plain(above)}: put the CSV there'
+    if base and rest and _there(os.path.join(base, rest)):
+        return f'they would be found without {plain(first)}/ in front'
+    folder = up = os.path.dirname(path)
     while up != os.path.dirname(up) and not os.path.isdir(up): up = os.path.dirname(up)
     if up == folder: return ''
     return f'there is no folder {plain(os.path.relpath(folder, up).split(os.sep)[0])} in {plain(up)}'
-

@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -40,18 +40,18 @@ def _starts_as_image(path):
 @dataclass(eq=False)
 class Folder:
     "What lies in a folder, without what belongs to the file system and what was excluded"
-    path: Path
+    path: Path                                    # Where it lies
     files: list = field(default_factory=list)     # Names of its own files
     folders: dict = field(default_factory=dict)   # Name → `Folder`
     system: list = field(default_factory=list)    # Names of the file system's folders in it
 
     @property
-    def name(self)->str: return self.path.name
+    def name(self) -> str: return self.path.name
     @property
-    def loose(self)->list: # Its own files that are called as images are
+    def loose(self) -> list: # Its own files that are called as images are
         return [n for n in self.files if IMAGE.search(n)]
 
-    def below(self)->Iterator:
+    def below(self) -> Iterator:
         "Every folder in this one, at any depth"
         todo = list(self.folders.values())
         while todo:
@@ -60,7 +60,7 @@ class Folder:
             todo += folder.folders.values()
 
     @cached_property
-    def has_images(self)->bool:
+    def has_images(self) -> bool:
         "Whether there are images at any depth; where no name says so, up to 100 files are looked into"
         everything = [self, *self.below()]
         if any(folder.loose for folder in everything): return True
@@ -70,12 +70,15 @@ class Folder:
 class Exclude:
     "Names that leave out what they meet, and how often they did"
     def __init__(self,
-        names:list, # Of files and folders; with a / between them: the way from the top; * and ? stand for anything
+        names:Iterable, # Of files and folders, or ways from the top (a/b); * and ? are wildcards
     ):
-        self.names, self.met = list(names), Counter()
+        self.names = list(names)
+        self.met:Counter = Counter()
         self._patterns = {n: plain(str(n)).casefold().strip('/\\').replace('[', '[[]') for n in self.names}
 
-    def __call__(self, *way:str)->bool: # Names from the top down to the last, which is asked about
+    def __call__(self,
+        *way:str, # Names from the top down to the last, which is asked about
+    ) -> bool:
         "Whether something is left out"
         name, whole = plain(way[-1]).casefold(), plain('/'.join(way)).casefold()
         hits = [n for n, pattern in self._patterns.items() if fnmatchcase(whole if '/' in pattern else name, pattern)]
@@ -83,15 +86,15 @@ class Exclude:
         return bool(hits)
 
     @property
-    def unmet(self)->list: return [n for n in self.names if not self.met[n]]
+    def unmet(self) -> list: return [n for n in self.names if not self.met[n]]
 
 def read_folder(
     root:str|Path, # A folder
     exclude:Exclude|None=None, # What to leave out
-)->Folder:
+) -> Folder:
     "What lies in a folder"
-    root = Folder(Path(root))
-    todo = [(root, (), ())]
+    top = Folder(Path(root))
+    todo:list[tuple] = [(top, (), ())]
     while todo:
         folder, way, above = todo.pop()
         st = os.stat(folder.path)
@@ -111,17 +114,20 @@ def read_folder(
                 folder.folders[name] = Folder(path)
                 todo.append((folder.folders[name], (*way, name), above))
             else: folder.files.append(name)
-    return root
+    return top
 
 # %% ../../nbs/data/03_tree.ipynb #06721f68
 IMAGES = {'images', 'image', 'imgs', 'img'}   # What a folder of images alone is called, in lower case
 _MASK_WORD = re.compile(r'(?<![a-z])(?:(?:lung|left|right)?masks?|segmentations?|segs?)(?![a-z])')
 
-def _says_mask(name): return bool(_MASK_WORD.search(re.sub('(?<=[a-z])(?=[A-Z])', ' ', plain(name)).casefold()))
+def _says_mask(name):
+    "Whether a name speaks of masks: Lung_Masks, leftMask"
+    words = re.sub('(?<=[a-z])(?=[A-Z])', ' ', plain(name)).casefold()
+    return bool(_MASK_WORD.search(words))
 
 def is_mask(
     folder:Folder, # Judged by its name, and by what lies below
-)->bool:
+) -> bool:
     "Whether a folder holds masks alone"
     if not _says_mask(folder.name): return False
     if not any(_says_mask(f.name) for f in folder.below()): return True
@@ -134,13 +140,13 @@ def is_mask(
 
 def stem_of(
     file:tuple, # Names of the folders on the way, and of the file
-)->tuple:
+) -> tuple:
     "A file without its ending, in one Unicode spelling"
     return (*file[:-1], unicodedata.normalize('NFC', os.path.splitext(file[-1])[0]))
 
-def files_below(folder:Folder)->Iterator: # Tuples of names, from `folder` down
+def files_below(folder:Folder) -> Iterator: # Tuples of names, from `folder` down
     "Every file of a folder, at any depth"
-    todo = [(folder, ())]
+    todo:list[tuple] = [(folder, ())]
     while todo:
         f, way = todo.pop()
         for name in f.files: yield (*way, name)
@@ -150,15 +156,15 @@ def _stems(folder): return {stem_of(file) for file in files_below(folder) if IMA
 
 def doubles(
     folder:Folder, # Any
-)->list: # Names of folders in it
+) -> list: # Names of folders in it
     "The folders whose files are called as those in `images` beside them"
     images = next((f for n, f in folder.folders.items() if n.casefold() in IMAGES), None)
     more_of_them = re.compile('(' + '|'.join(sorted(IMAGES)) + r')[ _-]*\d+', re.I)   # images2
     others = [n for n, f in folder.folders.items()
               if f is not images and not is_mask(f) and not more_of_them.fullmatch(n)]
     if images is None or not others: return []
-    known, others = _stems(images), {n: _stems(folder.folders[n]) for n in others}
-    alike = {n: stems for n, stems in others.items() if len(stems & known) > .9*len(stems) > 0}
+    known, stems_of = _stems(images), {n: _stems(folder.folders[n]) for n in others}
+    alike = {n: stems for n, stems in stems_of.items() if len(stems & known) > .9*len(stems) > 0}
     # COVID, Normal and all of it once more in `images`: then it is `images` that repeats
     are_classes = len(alike) > 1 and sum(map(len, alike.values())) == len(set().union(*alike.values()))
     return [images.name] if are_classes else list(alike)
@@ -167,13 +173,14 @@ def doubles(
 @dataclass
 class Sorted:
     "The files below a folder, by kind, as tuples of names"
-    images: list = field(default_factory=list)        # All others, whatever their names: decoding will tell
+    images: list = field(default_factory=list)        # All others: decoding will tell
     masks: dict = field(default_factory=dict)         # File → place of the mask folder's name in it
-    doubles: Counter = field(default_factory=Counter) # Name of a folder that repeats images → number of files
+    doubles: Counter = field(default_factory=Counter) # Folder that repeats images → number of files
 
-def sort_files(folder:Folder)->Sorted:
+def sort_files(folder:Folder) -> Sorted:
     "Which files below a folder are images, and which are masks"
-    out, todo = Sorted(), [(folder, (), None)]
+    out = Sorted()
+    todo:list[tuple] = [(folder, (), None)]
     while todo:
         f, way, mask_at = todo.pop()
         for name in f.files:
@@ -182,7 +189,9 @@ def sort_files(folder:Folder)->Sorted:
         repeated = doubles(f) if mask_at is None else ()
         for name, g in f.folders.items():
             if name in repeated: out.doubles[name] += sum(1 for _ in files_below(g))
-            else: todo.append((g, (*way, name), len(way) if mask_at is None and is_mask(g) else mask_at))
+            else:
+                here = mask_at is None and is_mask(g)
+                todo.append((g, (*way, name), len(way) if here else mask_at))
     return out
 
 # %% ../../nbs/data/03_tree.ipynb #812ac7f1
@@ -200,17 +209,21 @@ def _rank(folder):
 def pair(
     images:list, # Tuples of names below a folder
     masks:dict, # File → place of the mask folder's name in it, see `Sorted`
-)->dict:
+) -> dict:
     "{image: the mask of its lungs}"
     def spaced(name): return re.sub(r'[\s_-]+', ' ', name).strip()
     def bare(way): return tuple(n.casefold() for n in way if n.casefold() not in IMAGES)
-    of_place, of_stem, ways = {}, {}, set()
+    of_place:dict = {}
+    of_stem:dict = {}
+    ways = set()
     for file in images:
         *way, stem = stem_of(file)
         of_place[*bare(way), stem] = file
         ways.add(bare(way))
         of_stem.setdefault(stem, []).append(file)
-    found, without, ranked = {}, {}, []
+    found:dict = {}
+    without:dict = {}
+    ranked = []
     for file, at in masks.items():
         rest = _LUNG.sub(' ', _MASK_WORD.sub(' ', plain(file[at]).casefold().replace('_', ' '))).strip(' -.')
         own = next((w[at] for w in ways if len(w) > at and spaced(w[at]) == spaced(rest)), None) if rest else None
@@ -231,7 +244,7 @@ def pair(
 
 def masks_among(
     images:list, # Tuples of names below a folder
-)->dict:
+) -> dict:
     "{image: its mask} of masks that lie among the images, as 1_mask.png beside 1.png"
     known, found = {stem_of(file): file for file in images}, {}
     for file in images:

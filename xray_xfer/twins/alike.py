@@ -8,6 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/twins/alike.html.md"""
 __all__ = ['NEAR', 'STOP', 'detail', 'grid', 'window', 'affine_basis', 'Layers', 'compare']
 
 # %% ../../nbs/twins/01_alike.ipynb #efab6139
+from collections.abc import Callable
 from functools import lru_cache
 from threading import get_ident
 from typing import NamedTuple
@@ -21,41 +22,44 @@ from ..data.pixels import WHOLE, inside, shrink
 # %% ../../nbs/twins/01_alike.ipynb #45525e58
 @lru_cache(64)
 def _blur(side, sigma):
-    "Gaussian smoothing of one axis as a matrix: as a product it is ten times faster than a filter, for many images at once"
+    "Gaussian smoothing of one axis as a matrix: for many images at once ten times faster than a filter"
     return gaussian_filter1d(np.eye(side, dtype=np.float32), sigma, axis=0, mode='nearest')
 
 def detail(
-    a, # (..., side, side) float32, grey levels 0 to 255
-    grain=None, # finest structure kept, sigma in pixels; None: 1/224 of the side, and never below .7, where pixels end
-): # array of the shape of `a`: 0 where the image is smooth, about ±1 where it is not
+    a:np.ndarray, # (..., side, side) float32, grey levels 0 to 255
+    grain:float|None=None, # Finest structure kept, sigma in pixels; None: side/224, at least .7
+) -> np.ndarray: # Of the shape of `a`: 0 where the image is smooth, about ±1 where it is not
     "Structure between `grain` and four times that, relative to the contrast around it (within eight times that)"
     side = a.shape[-1]
-    g = grain or max(.7, side/224)
-    smooth = lambda x, sigma: _blur(side, sigma) @ x @ _blur(side, sigma).T
+    g = grain or max(.7, side/224)   # below .7 pixels end
+    def smooth(x, sigma): return _blur(side, sigma) @ x @ _blur(side, sigma).T
     d = smooth(a, g) - smooth(a, 4*g)
     return d/np.sqrt(smooth(d*d, 8*g) + 4)   # 4: structure of less than 2 grey levels is noise, and stays small
 
 # %% ../../nbs/twins/01_alike.ipynb #11aa4785
 def grid(
-    side, # pixels
+    side:int, # Pixels
 ) -> tuple: # y (side, 1) and x (1, side)
     "Coordinates of the pixels of a square image, from -1 to 1"
     x = ((np.arange(side) + .5)/side*2 - 1).astype(np.float32)
     return x[:, None], x[None]
 
 def window(
-    y, x, # coordinates, from -1 to 1
-    box=WHOLE, # upper, lower, left, right edge; or arrays of them
-    edge=.1, # share of half the box within which the weight falls to 0
+    y:np.ndarray, # Coordinates, from -1 to 1
+    x:np.ndarray, # The same, along the other axis
+    box:tuple=WHOLE, # Upper, lower, left, right edge; or arrays of them
+    edge:float=.1, # Share of half the box within which the weight falls to 0
 ) -> np.ndarray: # 0 to 1, in the shape that all of it broadcasts to
     "Weights of 1 within a box, 0 outside it"
-    fall = lambda u, low, high: np.sqrt(np.clip((1 - abs((2*u - low - high)/(high - low)))/edge, 0, 1)).astype(np.float32)
+    def fall(u, low, high):
+        to_the_edge = 1 - abs((2*u - low - high)/(high - low))   # 1 in the middle of the box
+        return np.sqrt(np.clip(to_the_edge/edge, 0, 1)).astype(np.float32)
     return fall(y, *box[:2])*fall(x, *box[2:])
 
 # %% ../../nbs/twins/01_alike.ipynb #50b7c299
 def affine_basis(
-    d, # (..., side, side) float32
-    out=None, # (6, ..., side, side) float32 to write into; a new array without it
+    d:np.ndarray, # (..., side, side) float32
+    out:np.ndarray|None=None, # (6, ..., side, side) float32 to write into; a new array without it
 ) -> np.ndarray: # (6, ..., side, side): down, taller, sheared down; right, sheared right, wider
     "The derivatives of `d` to the six parameters of an affine map"
     side, (y, x) = d.shape[-1], grid(d.shape[-1])
@@ -76,17 +80,23 @@ _RIM = 2   # pixels that repeat the edge of a layer: a slope at its edge is one 
 class Layers:
     "An image ready to be compared: where its frame ends, and its fine structure at each resolution"
     def __init__(self,
-        pixels, # (size, size) uint8
-        finest=None, # gives the structure at 224 pixels from these layers, and may keep it; None: worked out each time
+        pixels:np.ndarray, # (size, size) uint8
+        finest:Callable|None=None, # Gives and may keep the structure at 224 pixels; None: not kept
     ):
-        self.pixels, self.inside, self._coarse = pixels, inside(pixels), {}
+        self.pixels, self.inside = pixels, inside(pixels)
+        self._coarse:dict = {}
         self._finest = finest or Layers.finest
 
     def __len__(self): return len(self.pixels)
 
-    def finest(self): return self._structure(min(224, len(self)))
+    def finest(self) -> np.ndarray: # As `fine`
+        "The structure at 224 pixels, or as many as there are"
+        return self._structure(min(224, len(self)))
 
-    def fine(self, side): # (side + 4, side + 4) float32: `detail`, with the rim
+    def fine(self,
+        side:int, # Pixels
+    ) -> np.ndarray: # (side + 4, side + 4) float32
+        "`detail` of the image at a resolution, with a rim of two pixels"
         if side > 112: return self._finest(self)
         if side not in self._coarse: self._coarse[side] = self._structure(side)
         return self._coarse[side]
@@ -100,7 +110,7 @@ class Layers:
 @lru_cache(16)
 def _desk(side, thread):
     "What one thread works on at one resolution: nine rows of a fit (the second is ones), those weighted, four planes"
-    new = lambda n: np.empty((n, side, side), np.float32)
+    def new(n): return np.empty((n, side, side), np.float32)
     rows = new(9)
     rows[1] = 1
     return rows, new(9), new(4)
@@ -136,10 +146,10 @@ def _overlap(a, b, A, mine, box):
 # %% ../../nbs/twins/01_alike.ipynb #a80994ce
 class _Level(NamedTuple):
     "How two images are laid over each other at one resolution"
-    side: int       # pixels
-    steps: int      # at most so many
-    gain: float     # what a step must promise
-    enough: float   # from this correlation on, no step is taken
+    side: int       # Pixels
+    steps: int      # At most so many
+    gain: float     # What a step must promise
+    enough: float   # From this correlation on, no step is taken
 
 # finer than 224 pixels a copy differs from its original by its JPEG; coarser, strangers resemble each other
 _LEVELS = _Level(56, 5, .01, .99), _Level(112, 2, .01, .99), _Level(224, 1, 0., .98)
@@ -172,16 +182,16 @@ def _fit(a, b, A, boxes, level, least=0.):
     return best
 
 # %% ../../nbs/twins/01_alike.ipynb #af10d541
-NEAR = .8    # from this correlation on, two images are twins; chosen below
+NEAR = .8    # from this correlation on, two images are twins: the test bed of `find` shows where the border runs
 STOP = .6    # strangers stay below; a pair that does at half the resolution is not looked at more closely
 _DOUBT = .1  # no pair of 0.6 and more was further above what the fall before let expect
 
 def compare(
-    a, # (size, size) uint8, or its `Layers`
-    b, # (size, size) uint8, or its `Layers`
-    part=WHOLE, # upper, lower, left, right edge of what `a` seems to show of `b`: where the fit starts
-    stop=STOP, # a pair that cannot reach so much is not looked at at full resolution
-) -> float: # -1 to 1; 0 where an image is flat; of strangers, the value at half the resolution, or less
+    a:np.ndarray|Layers, # (size, size) uint8, or its `Layers`
+    b:np.ndarray|Layers, # (size, size) uint8, or its `Layers`
+    part:tuple=WHOLE, # Edges of what `a` may show of `b`, as in `window`: the fit starts there
+    stop:float=STOP, # A pair that cannot reach so much is not looked at at full resolution
+) -> float: # -1 to 1; 0 where an image is flat; of strangers the value at half resolution, or less
     "Correlation of the fine structure of two images, laid over each other"
     a, b = (x if isinstance(x, Layers) else Layers(x) for x in (a, b))
     size, boxes, (top, bottom, left, right) = len(a), (a.inside, b.inside), part

@@ -27,41 +27,53 @@ from .neighbours import components, search
 @dataclass(eq=False)
 class Twins:
     "Images that show the same exposure: `pairs`, and `groups` of what they connect"
-    table: pd.DataFrame     # image table of the images compared, as in the pack
-    pairs: pd.DataFrame     # i, j (rows of the table), kind ('exact' or 'near'), correlation (negative: an inverted copy), same_label
-    almost: pd.DataFrame    # pairs that failed by .15 at most, nearest first: i, j, correlation, same_label
-    near: float             # from this correlation on, two images are twins
-    reused: bool = False    # found in the cache, and whole
+    table: pd.DataFrame  # Image table of the images compared, as in the pack
+    pairs: pd.DataFrame  # i, j (rows of the table), kind, correlation, same_label
+    almost: pd.DataFrame # Pairs that failed by .15 at most, nearest first, without a kind
+    near: float          # From this correlation on, two images are twins
+    reused: bool = False # Found in the cache, and whole
 
     def __len__(self): return len(self.table)
 
     @cached_property
-    def groups(self): return components(len(self), self.pairs[['i', 'j']].to_numpy())   # (n,) int; a number of its own for an image without a twin
+    def groups(self) -> np.ndarray: # (n,) int
+        "The group of each image; one without a twin has a number of its own"
+        return components(len(self), self.pairs[['i', 'j']].to_numpy())
 
     @property
-    def sizes(self): return np.bincount(self.groups)[self.groups]   # (n,) int: images in the group of each image
+    def sizes(self) -> np.ndarray: # (n,) int
+        "How many images are in the group of each image"
+        return np.bincount(self.groups)[self.groups]
 
     @property
-    def conflicts(self): return self.pairs[~self.pairs.same_label]
+    def conflicts(self) -> pd.DataFrame:
+        "The rows of `pairs` whose two images have different labels"
+        return self.pairs[~self.pairs.same_label]
 
     @property
-    def exact(self): return int((self.pairs.kind == 'exact').sum())
+    def exact(self) -> int:
+        "How many pairs are identical, pixel by pixel"
+        return int((self.pairs.kind == 'exact').sum())
 
     @property
-    def nearly(self):
+    def nearly(self) -> pd.DataFrame:
         "The rows of `almost` whose two images no twins connect"
         return self.almost[self.groups[self.almost.i] != self.groups[self.almost.j]]
 
     @property
-    def n_groups(self): return len(set(self.groups[self.sizes > 1]))
+    def n_groups(self) -> int:
+        "How many groups have more than one image"
+        return len(set(self.groups[self.sizes > 1]))
 
     @property
-    def note(self):
+    def note(self) -> str:
         "What was found, in a sentence"
         if not len(self.pairs): return f'no two of the {len(self):,} images are twins'
-        cross = f', {len(self.conflicts):,} of the pairs under two labels' if len(self.conflicts) else ''
-        return (f'{(self.sizes > 1).sum():,} of {len(self):,} images have a twin: {self.exact:,} exact and {len(self.pairs) - self.exact:,} near pairs '
-                f'in {self.n_groups:,} groups of up to {self.sizes.max():,} images{cross}')
+        said = [f'{(self.sizes > 1).sum():,} of {len(self):,} images have a twin: {self.exact:,} exact and '
+                f'{len(self.pairs) - self.exact:,} near pairs in {self.n_groups:,} groups of up to '
+                f'{self.sizes.max():,} images']
+        if len(self.conflicts): said.append(f'{len(self.conflicts):,} of the pairs under two labels')
+        return ', '.join(said)
 
     def __repr__(self): return f'Twins({self.note})'
 
@@ -71,126 +83,183 @@ MATCHER = 3   # raised when the same pixels would give other pairs; old results 
 
 def _first(pixels):
     "For each image the first that is pixel-identical to it"
-    first = {}
+    first:dict = {}
     return np.array([first.setdefault(blake2b(p, digest_size=16).digest(), i) for i, p in enumerate(pixels)])
+
+def _crc(n, near, pairs, almost): return zlib.crc32(json.dumps([n, near, pairs, almost]).encode())
 
 def _read(path, n, near):
     "Pairs and almost-pairs of a finished search; an error if they are not what was written"
     got = json.loads(path.read_text(encoding='utf-8'))
-    if got['crc32'] != zlib.crc32(json.dumps([got['n'], got['near'], got['pairs'], got['almost']]).encode()): raise ValueError('its pairs have changed')
+    if got['crc32'] != _crc(got['n'], got['near'], got['pairs'], got['almost']):
+        raise ValueError('its pairs have changed')
     if (got['n'], got['near']) != (n, near): raise ValueError('it belongs to other images')
     return got['pairs'], got['almost']
 
+def _filed(path, n, near):
+    "What a search has filed; None where that is nothing, or damaged"
+    if not path.exists(): return None
+    try: return _read(path, n, near)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        warnings.warn(f'the twins in {path} are damaged ({e}): they are sought again')
+        return None
+
+def _by_size(found):
+    "Rows i, j, correlation of what `search` found, the largest correlation first"
+    return sorted(([*pair, r] for pair, r in found.items()), key=lambda row: (-abs(row[2]), row))
+
+def _sought(pixels, near, quiet):
+    "Pairs and almost-pairs of images"
+    first = _first(pixels)
+    exact = [[int(f), i, 'exact', 1.] for i, f in enumerate(first) if f != i]
+    twins, almost = search(pixels, np.unique(first), near, quiet) if near < 1 else ({}, {})
+    return exact + [[i, j, 'near', r] for i, j, r in _by_size(twins)], _by_size(almost)
+
+def _frame(rows, columns, label):
+    "Pairs as a table"
+    table = pd.DataFrame(rows, columns=columns).astype(dict(i=int, j=int, correlation=float))
+    return table.assign(same_label=label[table.i] == label[table.j])
+
 def find_twins(
-    pack, # what `pack(images_of(...))` returns
-    near=NEAR, # correlation from which two images are twins, above .6, at most 1 (identical ones only)
-    quiet=False, # no progress bar
-) -> Twins: # filed beside the pack, in `twins`
+    pack:Pack, # What `pack(images_of(...))` returns
+    near:float=NEAR, # Correlation of twins or more, above .6, at most 1 (identical ones only)
+    quiet:bool=False, # No progress bar
+) -> Twins: # Filed beside the pack, in `twins`
     "Exact and near-duplicates among the images of a pack, whatever their labels"
-    if not isinstance(pack, Pack): raise TypeError(f'find_twins needs decoded images, not {type(pack).__name__}: give it what pack(images_of(...)) returns')
+    if not isinstance(pack, Pack):
+        raise TypeError(f'find_twins needs decoded images, not {type(pack).__name__}: '
+                        'give it what pack(images_of(...)) returns')
     if not isinstance(near, Real) or isinstance(near, bool) or not STOP < near <= 1:
-        raise ValueError(f'near={near!r}: give a correlation above {STOP} and at most 1, such as {NEAR}; strangers reach {STOP}')
+        raise ValueError(f'near={near!r}: give a correlation above {STOP} and at most 1, such as {NEAR}; '
+                         f'strangers reach {STOP}')
     home = pack.path.parent.parent
     # of one size and in grey: the same images have the same twins, and so the same split, whatever a network takes
     if pack.size != SIZE or pack.colour: pack = packed(pack.table, SIZE, pack.resize, cache=home, quiet=quiet)
     n, near = len(pack), float(near)
     path = home/'twins'/f'{pack.key}-{pack.crc:08x}-{MATCHER}-{near:g}.json'
-    found = None
-    if path.exists():
-        try: found = _read(path, n, near)
-        except (OSError, ValueError, KeyError, TypeError) as e: warnings.warn(f'the twins in {path} are damaged ({e}): they are sought again')
-    if reused := found is not None: pairs, almost = found
-    else:
-        first = _first(pack.pixels)
-        pairs = [[int(f), i, 'exact', 1.] for i, f in enumerate(first) if f != i]
-        by_size = lambda found: sorted(([*p, r] for p, r in found.items()), key=lambda r: (-abs(r[2]), r))
-        twins, almost = search(pack.pixels, np.unique(first), near, quiet) if near < 1 else ({}, {})
-        pairs += [[i, j, 'near', r] for i, j, r in by_size(twins)]
-        almost = by_size(almost)
-        with replacing(path) as part:
-            part.write_text(json.dumps(dict(n=n, near=near, pairs=pairs, almost=almost, crc32=zlib.crc32(json.dumps([n, near, pairs, almost]).encode()))), encoding='utf-8')
+    found = _filed(path, n, near)
+    pairs, almost = found or _sought(pack.pixels, near, quiet)
+    if found is None:
+        filed = dict(n=n, near=near, pairs=pairs, almost=almost, crc32=_crc(n, near, pairs, almost))
+        with replacing(path) as part: part.write_text(json.dumps(filed), encoding='utf-8')
     label = pack.table.label.to_numpy(object)
-    frame = lambda rows, cols: pd.DataFrame(rows, columns=cols).astype(dict(i=int, j=int, correlation=float)).assign(same_label=lambda t: label[t.i] == label[t.j])
-    twins = Twins(pack.table, frame(pairs, ['i', 'j', 'kind', 'correlation']), frame(almost, ['i', 'j', 'correlation']), near, reused)
+    twins = Twins(pack.table, _frame(pairs, ['i', 'j', 'kind', 'correlation'], label),
+                  _frame(almost, ['i', 'j', 'correlation'], label), near, found is not None)
     if (most := np.bincount(twins.groups).max()) > max(20, n/20):
-        warnings.warn(f'{most:,} of {n:,} images hang together in one group of twins: either one picture is there many times, or the images are too small '
-                      f'or too smooth to be told apart. Look at some of its pairs; find_twins(pack, near=.9) asks for more than {near:g}', stacklevel=2)
+        warnings.warn(f'{most:,} of {n:,} images hang together in one group of twins: either one picture is there '
+                      'many times, or the images are too small or too smooth to be told apart. Look at some of its '
+                      f'pairs; find_twins(pack, near=.9) asks for more than {near:g}', stacklevel=2)
     return twins
 
 # %% ../../nbs/twins/03_find.ipynb #4fd785fa
 def _stated(table, column): return stated(table[column]) if column in table else [None]*len(table)
 
+def _free_name(name, taken):
+    "A name for twins that no group of the user's has"
+    while name in taken: name = name.replace('twins of ', 'twins of ./', 1)
+    return name
+
 def grouped(
-    table, # image table, the one the twins were found in: `pack.table`
-    twins, # what `find_twins` returned
-    almost=False, # join what is nearly alike, too: mostly two exposures of one patient
+    table:pd.DataFrame, # Image table, the one the twins were found in: `pack.table`
+    twins:Twins, # What `find_twins` returned
+    almost:bool=False, # Join what is nearly alike, too: mostly two exposures of one patient
 ) -> pd.DataFrame: # `table` with the column `group`: text, or None for an image of its own
     "The table with a group for every image that has a twin, joined with the groups it had"
     if list(table.path) != list(twins.table.path):
-        raise ValueError(f'these twins were found in {len(twins)} other images, or in another order than the {len(table)} of the table: pass pack.table to both')
+        raise ValueError(f'these twins were found in {len(twins)} other images, or in another order than the '
+                         f'{len(table)} of the table: pass pack.table to both')
     n, mine = len(table), _stated(table, 'group')
-    first = {}
-    edges = [(i, first.setdefault(g, i)) for i, g in enumerate(mine) if g is not None] + twins.pairs[['i', 'j']].values.tolist()
+    first:dict = {}   # group of the user's -> its first row
+    edges = [(i, first.setdefault(g, i)) for i, g in enumerate(mine) if g is not None]
+    edges += twins.pairs[['i', 'j']].values.tolist()
     if almost: edges += twins.nearly[['i', 'j']].values.tolist()
-    t = pd.DataFrame(dict(which=components(n, edges), mine=pd.Series(mine, dtype=object), path=pd.Series(relative_paths(table), dtype=object)))
+    t = pd.DataFrame(dict(which=components(n, edges), mine=pd.Series(mine, dtype=object),
+                          path=pd.Series(relative_paths(table), dtype=object)))
     names, taken = {}, set(first)
     for which, rows in t[t.which.duplicated(keep=False) | t.mine.notna()].groupby('which'):
-        if rows.mine.notna().any(): names[which] = rows.mine.dropna().min(); continue
-        names[which] = f'twins of {rows.path.min()}'
-        while names[which] in taken: names[which] = names[which].replace('twins of ', 'twins of ./', 1)
+        own = rows.mine.dropna()
+        names[which] = own.min() if len(own) else _free_name(f'twins of {rows.path.min()}', taken)
     return table.assign(group=pd.Series([names.get(w) for w in t.which], index=table.index, dtype=object))
 
 # %% ../../nbs/twins/03_find.ipynb #ea2306c3
-def _leak(sizes, test=.2, train=.7): return float((test*(1 - (1 - train)**(sizes - 1))).sum())   # test images with a twin in training, expected
+def _leak(sizes, test=.2, train=.7):
+    "How many test images have a twin in training if all are split at random, expected"
+    return float((test*(1 - (1 - train)**(sizes - 1))).sum())
 
 def _named(twins, pairs):
+    "Path and label of both images, and the correlation, of some pairs"
     paths, label = relative_paths(twins.table), twins.table.label
     return [[paths[p.i], label.iloc[p.i], paths[p.j], label.iloc[p.j], p.correlation] for p in pairs.itertuples()]
 
-def _nearly_lines(twins, most):
-    "What to say of pairs that are nearly alike"
-    images = np.unique(twins.nearly[['i', 'j']]).size
-    lines = [f'nearly alike, and no twins: {counted(len(twins.nearly), "pair")} of {counted(images, "image")}, mostly two exposures of one patient; '
-             'where patients are not known, --groups almost keeps these together too']
-    lines += [f'    {a} ({x}) and {b} ({y}), correlation {r:.3f}' for a, x, b, y, r in _named(twins, twins.nearly.head(most))]
-    if len(twins.nearly) > most: lines.append(f'    and {len(twins.nearly) - most:,} more')
+def _pair_lines(twins, pairs, most):
+    "A line for each of some pairs, and how many more there are"
+    named = _named(twins, pairs.head(most))
+    lines = [f'    {a} ({of_a}) and {b} ({of_b}), correlation {r:.3f}' for a, of_a, b, of_b, r in named]
+    if len(pairs) > most: lines.append(f'    and {len(pairs) - most:,} more')
     return lines
 
-def describe(
-    twins, # what `find_twins` returned
-    most=10, # pairs named of each kind
-) -> list: # of lines
-    "What was found, and what to do about it"
-    lines, table = [f'twins: {twins.note}'], twins.table
-    nearly = len(twins.nearly) and _nearly_lines(twins, most)
-    if not len(twins.pairs): return [*lines, *(nearly or [])]
-    lines.append(f'  split at random, about {_leak(twins.sizes):.0f} of {.2*len(twins):.0f} test images would have a twin in training; kept in groups, none has')
-    labels, group = table.label.to_numpy(object), grouped(table, twins).group.to_numpy(object)
+def _nearly_lines(twins, most):
+    "What to say of pairs that are nearly alike"
+    if not len(twins.nearly): return []
+    images = np.unique(twins.nearly[['i', 'j']]).size
+    head = (f'nearly alike, and no twins: {counted(len(twins.nearly), "pair")} of {counted(images, "image")}, mostly '
+            'two exposures of one patient; where patients are not known, --groups almost keeps these together too')
+    return [head, *_pair_lines(twins, twins.nearly, most)]
+
+def _large_group_lines(twins):
+    "A line for each class of which one group holds more than a test part"
+    labels, group = twins.table.label.to_numpy(object), grouped(twins.table, twins).group.to_numpy(object)
     counts = pd.Series(labels).groupby([labels, group]).size()
     for label, n in pd.Series(labels).value_counts().sort_index().items():
-        most_of = counts[label].max() if label in counts else 0
-        if most_of > max(1, .2*n): lines.append(f'  one group holds {most_of:,} of the {n:,} images of {label}, more than a test part of 20 %: it stays whole, and the shares of that class will differ')
-    def some(pairs, what):
-        if not len(pairs): return
-        lines.append(f'  pairs {what}: {len(pairs):,}')
-        lines.extend(f'    {a} ({x}) and {b} ({y}), correlation {r:.3f}' for a, x, b, y, r in _named(twins, pairs.head(most)))
-        if len(pairs) > most: lines.append(f'    and {len(pairs) - most:,} more')
-    some(twins.conflicts, 'under two labels (correct one of each, or leave both out)')
-    for col, what in ('group', 'in two groups of your own column (they become one)'), ('split', 'across the given split (its parts are not independent)'):
-        value = _stated(table, col)
-        differ = [bool(value[i] and value[j] and value[i] != value[j]) for i, j in zip(twins.pairs.i, twins.pairs.j)]
-        some(twins.pairs[differ], what)
-    return [*lines, *(nearly or [])]
+        largest = counts[label].max() if label in counts else 0
+        if largest <= max(1, .2*n): continue
+        yield (f'  one group holds {largest:,} of the {n:,} images of {label}, more than a test part of 20 %: '
+               'it stays whole, and the shares of that class will differ')
+
+# columns that two twins may differ in, and what that means
+_DIFFER = dict(group='in two groups of your own column (they become one)',
+               split='across the given split (its parts are not independent)')
+
+def _differing_lines(twins, most):
+    "Pairs whose images differ in their label, group or part"
+    kinds = {'under two labels (correct one of each, or leave both out)': twins.conflicts}
+    for column, what in _DIFFER.items():
+        value = _stated(twins.table, column)
+        ends = [(value[i], value[j]) for i, j in zip(twins.pairs.i, twins.pairs.j)]
+        kinds[what] = twins.pairs[[bool(a and b and a != b) for a, b in ends]]
+    for what, pairs in kinds.items():
+        if len(pairs): yield from [f'  pairs {what}: {len(pairs):,}', *_pair_lines(twins, pairs, most)]
+
+def describe(
+    twins:Twins, # What `find_twins` returned
+    most:int=10, # Pairs named of each kind
+) -> list: # Of lines
+    "What was found, and what to do about it"
+    lines = [f'twins: {twins.note}']
+    if len(twins.pairs):
+        lines.append(f'  split at random, about {_leak(twins.sizes):.0f} of {.2*len(twins):.0f} test images would have '
+                     'a twin in training; kept in groups, none has')
+        lines += [*_large_group_lines(twins), *_differing_lines(twins, most)]
+    return [*lines, *_nearly_lines(twins, most)]
+
+def _split_note(grouped, torn):
+    "What the split did with the groups"
+    if not grouped: return 'the groups were not used: a test image may have a twin in training'
+    if torn: return f'the given split has {torn} of the groups (twins, or your own) in more than one part'
+    return 'the split keeps each group whole'
 
 def twins_json(
-    twins, # what `find_twins` returned
-    grouped=True, # whether the groups were used for the split
-    torn=0, # groups, twins or the user's own, that a given split has in several parts
-    almost=False, # whether what is nearly alike was kept together too
-) -> dict: # as in a run's twins.json
+    twins:Twins, # What `find_twins` returned
+    grouped:bool=True, # Whether the groups were used for the split
+    torn:int=0, # Groups, twins or the user's own, that a given split has in several parts
+    almost:bool=False, # Whether what is nearly alike was kept together too
+) -> dict: # As in a run's twins.json
     "What a run keeps of it"
-    note = twins.note + (f'; the given split has {torn} of the groups (twins, or your own) in more than one part' if grouped and torn else '; the split keeps each group whole' if grouped else '; the groups were not used: a test image may have a twin in training')
-    if almost: note += f'; {counted(len(twins.nearly), "pair")} of images that are nearly alike kept together too'
+    note = [twins.note]
+    if len(twins.pairs) or torn or almost: note.append(_split_note(grouped, torn))
+    if almost: note.append(f'{counted(len(twins.nearly), "pair")} of images that are nearly alike kept together too')
     nearly = dict(almost=len(twins.nearly)) if almost else {}
-    return dict(grouped=bool(grouped), torn=torn, **nearly, exact_pairs=twins.exact, near_pairs=len(twins.pairs) - twins.exact, groups=twins.n_groups, images=int((twins.sizes > 1).sum()),
-                crossing_labels=_named(twins, twins.conflicts), note=note if len(twins.pairs) or torn or almost else twins.note)
+    return dict(grouped=bool(grouped), torn=torn, **nearly, exact_pairs=twins.exact,
+                near_pairs=len(twins.pairs) - twins.exact, groups=twins.n_groups,
+                images=int((twins.sizes > 1).sum()), crossing_labels=_named(twins, twins.conflicts),
+                note='; '.join(note))

@@ -8,6 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/twins/neighbours.html.md"""
 __all__ = ['components', 'search']
 
 # %% ../../nbs/twins/02_neighbours.ipynb #bf102eb3
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np, pandas as pd
@@ -25,18 +26,20 @@ _VIEWS = ((0.,)*4, (.025,)*4, (.05,)*4, # cut off at the upper, lower, left and 
           (.08, 0., 0., 0.), (0., .08, 0., 0.), (0., 0., .08, 0.), (0., 0., 0., .08),
           (.08, 0., .08, 0.), (.08, 0., 0., .08), (0., .08, .08, 0.), (0., .08, 0., .08))
 _FRAMED = len(_VIEWS)      # one more view: the inside of a frame
-_SIDE, _FLOOR = 16, .8     # pixels of the thumbnails, and from where on two signatures are worth a look; most copies have .9 and more
+_SIDE = 16                 # pixels of the thumbnails
+_FLOOR = .8                # from here on two signatures are worth a look; most copies have .9 and more
 _MOST = 8                  # candidates of one image
 _SCREEN, _TIGHT = 40, .775 # pixels of the thumbnails of the tangent test, and what passes
 
 def _thumbs(images, wanted):
-    "For each (side, view) in `wanted` an array (n, side, side) of the thumbnails of `images`, a list of (size, size) arrays"
+    "For each (side, view) in `wanted` the thumbnails (n, side, side) of `images`, a list of (size, size) arrays"
     size, columns = len(images[0]), list(dict.fromkeys((side, view[2:]) for side, view in wanted))
     maps, ends = [shrink(side, size, *cut) for side, cut in columns], np.cumsum([side for side, _ in columns])[:-1]
     out = [np.empty((len(images), side, side), np.float32) for side, _ in wanted]
     for k in range(0, len(images), 128):
         block = np.stack(images[k:k+128]).astype(np.float32)
-        narrow = (block.reshape(-1, size) @ np.concatenate(maps).T).reshape(len(block), size, -1)   # all at once: one product of matrices
+        flat = block.reshape(-1, size) @ np.concatenate(maps).T   # all at once: one product of matrices
+        narrow = flat.reshape(len(block), size, -1)
         parts = dict(zip(columns, np.split(narrow, ends, axis=2)))
         for o, (side, view) in zip(out, wanted): o[k:k+128] = shrink(side, size, *view[:2]) @ parts[side, view[2:]]
     return out
@@ -63,9 +66,11 @@ def _views(images, boxes, side, which):
     d, w = np.empty((2, len(images), side, side), np.float32)
     for z in kinds:
         at = np.flatnonzero(which == z)
-        some, view = ([_stretched(images[k], boxes[k]) for k in at], _VIEWS[0]) if z == _FRAMED else ([images[k] for k in at], _VIEWS[z])
-        d[at] = _thumbs(some, [(side, view)])[0]
-        w[at] = _where(np.tile(WHOLE, (len(at), 1)) if z == _FRAMED else boxes[at], side, view)
+        if z == _FRAMED:
+            seen, view, ends = [_stretched(images[k], boxes[k]) for k in at], _VIEWS[0], np.tile(WHOLE, (len(at), 1))
+        else: seen, view, ends = [images[k] for k in at], _VIEWS[z], boxes[at]
+        d[at] = _thumbs(seen, [(side, view)])[0]
+        w[at] = _where(ends, side, view)
     return detail(d, .5), w
 
 def _unit(a):
@@ -76,7 +81,7 @@ def _unit(a):
     return np.where(length > 1e-3, a/np.maximum(length, 1e-3), 0).astype(np.float32)
 
 def _first_look(images, boxes):
-    "Signatures (views, n, 256), the last zero where an image has no frame, and what the tangent test compares (n, 1600)"
+    "Signatures (views, n, 256), the last 0 where an image has no frame, and what the tangent test compares (n, 1600)"
     wanted = [(_SIDE, view) for view in _VIEWS] + [(_SCREEN, _VIEWS[0])]
     vectors = [_unit(detail(small, .5)*_where(boxes, *kind)) for small, kind in zip(_thumbs(images, wanted), wanted)]
     framed, inner = np.flatnonzero((boxes != WHOLE).any(1)), np.zeros_like(vectors[0])
@@ -106,67 +111,83 @@ def _nearest(signatures, ask, own):
     return np.concatenate(found, 1)
 
 def _tangent(get, boxes, screen, i, j, view):
-    "Share (as a correlation) of image `i` in the tangent space of that view of image `j`; `screen` holds the unit vectors of all images"
+    "Share (as a correlation) of image `i`, whose vector is in `screen`, in the tangent space of a view of image `j`"
     out = np.zeros(len(i), np.float32)
     order = np.lexsort((view, j))
     for k in range(0, len(order), 512):
-        some = order[k:k+512]
-        (images, kinds), which = np.unique(np.stack([j[some], view[some]]), axis=1, return_inverse=True)
+        block = order[k:k+512]
+        (images, kinds), which = np.unique(np.stack([j[block], view[block]]), axis=1, return_inverse=True)
         which = which.reshape(-1)
         d, w = _views([get(r) for r in images], boxes[images], _SCREEN, kinds)
         T = (np.concatenate([d[None], affine_basis(d)])*w).reshape(7, len(d), -1).swapaxes(0, 1)
         T = T - T.mean(-1, keepdims=True)
         H = T @ T.swapaxes(1, 2)
         H += np.eye(7, dtype=np.float32)*(1e-3*H.diagonal(axis1=1, axis2=2) + 1e-9)[:, None]
-        p = (T[which] @ screen[i[some]].astype(np.float32)[:, :, None])[..., 0]
-        out[some] = np.sqrt(np.clip((p*np.linalg.solve(H[which], p[..., None])[..., 0]).sum(1), 0, 1))
+        p = (T[which] @ screen[i[block]].astype(np.float32)[:, :, None])[..., 0]
+        explained = (p*np.linalg.solve(H[which], p[..., None])[..., 0]).sum(1)
+        out[block] = np.sqrt(np.clip(explained, 0, 1))
     return out
 
 # %% ../../nbs/twins/02_neighbours.ipynb #6e4fdd5e
 def components(
-    n, # images
-    pairs, # (i, j) for each two that belong together
+    n:int, # Images
+    pairs:Sequence|np.ndarray, # (i, j) for each two that belong together
 ) -> np.ndarray: # (n,) int
     "A number for each image, equal where pairs join them, counted from the first image on"
     p = np.array(pairs, int).reshape(-1, 2).T
     return connected_components(coo_matrix((np.ones(p.shape[1]), p), (n, n)), directed=False)[1]
 
 _JUST = .15            # how far below the border a pair may be and still be told of
-_KEPT, _FULL = 512, 128 # images whose layers are kept at hand (70 kB each), and those at full resolution too (210 kB)
+_KEPT = 512            # images whose layers are kept at hand (70 kB each)
+_FULL = 128            # and those at full resolution too (210 kB)
 
 def search(
-    pixels, # (n, size, size) uint8, may be memory-mapped
-    rows, # int array: which of them take part; identical ones should be there once
-    near, # correlation from which two images are twins
-    quiet=False, # no progress bar (there is none either where stderr is no terminal)
+    pixels:np.ndarray, # (n, size, size) uint8, may be memory-mapped
+    rows:np.ndarray, # Numbers of those that take part; identical ones should be there once
+    near:float, # Correlation from which two images are twins
+    quiet:bool=False, # No progress bar (there is none either where stderr is no terminal)
 ) -> tuple: # {(i, j): correlation} of twins, and of pairs that fail by .15 at most
     "Twins among some rows of `pixels`; in groups of more than nine, pairs enough to join them, not all"
     stop = max(STOP, near - _JUST)
     # one thread: shared out, products as small as these wait for each other longer than they work
     with threadpool_limits(1, 'blas'): twins, almost = _search(pixels, rows, near, stop, quiet)
-    back = lambda found: {(int(rows[a]), int(rows[b])): r for (a, b), r in found.items()}
+    def back(found): return {(int(rows[a]), int(rows[b])): r for (a, b), r in found.items()}
     return back(twins), back({p: r for p, r in almost.items() if abs(r) >= stop})
 
-def _search(pixels, rows, near, stop, quiet):
-    "What `search` gives, by position in `rows`"
-    n, get = len(rows), lambda r: pixels[rows[r]]
-    signatures, screen, boxes = np.zeros((_FRAMED + 1, n, _SIDE**2), np.float32), np.zeros((n, _SCREEN**2), np.float16), np.zeros((n, 4), np.float32)
+def _look_at_all(get, n):
+    "Signatures, vectors for the tangent test, and edges of all images, a few at a time"
+    signatures = np.zeros((_FRAMED + 1, n, _SIDE**2), np.float32)
+    screen = np.zeros((n, _SCREEN**2), np.float16)
+    boxes = np.zeros((n, 4), np.float32)
     for k in range(0, n, 256):
         images = [get(r) for r in range(k, min(k + 256, n))]
         at = slice(k, k + len(images))
         boxes[at] = [inside(a) for a in images]
         signatures[:, at], screen[at] = _first_look(images, boxes[at])
-    part = lambda j, v: tuple(boxes[j].astype(float)) if v == _FRAMED else _seen(_VIEWS[v])
+    return signatures, screen, boxes
+
+def _search(pixels, rows, near, stop, quiet):
+    "What `search` gives, by position in `rows`"
+    n = len(rows)
+    def get(r): return pixels[rows[r]]
+    signatures, screen, boxes = _look_at_all(get, n)
+    def part(j, view): return tuple(boxes[j].astype(float)) if view == _FRAMED else _seen(_VIEWS[view])
     finest = lru_cache(_FULL)(Layers.finest)
     layers = lru_cache(_KEPT)(lambda r: Layers(get(r), finest))
-    twins, almost, seen, ask, own = {}, {}, set(), np.arange(n), np.arange(n)
+    twins:dict = {}
+    almost:dict = {}
+    seen:set = set()
+    ask, own = np.arange(n), np.arange(n)   # who asks for its nearest, and the crowd of each
     with tqdm(desc='comparing', unit='pair', total=0, disable=True if quiet else None) as bar:
         while len(ask):
             i, j, view = _nearest(signatures, ask, own)
             alike, todo = _tangent(get, boxes, screen, i, j, view), []
-            for k in np.argsort(-alike, kind='stable')[:(alike > _TIGHT).sum()]:     # the most alike first: they join most
+            n_passed = (alike > _TIGHT).sum()
+            for k in np.argsort(-alike, kind='stable')[:n_passed]:   # the most alike first: they join most
                 pair = min(i[k], j[k]), max(i[k], j[k])
-                if pair not in seen: seen.add(pair); todo.append((int(i[k]), int(j[k]), view[k]))
+                if pair in seen: continue
+                seen.add(pair)
+                todo.append((int(i[k]), int(j[k]), view[k]))
             crowd = components(n, [(a, b) for a, b, _ in todo])
             todo.sort(key=lambda pair: crowd[pair[0]])   # crowd by crowd, and within it the most alike first
             before, bar.total = own.copy(), bar.total + len(todo)
@@ -177,6 +198,7 @@ def _search(pixels, rows, near, stop, quiet):
                 (twins if abs(r) >= near else almost)[min(a, b), max(a, b)] = r
                 if abs(r) >= near: own[own == own[b]] = own[a]
             # a few of each crowd ask again, as long as crowds still grow
-            grown = np.flatnonzero((np.bincount(own)[own] > _MOST) & (np.bincount(before)[before] < np.bincount(own)[own]))
+            size, size_before = np.bincount(own)[own], np.bincount(before)[before]
+            grown = np.flatnonzero((size > _MOST) & (size_before < size))
             ask = pd.Series(grown).groupby(own[grown]).head(_MOST).to_numpy(int)
     return twins, almost
