@@ -9,7 +9,7 @@ __all__ = ['number', 'interval', 'picture', 'grid', 'valued', 'tiles', 'whisker'
 
 # %% ../../nbs/report/03_html.ipynb #15648013
 import base64, io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -23,109 +23,132 @@ from ..core.say import fixed, text_of
 def _missing(x): return x is None or x != x
 
 def number(
-    x, # int, float, text, None or NaN
+    x:float|str|None, # None or NaN: not defined
     digits:int=4, # Decimals of a float; the house's tables have four
-)->str:
-    "A number as a table shows it"
+) -> str:
+    "A number as a table shows it; a text stays one"
     if _missing(x): return 'not defined'
     if isinstance(x, str): return text_of(x)
     return fixed(x, digits) if isinstance(x, float) else f'{x:,}'
 
 def interval(
-    low_high, # (low, high); None where it is not defined
+    low_high:Sequence[float|None]|None, # Both ends; None: it is not defined
     digits:int=3, # Decimals
     scale:float=1, # 100 for per cent
-)->str: # '' where there is none
+) -> str: # '' where there is none
     "An interval as text, such as 0.931–0.966"
     if not low_high or any(map(_missing, low_high)): return ''
     low, high = (fixed(scale * v, digits) for v in low_high)
     return f'{low}–{high}' if not low.startswith('-') else f'{low} to {high}'.replace('-', '−')
 
 # %% ../../nbs/report/03_html.ipynb #62aa28f6
+def _saved(image, **options):
+    image.save(buffer := io.BytesIO(), **options)
+    return buffer.getvalue()
+
 def _small(data, limit):
-    "Width, height, type and bytes of an image: as it is, with 128 colours, or as JPEG, whichever is small and still good"
+    "Width, height, type and bytes of an image: as it is, with 128 colours, or as JPEG, for size"
     with Image.open(io.BytesIO(data), formats=('PNG', 'JPEG')) as im:
         size, kind = im.size, im.format.lower()
         rgb = im.convert('RGB')
-    def saved(image, **kwargs):
-        image.save(buf := io.BytesIO(), **kwargs)
-        return buf.getvalue()
     if len(data) <= limit // 4: return *size, kind, data
-    plot = saved(rgb.quantize(128), format='PNG', optimize=True)
+    plot = _saved(rgb.quantize(128), format='PNG', optimize=True)
     if len(plot) <= limit: return *size, 'png', plot
-    return *size, 'jpeg', saved(rgb, format='JPEG', quality=80, optimize=True, progressive=True)
+    return *size, 'jpeg', _saved(rgb, format='JPEG', quality=80, optimize=True, progressive=True)
 
 def picture(
     path:str|Path, # PNG or JPEG file
-    alt:str, # What it shows, for who cannot see it
-    caption='', # Stands below: text or elements
-    limit:int=120_000, # Bytes from which a figure becomes a JPEG: six runs with six figures each stay below 4 MB
+    alt:str, # What it shows, for those who cannot see it
+    caption:str|FT='', # Stands below
+    limit:int=120_000, # Bytes from which it becomes a JPEG: 36 figures stay below 4 MB
     small:bool=False, # No wider than a column of text: square figures
-)->FT:
+) -> FT:
     "A figure with its image inside the page"
+    name = Path(path).name
     try: width, height, kind, data = _small(Path(path).read_bytes(), limit)
-    except FileNotFoundError: return P(f'{Path(path).name} is not in the folder: this figure was not made.', cls='note')
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError): return P(f'{Path(path).name} cannot be read: the file is damaged.', cls='note')
-    img = Img(src=f'data:image/{kind};base64,{base64.b64encode(data).decode()}', alt=text_of(alt), width=width, height=height, decoding='async')
+    except FileNotFoundError: return P(f'{name} is not in the folder: this figure was not made.', cls='note')
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+        return P(f'{name} cannot be read: the file is damaged.', cls='note')
+    source = f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+    img = Img(src=source, alt=text_of(alt), width=width, height=height, decoding='async')
     return Figure(img, Figcaption(caption) if caption else None, cls='small' if small else None)
 
 # %% ../../nbs/report/03_html.ipynb #6582f896
+def _named(x): return x if isinstance(x, FT) else text_of(x)
+
 def grid(
-    head:Sequence, # Column heads; the first is that of the rows' names
-    rows:Iterable, # Rows of cells: text, numbers or elements; the first cell names the row
-    caption='', # Stands above
+    head:Sequence[str], # Column heads; the first is that of the rows' names
+    rows:Iterable[Sequence], # Cells: text, numbers or elements; the first names the row
+    caption:str|FT='', # Stands above
     digits:int=4, # Decimals of floats
-    best:dict=None, # Row number to the numbers of its best cells, which are set in bold
-)->FT:
+    best:Mapping[int, Sequence[int]]|None=None, # Numbers of the bold cells, by number of the row
+) -> FT:
     "A table in a frame of its own; text to the left, numbers to the right"
-    def cell(x, bold):
-        words = isinstance(x, str)
-        x = x if isinstance(x, (FT, tuple, list)) else number(x, digits)
-        return Td(x, cls=' '.join((['words'] if words else []) + (['best'] if bold else [])) or None)
-    rows = list(rows)
-    words = [all(isinstance(r[i], str) for r in rows) and bool(rows) for i in range(len(head))]
-    body = [Tr(Th(text_of(r[0]) if not isinstance(r[0], FT) else r[0], scope='row'), *(cell(x, i in (best or {}).get(n, ())) for i, x in enumerate(r[1:], 1))) for n, r in enumerate(rows)]
-    top = Tr(*(Th(text_of(h), scope='col', cls='words' if i and words[i] else None) for i, h in enumerate(head)))
-    table = Table(Caption(caption) if caption else None, Thead(top), Tbody(*body))
-    return Div(table, cls='scroll', tabindex='0', role='region', aria_label=text_of(caption if isinstance(caption, str) and caption else f'Table: {head[0]}'))
+    rows, bold = list(rows), best or {}
+    worded = [bool(rows) and all(isinstance(r[i], str) for r in rows) for i in range(len(head))]
+    def cell(x, is_best):
+        looks = [name for name, wanted in (('words', isinstance(x, str)), ('best', is_best)) if wanted]
+        return Td(x if isinstance(x, (FT, tuple, list)) else number(x, digits), cls=' '.join(looks) or None)
+    def line(n, row):
+        cells = (cell(x, i in bold.get(n, ())) for i, x in enumerate(row[1:], 1))
+        return Tr(Th(_named(row[0]), scope='row'), *cells)
+    top = [Th(text_of(h), scope='col', cls='words' if i and worded[i] else None) for i, h in enumerate(head)]
+    body = [line(n, row) for n, row in enumerate(rows)]
+    table = Table(Caption(caption) if caption else None, Thead(Tr(*top)), Tbody(*body))
+    name = caption if caption and isinstance(caption, str) else f'Table: {head[0]}'
+    return Div(table, cls='scroll', tabindex='0', role='region', aria_label=text_of(name))
 
 def valued(
-    value, # The number; None: not defined
-    low_high=None, # Its interval; None: not defined, '': none was to be expected
+    value:float|None, # None: not defined
+    low_high:Sequence[float|None]|str|None=None, # Interval; None: not defined, '': none was expected
     digits:int=4, # Decimals
-): # Text, or elements: the interval is small below the number
+) -> tuple: # Text and elements: the interval is small below the number
     "A number with its interval, as a cell"
     if _missing(value): return (number(None),)
-    return (number(float(value), digits), *([] if low_high == '' else [Span(interval(low_high, 3) or 'no interval', cls='ci')]))
+    shown = number(float(value), digits)
+    return (shown,) if low_high == '' else (shown, Span(interval(low_high) or 'no interval', cls='ci'))
 
 # %% ../../nbs/report/03_html.ipynb #50c650fa
+def _tile(name, value, low_high):
+    ends = interval(low_high)
+    said = [(text_of(name), 'name'), (number(value, 3), 'value'), (f'95 %: {ends}' if ends else 'no interval', 'ci')]
+    return Div(*(Span(text, cls=look) for text, look in said), cls='tile')
+
 def tiles(
-    items:Iterable, # (name, value, interval or None)
-)->FT:
+    items:Iterable[tuple], # Name, value, and interval or None, of each metric
+) -> FT:
     "Metrics, large, with their intervals"
-    return Div(*(Div(Span(text_of(name), cls='name'), Span(number(value, 3), cls='value'), Span(f'95 %: {ci}' if (ci := interval(low_high)) else 'no interval', cls='ci'), cls='tile')
-                 for name, value, low_high in items), cls='tiles')
+    return Div(*(_tile(*item) for item in items), cls='tiles')
 
 def whisker(
     value:float, # Where the dot is
-    low_high, # Ends of the line; None: no line
-    scale:tuple, # Value at the left edge, value at the right
-)->FT: # SVG as wide as what it stands in
+    low_high:Sequence[float|None]|None, # Ends of the line; None: no line
+    scale:tuple[float, float], # Value at the left edge, value at the right
+) -> FT: # SVG as wide as what it stands in
     "A value and its interval as a dot on a line"
-    at = lambda v: f'{3 + 94 * (v - scale[0]) / max(scale[1] - scale[0], 1e-9):.2f}%'
-    line = low_high and not any(map(_missing, low_high)) and ft('line', x1=at(low_high[0]), x2=at(low_high[1]), y1='50%', y2='50%')
-    return Svg(ft('line', x1='0', x2='100%', y1='50%', y2='50%', cls='base'), line or None, ft('circle', cx=at(value), cy='50%', r='5'), cls='whisker', role='img', aria_label=f'{value:.4f}' + (f', interval {interval(low_high)}' if line else ''))
+    def at(v): return f'{3 + 94 * (v - scale[0]) / max(scale[1] - scale[0], 1e-9):.2f}%'
+    def bar(left, right, **look): return ft('line', x1=left, x2=right, y1='50%', y2='50%', **look)
+    said, drawn = f'{value:.4f}', [bar('0', '100%', cls='base')]
+    if ends := interval(low_high):
+        said += f', interval {ends}'
+        drawn.append(bar(*map(at, low_high)))
+    return Svg(*drawn, ft('circle', cx=at(value), cy='50%', r='5'), cls='whisker', role='img', aria_label=said)
 
 # %% ../../nbs/report/03_html.ipynb #2868d7ec
 _CSS = '''
-:root { color-scheme: light dark; --ink: #1d2733; --soft: #566373; --line: #dde3ea; --ground: #f7f8fa; --card: #ffffff; --accent: #0b5c9e; --tint: #eaf2f9; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e3e8ee; --soft: #9fadbd; --line: #2c3643; --ground: #11161d; --card: #19202a; --accent: #7cbcf5; --tint: #172838; } }
+:root { color-scheme: light dark; --ink: #1d2733; --soft: #566373; --line: #dde3ea; --ground: #f7f8fa;
+  --card: #ffffff; --accent: #0b5c9e; --tint: #eaf2f9; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e3e8ee; --soft: #9fadbd; --line: #2c3643; --ground: #11161d;
+    --card: #19202a; --accent: #7cbcf5; --tint: #172838; } }
 * { box-sizing: border-box; }
-html { font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
+html { font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+  -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
 body { margin: 0; background: var(--ground); color: var(--ink); overflow-wrap: anywhere; }
 .page { max-width: 74rem; margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 2.5rem) 4rem; }
 header { margin: 1.2rem 0 1.6rem; }
-h1 { font-size: clamp(1.6rem, 1.2rem + 1.8vw, 2.4rem); line-height: 1.15; letter-spacing: -.02em; margin: 0 0 .4rem; text-wrap: balance; }
+h1 { font-size: clamp(1.6rem, 1.2rem + 1.8vw, 2.4rem); line-height: 1.15; letter-spacing: -.02em; margin: 0 0 .4rem;
+  text-wrap: balance; }
 h2 { font-size: 1.35rem; line-height: 1.3; letter-spacing: -.01em; margin: 0 0 .8rem; }
 h3 { font-size: 1.02rem; margin: 1.8rem 0 .5rem; }
 header p { color: var(--soft); margin: 0; }
@@ -136,63 +159,102 @@ nav ul { list-style: none; padding: 0; margin: 0; display: flex; flex-wrap: wrap
 nav { font-size: .92rem; margin-bottom: 1.6rem; }
 nav a { text-decoration: none; display: inline-block; padding: .2rem 0; }
 nav a:hover { text-decoration: underline; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: clamp(1.1rem, 3vw, 2rem); margin: 0 0 1.2rem; scroll-margin-top: 1rem; min-width: 0; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: clamp(1.1rem, 3vw, 2rem); margin: 0 0 1.2rem; scroll-margin-top: 1rem; min-width: 0; }
 section > :last-child { margin-bottom: 0; }
 #answer { border-top: 4px solid var(--accent); }
 #answer p { font-size: 1.08rem; line-height: 1.55; }
 #answer p.note, #answer p.warn { font-size: .92rem; }
-#answer p.lead { font-size: clamp(1.15rem, 1.05rem + .6vw, 1.4rem); line-height: 1.4; letter-spacing: -.005em; text-wrap: pretty; }
+#answer p.lead { font-size: clamp(1.15rem, 1.05rem + .6vw, 1.4rem); line-height: 1.4; letter-spacing: -.005em;
+  text-wrap: pretty; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.2rem, 1fr)); gap: .7rem; margin: 1.3rem 0; }
-.tile { background: var(--tint); border-radius: 8px; padding: .7rem .65rem .6rem; display: flex; flex-direction: column; }
-.tile .name { color: var(--soft); font-size: .85rem; } .tile .value { font-size: 1.65rem; font-weight: 600; line-height: 1.25; font-variant-numeric: tabular-nums; letter-spacing: -.01em; }
+.tile { background: var(--tint); border-radius: 8px; padding: .7rem .65rem .6rem; display: flex;
+  flex-direction: column; }
+.tile .name { color: var(--soft); font-size: .85rem; }
+.tile .value { font-size: 1.65rem; font-weight: 600; line-height: 1.25; font-variant-numeric: tabular-nums;
+  letter-spacing: -.01em; }
 .ci { color: var(--soft); font-size: .8rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td .ci { display: block; line-height: 1.3; }
 .scroll { overflow-x: auto; margin: 0 0 1.2rem; max-width: 100%; }
-table { border-collapse: collapse; font-size: .93rem; line-height: 1.4; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-caption { text-align: left; color: var(--soft); font-size: .88rem; padding: 0 0 .5rem; max-width: min(44rem, calc(100vw - 4.6rem)); }
+table { border-collapse: collapse; font-size: .93rem; line-height: 1.4; font-variant-numeric: tabular-nums;
+  overflow-wrap: normal; }
+caption { text-align: left; color: var(--soft); font-size: .88rem; padding: 0 0 .5rem;
+  max-width: min(44rem, calc(100vw - 4.6rem)); }
 th, td { padding: .42rem .9rem .42rem 0; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
 th:last-child, td:last-child { padding-right: .2rem; }
-thead th { font-weight: 600; font-size: .85rem; color: var(--soft); vertical-align: bottom; border-bottom-color: var(--soft); max-width: 11rem; }
+thead th { font-weight: 600; font-size: .85rem; color: var(--soft); vertical-align: bottom;
+  border-bottom-color: var(--soft); max-width: 11rem; }
 th:first-child, .words { text-align: left; }
 td.words { min-width: 6.6rem; max-width: 26rem; overflow-wrap: anywhere; }
-tbody th { font-weight: 500; position: sticky; left: 0; background: var(--card); max-width: 16rem; min-width: 7.6rem; overflow-wrap: anywhere; padding-right: .6rem; }
-.best { font-weight: 700; color: var(--accent); } .best .ci { font-weight: 400; }
+tbody th { font-weight: 500; position: sticky; left: 0; background: var(--card); max-width: 16rem; min-width: 7.6rem;
+  overflow-wrap: anywhere; padding-right: .6rem; }
+.best { font-weight: 700; color: var(--accent); }
+.best .ci { font-weight: 400; }
 figure { margin: 0 0 1.4rem; }
-img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; border: 1px solid var(--line); }
+img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px;
+  border: 1px solid var(--line); }
 figcaption { color: var(--soft); font-size: .88rem; line-height: 1.5; margin-top: .5rem; max-width: 44rem; }
 .small img { width: 31rem; }
 .whisker { display: block; width: 100%; min-width: 5.5rem; height: 1.4rem; overflow: visible; }
-.whisker line { stroke: var(--accent); stroke-width: 2.5; } .whisker .base { stroke: var(--line); stroke-width: 1; } .whisker circle { fill: var(--accent); }
-.wide table { width: 100%; } .wide td:last-child { width: 55%; vertical-align: middle; }
-pre { background: var(--tint); border-radius: 8px; padding: .9rem 1.1rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .86rem; line-height: 1.5; margin: 0 0 1rem; }
-code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; } p code, li code, td code { font-size: .9em; }
+.whisker line { stroke: var(--accent); stroke-width: 2.5; }
+.whisker .base { stroke: var(--line); stroke-width: 1; }
+.whisker circle { fill: var(--accent); }
+.wide table { width: 100%; }
+.wide td:last-child { width: 55%; vertical-align: middle; }
+pre { background: var(--tint); border-radius: 8px; padding: .9rem 1.1rem; white-space: pre-wrap;
+  overflow-wrap: anywhere; font-size: .86rem; line-height: 1.5; margin: 0 0 1rem; }
+code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+p code, li code, td code { font-size: .9em; }
 .note { color: var(--soft); font-size: .92rem; border-left: 3px solid var(--line); padding: .1rem 0 .1rem .9rem; }
-.warn { border-left: 3px solid var(--accent); background: var(--tint); padding: .7rem 1rem; border-radius: 0 8px 8px 0; }
+.warn { border-left: 3px solid var(--accent); background: var(--tint); padding: .7rem 1rem;
+  border-radius: 0 8px 8px 0; }
 footer { color: var(--soft); font-size: .85rem; margin-top: 1.5rem; }
 @media (max-width: 34rem) { table { font-size: .85rem; } }
-@media (min-width: 68rem) { .page { display: grid; grid-template-columns: 11.5rem minmax(0, 1fr); column-gap: 2.5rem; } header, footer { grid-column: 2; }
-  nav { position: sticky; top: 2rem; align-self: start; border-right: 1px solid var(--line); } nav ul { flex-direction: column; } }
+@media (min-width: 68rem) {
+  .page { display: grid; grid-template-columns: 11.5rem minmax(0, 1fr); column-gap: 2.5rem; }
+  header, footer { grid-column: 2; }
+  nav { position: sticky; top: 2rem; align-self: start; border-right: 1px solid var(--line); }
+  nav ul { flex-direction: column; } }
 @media (prefers-color-scheme: dark) { img { filter: brightness(.88); } }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
-@media print { :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --ground: #fff; --card: #fff; --accent: #0b5c9e; --tint: #f3f6f9; }
-  @page { margin: 16mm 14mm; } html { font-size: 10pt; } nav { display: none; } .page { display: block; padding: 0; max-width: none; }
-  section { border: 0; border-top: 1px solid var(--line); border-radius: 0; padding: .9rem 0; } #answer { border-top-width: 1px; }
-  figure, tr, .tile, pre { break-inside: avoid; } h2, h3 { break-after: avoid; } .scroll { overflow: visible; } table { font-size: .82rem; } th, td { padding-right: .5rem; }
-  tbody th { position: static; } img { max-height: 21cm; width: auto; filter: none; } .tile, pre, .warn { border: 1px solid var(--line); } }
+@media print {
+  :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --ground: #fff; --card: #fff;
+    --accent: #0b5c9e; --tint: #f3f6f9; }
+  @page { margin: 16mm 14mm; }
+  html { font-size: 10pt; }
+  nav { display: none; }
+  .page { display: block; padding: 0; max-width: none; }
+  section { border: 0; border-top: 1px solid var(--line); border-radius: 0; padding: .9rem 0; }
+  #answer { border-top-width: 1px; }
+  figure, tr, .tile, pre { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+  .scroll { overflow: visible; }
+  table { font-size: .82rem; }
+  th, td { padding-right: .5rem; }
+  tbody th { position: static; }
+  img { max-height: 21cm; width: auto; filter: none; }
+  .tile, pre, .warn { border: 1px solid var(--line); } }
 '''
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"   # fetch nothing
+
+def _head(title):
+    return Head(Meta(charset='utf-8'), Meta(name='viewport', content='width=device-width, initial-scale=1'),
+                Meta(http_equiv='Content-Security-Policy', content=_POLICY),
+                Meta(name='color-scheme', content='light dark'),
+                Title(text_of(title)), Link(rel='icon', href='data:,'), Style(Safe(_CSS)))
+
+def _section(name, heading, content):
+    return Section(H2(heading, id=f'{name}-heading'), *content, id=name, aria_labelledby=f'{name}-heading')
 
 def sheet(
     title:str, # Of the page and of the window
     subtitle:str, # One line below it
-    sections:Iterable, # (id, heading, elements), in order
+    sections:Iterable[tuple], # (id, heading, elements), in order
     footer:str='', # Last line
-)->str:
+) -> str:
     "The whole HTML file"
     sections = list(sections)
-    head = Head(Meta(charset='utf-8'), Meta(name='viewport', content='width=device-width, initial-scale=1'),
-                Meta(http_equiv='Content-Security-Policy', content="default-src 'none'; img-src data:; style-src 'unsafe-inline'"),
-                Meta(name='color-scheme', content='light dark'), Title(text_of(title)), Link(rel='icon', href='data:,'), Style(Safe(_CSS)))
-    contents = Nav(Ul(*(Li(A(i.capitalize(), href=f'#{i}')) for i, _, _ in sections)), aria_label='Contents')
-    main = Main(*(Section(H2(heading, id=f'{i}-heading'), *content, id=i, aria_labelledby=f'{i}-heading') for i, heading, content in sections))
-    page = Div(Header(H1(text_of(title)), P(text_of(subtitle))), contents, main, Footer(P(footer)) if footer else None, cls='page')
-    return '<!doctype html>\n' + to_xml(Html(head, Body(page), lang='en', doctype=False), indent=False)
+    links = [Li(A(name.capitalize(), href=f'#{name}')) for name, _, _ in sections]
+    page = Div(Header(H1(text_of(title)), P(text_of(subtitle))), Nav(Ul(*links), aria_label='Contents'),
+               Main(*(_section(*s) for s in sections)), Footer(P(footer)) if footer else None, cls='page')
+    return '<!doctype html>\n' + to_xml(Html(_head(title), Body(page), lang='en', doctype=False), indent=False)
