@@ -94,7 +94,7 @@ def _data(run):
         lie = 'lies' if torn == 1 else 'lie'
         said.append(f"{counted(torn, 'group')} (twins, or the user's own) {lie} in more than one part, "
                     'so the parts are not independent.')
-    elif grouped: said.append('Each group lies whole in one part.')
+    elif grouped and twins['groups']: said.append('Each group lies whole in one part.')
     return ' '.join(said)
 
 def _numbers(run):

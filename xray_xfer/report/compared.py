@@ -125,6 +125,11 @@ def _model_ends(runs):
     if not all(j.path.equals(first.path) for j, _ in tests): return {}
     return model_intervals(first.true.to_numpy(), [probs for _, probs in tests], classes, _test_groups(runs[0]))
 
+def _spread_cell(spread, ends):
+    "Mean over seeds, its interval, and the standard deviation"
+    sd = '' if spread.sd is None else f'± {fixed(spread.sd, 4)}'
+    return *valued(spread.mean, ends), Span(sd, cls='ci')
+
 def _over_seeds(runs):
     "The models with several seeds: mean, standard deviation, and the interval for other images and other seeds"
     models = {name: of_model for name, of_model in _by_model(runs).items() if len(of_model) > 1}
@@ -132,10 +137,7 @@ def _over_seeds(runs):
     for name, of_model in models.items():
         spread = {k: seed_spread([r['metrics'].get(k) for r in of_model]) for k in ROWS.values()}
         ends = _model_ends(of_model)
-        def cell(k):
-            sd = '' if spread[k].sd is None else f'± {fixed(spread[k].sd, 4)}'
-            return *valued(spread[k].mean, ends.get(k)), Span(sd, cls='ci')
-        rows.append([text_of(name), len(of_model), *map(cell, ROWS.values())])
+        rows.append([text_of(name), len(of_model), *(_spread_cell(s, ends.get(k)) for k, s in spread.items())])
         said.append(Li(text_of(f"Accuracy of {name}, {spread['accuracy'].statement}")))
     caption = ('Mean over seeds; small: its 95 % interval for other images and other seeds, '
                'and the standard deviation over seeds')

@@ -46,7 +46,7 @@ def _ends(ax, runs, metric, at, color):
         ax.plot([at[depth]] * 2, [low, high], color=color, lw=1, alpha=.6)
 
 def depth_figure(
-    results:pd.DataFrame, # Per run: name (of the backbone), depth, seed, metric, maybe <metric>_low, _high
+    results:pd.DataFrame, # Per run: name (of the backbone), depth, seed, the metric, its ends
     metric:str='accuracy', # Which column
     title:str='', # What was trained, on how many images
 ) -> Figure: # 5 × 3.4 inches

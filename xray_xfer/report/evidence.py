@@ -11,7 +11,7 @@ __all__ = ['curves_section', 'calibration_section', 'errors_section', 'controls_
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from fastcore.xml import Code, FT, H3, P
+from fastcore.xml import Code, H3, P
 
 from ..core.say import counted, text_of
 from ..evaluate.predictions import judged
@@ -94,7 +94,7 @@ def _worst(j, classes, most=12):
 _CONFUSION = ('confusion.png', 'Confusion matrix: counts and shares of the true class',
               'Rows: what an image is. Columns: what it was called.', dict(small=True))
 _ROC = ('roc.png', 'ROC and precision-recall curves of each class',
-        'The ROC curve hides what a rare class costs; the precision-recall curve shows it.', {})
+        'The ROC curve hides what a rare class costs; the precision-recall curve shows it.', dict(small=False))
 _LOSSES = ('errors.png', 'The test images with the highest loss',
            'Worth a radiologist’s eye: are there wrong labels, other projections, another age group? '
            'An orange frame marks an error.', dict(limit=200_000))

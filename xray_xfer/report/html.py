@@ -32,14 +32,12 @@ def caution(
     "A paragraph that a reader must not miss"
     return P(*said, cls='warn')
 
-def _missing(x): return x is None or x != x
-
 def number(
     x:float|str|None, # None or NaN: not defined
     digits:int=4, # Decimals of a float; the house's tables have four
 ) -> str:
     "A number as a table shows it; a text stays one"
-    if _missing(x): return 'not defined'
+    if x is None or x != x: return 'not defined'
     if isinstance(x, str): return text_of(x)
     return fixed(x, digits) if isinstance(x, float) else f'{x:,}'
 
@@ -49,8 +47,9 @@ def interval(
     scale:float=1, # 100 for per cent
 ) -> str: # '' where there is none
     "An interval as text, such as 0.931–0.966"
-    if not low_high or any(map(_missing, low_high)): return ''
-    low, high = (fixed(scale * v, digits) for v in low_high)
+    ends = [v for v in low_high or () if v is not None and v == v]
+    if len(ends) < 2: return ''
+    low, high = (fixed(scale * v, digits) for v in ends)
     return f'{low}–{high}' if not low.startswith('-') else f'{low} to {high}'.replace('-', '−')
 
 # %% ../../nbs/report/03_html.ipynb #62aa28f6
@@ -112,13 +111,13 @@ def grid(
 
 def valued(
     value:float|None, # None: not defined
-    low_high:Sequence[float|None]|str|None=None, # Interval; None: not defined, '': none was expected
+    low_high:Sequence[float|None]|str|None=None, # Both ends; None: not defined, '': none expected
     digits:int=4, # Decimals
 ) -> tuple: # Text and elements: the interval is small below the number
     "A number with its interval, as a cell"
-    if _missing(value): return (number(None),)
+    if value is None or value != value: return (number(None),)
     shown = number(float(value), digits)
-    return (shown,) if low_high == '' else (shown, Span(interval(low_high) or 'no interval', cls='ci'))
+    return (shown,) if isinstance(low_high, str) else (shown, Span(interval(low_high) or 'no interval', cls='ci'))
 
 # %% ../../nbs/report/03_html.ipynb #50c650fa
 def _tile(name, value, low_high):
@@ -141,7 +140,7 @@ def whisker(
     def at(v): return f'{3 + 94 * (v - scale[0]) / max(scale[1] - scale[0], 1e-9):.2f}%'
     def bar(left, right, **look): return ft('line', x1=left, x2=right, y1='50%', y2='50%', **look)
     said, drawn = f'{value:.4f}', [bar('0', '100%', cls='base')]
-    if ends := interval(low_high):
+    if low_high and (ends := interval(low_high)):
         said += f', interval {ends}'
         drawn.append(bar(*map(at, low_high)))
     return Svg(*drawn, ft('circle', cx=at(value), cy='50%', r='5'), cls='whisker', role='img', aria_label=said)

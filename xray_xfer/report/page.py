@@ -52,7 +52,7 @@ def _reproduce(runs, folder, study, margin):
         said += [f'This run was part of a study: its features were made from those of depth {of_depth},',
                  f"in {text_of(c.get('features'))}. Alone, it makes them from the images and may end at other numbers,",
                  'because training amplifies the difference in rounding.']
-    return [P(f"With xray_xfer {text_of(c['xray_xfer'])} and the same images, in the folder that holds theirs:"),
+    return [P(f"With xray_xfer {text_of(c['xray_xfer'])}, in the folder that holds the folder of the same images:"),
             Pre(Code(line)),
             P('The fingerprint of the images is ', Code(text_of(c.get('data_digest'))),
               '. It covers pixels, names, labels and parts: where all of them agree, a new run writes the same one '

@@ -55,8 +55,8 @@ def _groups(r):
         said.append(caution(f'{where}: the parts are not independent.'))
     elif len(named):
         held = f'{counted(named.group.nunique(), "group")} of split.csv (twins, or the user’s own)'
-        are, none = ('is', 'it does not lie') if named.group.nunique() == 1 else ('are', 'none of them lies')
-        said.append(P(f'{counted(len(named), "image")} {are} in {held}; {none} in two parts.'))
+        are = 'is' if len(named) == 1 else 'are'
+        said.append(P(f'{counted(len(named), "image")} {are} in {held}; no group lies in two parts.'))
     return said
 
 def data_section(
@@ -91,12 +91,14 @@ def results_table(
     known = {k: [r['metrics'][k] for r in runs if r['metrics'].get(k) is not None] for k in ROWS.values()}
     best = {k: max(values) for k, values in known.items() if values and mark and len(runs) > 1}
     several_seeds = len({r['config']['seed'] for r in runs}) > 1
-    rows, bold = [], {}
+    last = {r['name']: r for r in runs}   # the reference's row stands below the last seed
+    rows:list[list] = []
+    bold = {}
     for r in runs:
         bold[len(rows)] = [i for i, k in enumerate(ROWS.values(), 1) if k in best and r['metrics'].get(k) == best[k]]
         seed = f" seed {r['config']['seed']}" if several_seeds else ''
         rows.append(_row(r, text_of(r['name']) + seed))
-        if report and r['name'] in REPORT_TABLE:
+        if report and r['name'] in REPORT_TABLE and r is last[r['name']]:
             rows.append([Span('the reference’s', cls='ci'), *REPORT_TABLE[r['name']].tolist()])
     return grid(['model', *ROWS], rows, 'On the test part; small: 95 % intervals', best=bold)
 

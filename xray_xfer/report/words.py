@@ -140,8 +140,8 @@ _SOURCES = ('Images of one class often come from one source, and a network may l
             'projection, age, exposure) instead of the disease (DeGrave et al. 2021, doi 10.1038/s42256-021-00338-7).')
 _DATABASE = (   # of the COVID-19 Radiography Database
     'In the COVID-19 Radiography Database the source decides the class. The COVID images come from PadChest/BIMCV, '
-    'a German school, SIRM and web collections; the Viral Pneumonia images are all paediatric (Guangzhou). Only '
-    'Normal and Lung_Opacity, both mostly from RSNA, can be compared within one source. Models learn the source '
+    'a German medical school, SIRM and web collections; the Viral Pneumonia images are all paediatric (Guangzhou). '
+    'Only Normal and Lung_Opacity, both mostly from RSNA, can be compared within one source. Models learn the source '
     '(DeGrave et al. 2021, doi 10.1038/s42256-021-00338-7).',
     'Networks that were trained on such films with the lungs blacked out scored hardly less '
     '(Maguolo & Nanni 2021, doi 10.1016/j.inffus.2021.04.008).',
