@@ -8,7 +8,8 @@ from sklearn.metrics import average_precision_score, confusion_matrix
 from xray_xfer.data.columns import relative_paths
 from xray_xfer.evaluate.predictions import predictions_table
 from xray_xfer.report.figures import (calibration_figure, confusion_figure, errors_figure,
-                                      grad_cam, gradcam_figure, picks, roc_figure, run_figures)
+                                      gradcam_figure, roc_figure, run_figures)
+from xray_xfer.report.gradcam import grad_cam, picks
 from xray_xfer.evaluate.predictions import judged
 from xray_xfer.models.classifier import build
 

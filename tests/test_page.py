@@ -200,7 +200,7 @@ def test_beside_the_report_stand_means_over_seeds(tmp_path):
     folder = invent_study(tmp_path/'s', seeds=(0, 1), figures=False)
     for depth, accuracies in enumerate(((.8, .8), (.9, .9), (.99, .7))):   # depth 2 is best with one seed, and not on average
         for seed, a in enumerate(accuracies): edit(folder/(f'shufflenetv2_100_{depth}' + '_seed1' * seed)/'metrics.json', **{k: a for k in ('accuracy', 'f1', 'precision', 'recall', 'auc')})
-    assert 'it is best on 0 of 5 (means over 2 seeds).' in Checked(study_report(folder).read_text()).text
+    assert 'depth 2 is best on 0 of 5 by the means over 2 seeds.' in Checked(study_report(folder).read_text()).text
 
 def test_a_report_from_within_its_folder(tmp_path, monkeypatch):
     folder = invent_study(tmp_path/'my study', depths=(0, 1), figures=False, data="Anna's films")

@@ -9,135 +9,168 @@ __all__ = ['escaped', 'card_data', 'card_text', 'model_card']
 
 # %% ../../nbs/report/10_card.ipynb #83b42f1f
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..core.files import replacing
-from ..core.say import text_of
+from ..core.say import counted, text_of
 from ..evaluate.intervals import with_interval
 from ..evaluate.predictions import judged
 from ..evaluate.scores import per_class
 from ..evaluate.tables import ROWS, table_markdown
 from .html import interval, number
-from .words import (NOT_CLINICAL, chance_words, limits, model_words, origin_words,
-                                    score_words)
+from .words import (NOT_CLINICAL, chance_words, frozen_words, limits,
+                                    metric_interval, model_words, origin_words, rejects_words,
+                                    score_words, size_words, twins_words)
 from ..runs.command import command
 from ..runs.finished import read_run
 
 # %% ../../nbs/report/10_card.ipynb #283f803a
 def escaped(
-    x, # A name, or a sentence with names in it
-)->str:
+    x:object, # A name, or a sentence with names in it
+) -> str:
     "`x` as Markdown text on one line that means only itself"
     return re.sub(r'([\\`*_{}\[\]<>#|~$&])', r'\\\1', ' '.join(text_of(x).split()))
 
 # %% ../../nbs/report/10_card.ipynb #e5b8ee57
 _METRICS = dict(accuracy='accuracy', f1='f1', precision='precision', recall='recall', auc='roc_auc')   # the Hub's names
+_TAGS = ['image-classification', 'chest-x-ray', 'medical-imaging', 'transfer-learning', 'timm', 'fastai', 'xray_xfer']
+
+def _results(data, metrics):
+    "The metrics that are defined, as the Hub takes them"
+    task = dict(task_type='image-classification', task_name='Image classification')
+    where = dict(dataset_type=re.sub(r'[^\w.-]+', '-', data).strip('-') or 'images', dataset_name=data,
+                 dataset_split='test', dataset_args=dict(images=metrics['n']))
+    def result(title, key):
+        name = title if key == 'accuracy' else f'{title}, macro'
+        value = round(float(metrics[key]), 6)
+        return EvalResult(**task, **where, metric_type=_METRICS[key], metric_name=name, metric_value=value)
+    return [result(title, key) for title, key in ROWS.items() if metrics.get(key) is not None]
 
 def card_data(
-    run, # From `read_run`
-)->ModelCardData:
+    run:Mapping, # From `read_run`
+) -> ModelCardData:
     "The metadata of a card: licence, tags, data set, metrics and results"
-    c, m = run['config'], run['metrics']
-    data, name = text_of(c['data']), f"{text_of(run['name'])} on {text_of(c['data'])}"
-    results = [EvalResult(task_type='image-classification', task_name='Image classification', dataset_type=re.sub(r'[^\w.-]+', '-', data).strip('-') or 'images', dataset_name=data, dataset_split='test', dataset_args=dict(images=m['n']),
-                          metric_type=_METRICS[k], metric_name=title + ('' if k == 'accuracy' else ', macro'), metric_value=round(float(m[k]), 6)) for title, k in ROWS.items() if m.get(k) is not None]
-    base = c.get('weights')
-    base = base if isinstance(base, str) and re.fullmatch(r'[\w.-]+/[\w.-]+', base) else None   # only what the Hub can find
-    return ModelCardData(license='unknown', library_name='timm', pipeline_tag='image-classification', base_model=base, model_name=name, eval_results=results or None, datasets=None,
-                         metrics=[v for k, v in _METRICS.items() if m.get(k) is not None], tags=['image-classification', 'chest-x-ray', 'medical-imaging', 'transfer-learning', 'timm', 'fastai', 'xray_xfer'], ignore_metadata_errors=True)
+    data, weights = text_of(run['config']['data']), run['config'].get('weights')
+    on_hub = isinstance(weights, str) and re.fullmatch(r'[\w.-]+/[\w.-]+', weights)   # what the Hub can find
+    metrics = [name for key, name in _METRICS.items() if run['metrics'].get(key) is not None]
+    return ModelCardData(
+        license='unknown', library_name='timm', pipeline_tag='image-classification', tags=_TAGS, datasets=None,
+        base_model=weights if on_hub else None, model_name=f"{text_of(run['name'])} on {data}", metrics=metrics,
+        eval_results=_results(data, run['metrics']) or None, ignore_metadata_errors=True)
 
 # %% ../../nbs/report/10_card.ipynb #5758bb3f
+def _model(run):
+    "What the network is, and what it takes and gives"
+    c, versions = run['config'], (run['environment'] or {}).get('versions') or {}
+    arch = text_of((c.get('network') or {}).get('architecture', c['arch']))
+    colour = 'red, green and blue' if c.get('colour') else 'one grey channel repeated three times'
+    with_ = ', '.join(f'{name} {versions[name]}' for name in ('fastai', 'torch', 'timm') if name in versions)
+    said = [f'Architecture: timm `{arch}`, pooled features, then three fully connected layers '
+            f"(1024, 512, {len(c['classes'])}) with Dropout {c['dropout']}.",
+            f'Training: {escaped(model_words(c))}. {frozen_words(c)} {escaped(origin_words(c))}',
+            f"Input: {colour}, {escaped(size_words(c))}, scaled to 0..1, then normalised with mean {c['mean']} "
+            f"and standard deviation {c['std']}.",
+            f"Output: logits of {counted(len(c['classes']), 'class', 'classes')}, in this order: "
+            f"{', '.join(map(escaped, c['classes']))}.",
+            f"File: `model.safetensors` (`backbone.*`, `head.*`), made with xray_xfer {escaped(c['xray_xfer'])}"
+            + (f' ({escaped(with_)}).' if with_ else '.')]
+    return '\n'.join(f'* {line}' for line in said)
+
+def _data(run):
+    "Which images, how they were divided, and what is known of near-duplicates"
+    c, m, twins, env = run['config'], run['metrics'], run['twins'], run['environment'] or {}
+    grouped = bool(twins and twins.get('grouped'))
+    parts = [f"{m['n']:,} in the test part"]
+    if n := (m.get('valid') or {}).get('n'): parts.append(f'{n:,} in the validation part')
+    if env.get('split_given') or c.get('split'): divided = 'in a split that was given'
+    else: divided = f"divided by class{' and by group' if grouped else ''} with seed {c['split_seed']}"
+    said = [f"{counted(c['images'], 'image')} of {escaped(c['data'])}, {' and '.join(parts)}, {divided}; "
+            '`split.csv` lists every image.', escaped(rejects_words(c)), escaped(twins_words(twins))]
+    if grouped and (torn := twins.get('torn')):
+        lie = 'lies' if torn == 1 else 'lie'
+        said.append(f"{counted(torn, 'group')} (twins, or the user's own) {lie} in more than one part, "
+                    'so the parts are not independent.')
+    elif grouped and twins['groups']: said.append('Each group lies whole in one part.')
+    return ' '.join(said)
+
 def _numbers(run):
     "The five metrics with their intervals"
     m = run['metrics']
-    rows = {n: [number(m.get(k)), interval((m.get('intervals') or {}).get(k)) or 'not defined'] for n, k in ROWS.items()}
-    return table_markdown(pd.DataFrame(rows.values(), index=pd.Index(rows, name='metric'), columns=['test', '95 % interval']))
+    rows = [[number(m.get(key)), interval(metric_interval(m, key)) or 'not defined'] for key in ROWS.values()]
+    return table_markdown(pd.DataFrame(rows, index=pd.Index(ROWS, name='metric'), columns=['test', '95 % interval']))
 
 def _by_class(run):
     "Class by class, or why not"
-    if run['predictions'] is None: return 'Not known: predictions.csv is not in the folder.\n'
-    try: j, probs = judged(run['predictions'], run['config']['classes'])
-    except (KeyError, ValueError) as e: return f'Not known: predictions.csv is not as this version writes it ({escaped(repr(e))}).\n'
-    t, ci = per_class(j.true.to_numpy(), probs, run['config']['classes']), run['metrics'].get('class_intervals') or {}
-    t = pd.DataFrame({'n': t.n, **{m: [with_interval(v, (ci.get(c) or {}).get(m)) for c, v in t[m].items()] for m in t.columns[1:]}}, index=t.index)
+    if run['predictions'] is None: return 'Not known: predictions.csv is not in the folder.'
+    classes = run['config']['classes']
+    try: j, probs = judged(run['predictions'], classes)
+    except (KeyError, ValueError) as e:
+        return f'Not known: predictions.csv is not as this version writes it ({escaped(repr(e))}).'
+    t, ends = per_class(j.true.to_numpy(), probs, classes), run['metrics'].get('class_intervals') or {}
+    cells = {m: [with_interval(v, (ends.get(c) or {}).get(m)) for c, v in t[m].items()] for m in t.columns[1:]}
     # as character references, for `table_markdown` doubles a backslash
     names = [re.sub(r'[`*_{}\[\]<>#~$&]', lambda x: f'&#{ord(x[0])};', text_of(c)) for c in t.index]
-    return table_markdown(t.set_axis(names).rename_axis('class'))
+    table = pd.DataFrame({'n': t.n.tolist(), **cells}, index=pd.Index(names, name='class'))
+    return table_markdown(table.rename(columns=dict(f1='F1', auc='AUC')))
+
+def _results_text(run):
+    "All scores, and what their reader must know"
+    m = run['metrics']
+    said = [_numbers(run)]
+    if m.get('interval_note'): said.append(escaped(m['interval_note']))
+    if m.get('missing'):
+        said.append(f"No test image of {escaped(', '.join(m['missing']))}: the averages are over the other classes.")
+    said += ['Precision, recall and F1 are macro averages, AUC is one-vs-rest.', _by_class(run)]
+    return '\n\n'.join(text.rstrip('\n') for text in said)
+
+def _calibration(run):
+    "Whether the probabilities can be taken at their word"
+    k = run['calibration']
+    if not k: return 'Not computed: do not read the outputs as probabilities.'
+    def errors(when):
+        ece, brier = (number((k.get(when) or {}).get(key)) for key in ('ece', 'brier'))
+        return f'the expected calibration error is {ece} and the Brier score {brier}'
+    temperature = number(k.get('temperature'), 3)
+    return (f'The temperature, fitted on the validation part, is {temperature}: divide the logits by it before the '
+            f"softmax. On the test part, {errors('before')} without it; with it, {errors('after')}.")
+
+def _controls(run):
+    "What the controls for shortcuts found"
+    if run['controls'] and run['controls'].get('sentence'): return escaped(run['controls']['sentence'])
+    return ('The controls for shortcuts were not run, so it is not known whether the model reads the lungs '
+            '(`xray_xfer controls` asks).')
+
+def _again(run):
+    "The command"
+    return f"```\n{command([run['config']], run['path'].name)}\n```"
+
+_USE = ('For research and teaching on transfer learning with chest X-rays: comparing fine-tuning depths and backbones '
+        'on the same images. Out of scope are diagnosis, triage and any decision about a person, and images from '
+        'elsewhere than those below, unless the model is validated on them first.')
+_SECTIONS = {'Model': _model, 'Intended use': lambda run: _USE, 'Data': _data,
+             'Results on the test part': _results_text, 'Calibration': _calibration, 'What the controls say': _controls,
+             'Limits': lambda run: '\n'.join(f'* {escaped(s)}' for s in limits(run['config']['classes'])),
+             'How to train it again': _again}
 
 def card_text(
-    run, # From `read_run`
-)->str: # YAML front matter and Markdown
+    run:Mapping, # From `read_run`
+) -> str: # YAML front matter and Markdown
     "The whole card"
-    c, m, t, k, ctl = run['config'], run['metrics'], run['twins'], run['calibration'], run['controls']
-    twins = ('Near-duplicates were not looked for: near-twins of training images may sit in the test part and flatter the score.' if t is None else escaped(t.get('note') or 'Twins may lie on both sides of the split.') if not t['grouped'] else
-             f"{t.get('exact_pairs', 0):,} pixel-identical and {t.get('near_pairs', 0):,} near-identical pairs were found; " + (f"the given split has {t['torn']:,} groups (twins, or the user's own) in more than one part, so its parts are not independent." if t.get('torn') else 'each group lies whole in one part.'))
-    controls = escaped(ctl['sentence']) if ctl and ctl.get('sentence') else 'The controls for shortcuts were not run, so it is not known whether the model reads the lungs (`xray_xfer controls`).'
-    before, after = ((k or {}).get(w) or {} for w in ('before', 'after'))
-    calibration = (f"Temperature {number(k.get('temperature'), 3)}: expected calibration error {number(before.get('ece'))} before, {number(after.get('ece'))} after scaling; Brier score {number(before.get('brier'))} and {number(after.get('brier'))}." if k else 'Not computed: do not read the outputs as probabilities.')
-    env = run['environment'] or {}
-    versions = ', '.join(f'{a} {v}' for a, v in (env.get('versions') or {}).items() if a in ('torch', 'timm', 'fastai'))
-    split = f"test {m['n']:,}" + (f", validation {n:,}" if (n := (m.get('valid') or {}).get('n')) else '')
-    divided = ('in a split that was given' if env.get('split_given') or c.get('split') else f"divided by class{' and by group' if t and t.get('grouped') else ''} with seed {c['split_seed']}")
-    missing = f"\nNo test image of {escaped(', '.join(m['missing']))}: the averages are over the other classes.\n" if m.get('missing') else ''
-    note = f"\n{escaped(m['interval_note'])}\n" if m.get('interval_note') else ''
-    return f"""---
-{card_data(run).to_yaml().strip()}
----
-
-# {escaped(run['name'])} on {escaped(c['data'])}
-
-{escaped(model_words(c))} {escaped(score_words(run))}. {escaped(chance_words(run))}
-
-**{NOT_CLINICAL}**
-
-## Model
-
-* Architecture: timm `{text_of((c.get('network') or {}).get('architecture', c['arch']))}`, pooled features, then three fully connected layers (1024, 512, {len(c['classes'])}), Dropout {c['dropout']}.
-* Trained: {escaped(model_words(c))}; all else frozen, BatchNorm statistics included. Start: {escaped(origin_words(c))}.
-* Input: {'red, green and blue' if c.get('colour') else 'one grey channel repeated three times'}, {c['size']} × {c['size']} pixels ({escaped(c['resize'])}), scaled to 0..1, then normalised with mean {c['mean']} and standard deviation {c['std']}.
-* Output: logits of {len(c['classes'])} classes, in this order: {', '.join(escaped(x) for x in c['classes'])}.
-* File: `model.safetensors` (`backbone.*`, `head.*`), made with xray_xfer {escaped(c['xray_xfer'])}{' (' + escaped(versions) + ')' if versions else ''}.
-
-## Intended use
-
-Research and teaching on transfer learning with chest X-rays: comparing fine-tuning depths and backbones on the same images. Out of scope: diagnosis, triage, or any decision about a person; images of another origin than those below, unless it is validated on them first.
-
-## Data
-
-{c['images']:,} images of {escaped(c['data'])} ({split}; {c['rejects']:,} files could not be decoded), {divided}; `split.csv` lists every image. {twins}
-
-## Results on the test part
-
-{_numbers(run)}{note}{missing}
-Precision, recall and F1 are macro averages, AUC is one-vs-rest.
-
-{_by_class(run)}
-## Calibration
-
-{calibration}
-
-## What the controls say
-
-{controls}
-
-## Limits
-
-{chr(10).join('* ' + escaped(s) for s in limits(c['classes']))}
-
-## How to train it again
-
-```
-{command([c], run['path'].name)}
-```
-"""
+    c = run['config']
+    lead = f'{escaped(model_words(c))} {escaped(score_words(run))}. {escaped(chance_words(run))}'.rstrip()
+    said = [f'---\n{card_data(run).to_yaml().strip()}\n---', f"# {escaped(run['name'])} on {escaped(c['data'])}", lead,
+            f'**{NOT_CLINICAL}**', *(f'## {title}\n\n{text(run)}' for title, text in _SECTIONS.items())]
+    return '\n\n'.join(said) + '\n'
 
 def model_card(
     folder:str|Path, # A run folder
-)->Path: # Its MODEL_CARD.md
+) -> Path: # Its MODEL_CARD.md
     "Write the model card of a run from the files in its folder"
     run = read_run(folder)
-    with replacing(run['path']/'MODEL_CARD.md') as tmp: tmp.write_bytes(card_text(run).encode('utf-8', 'backslashreplace'))
-    return run['path']/'MODEL_CARD.md'
+    card = run['path']/'MODEL_CARD.md'
+    with replacing(card) as tmp: tmp.write_bytes(card_text(run).encode('utf-8', 'backslashreplace'))
+    return card

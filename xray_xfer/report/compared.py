@@ -8,6 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/compared.html.md"""
 __all__ = ['models_section', 'study_report', 'report']
 
 # %% ../../nbs/report/09_compared.ipynb #93abdc8f
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -20,156 +21,260 @@ from ..evaluate.predictions import judged
 from ..evaluate.readers import model_intervals
 from ..evaluate.tables import ROWS
 from .answer import best_of, difference_words, is_best, p_words, study_margin
-from .html import grid, interval, picture, valued, whisker
-from .page import (calibration_section, controls_section, controls_words,
-                                   curves_section, data_section, errors_section, last_sections,
-                                   metric_tiles, notes_of, report_section, results_table,
-                                   run_report, safely, write_page)
-from .words import (NOT_CLINICAL, chance_words, metric_words, model_words,
-                                    origin_words, score_words)
+from .evidence import (calibration_section, controls_section, curves_section,
+                                       errors_section)
+from .html import caution, grid, interval, picture, remark, valued, whisker
+from .page import (controls_words, last_sections, metric_tiles, notes_of, run_report,
+                                   safely, write_page)
+from .sections import data_section, reference_section, results_table
+from .words import (NOT_CLINICAL, context_words, metric_interval, model_words,
+                                    score_words)
 from ..runs.finished import read_run, run_folders
 from ..runs.folder import is_run
 from ..runs.identity import unlike
 
-# %% ../../nbs/report/09_compared.ipynb #55f46318
+# %% ../../nbs/report/09_compared.ipynb #6bce5b72
 def _model_name(r, runs):
     "What compare.csv calls the model of a run: its name, or its folder where two runs would share one"
     twice = len({(x['name'], x['config']['seed']) for x in runs}) < len(runs)
-    alone = twice or len({(x['name'], x['config']['arch'], str(x['config']['depth'])) for x in runs}) > len({x['name'] for x in runs})   # one name of two networks
-    return r['path'].name if alone else r['name']
+    networks = {(x['name'], x['config']['arch'], str(x['config']['depth'])) for x in runs}
+    shared = len(networks) > len({x['name'] for x in runs})   # one name of two networks
+    return r['path'].name if twice or shared else r['name']
 
-def _called(runs):
-    "What to call each run, by folder"
-    seeds = len({r['config']['seed'] for r in runs}) > 1
-    return {r['path'].name: text_of(r['name'] + f" seed {r['config']['seed']}" * seeds) for r in runs}
+def _by_model(runs):
+    "The runs of each model, one per seed"
+    models = {}
+    for r in runs: models.setdefault(_model_name(r, runs), []).append(r)
+    return models
 
-def _compared(compare):
-    "Every comparison: one row per pair of models, one column per metric"
-    wanted = [k for k in ROWS.values() if k in set(compare.metric)]
-    def cell(x):
-        if x.difference != x.difference: return None
-        sign = '+' if x.difference >= 0 else ''
-        return (Span(f'{sign}{fixed(x.difference, 4)}'.replace('-', '−'), cls='best' if x.p_holm < .05 else None),
-                Span(interval((x.low_holm, x.high_holm), 4), cls='ci'), Span(p_words(x.p_holm), cls='ci'))
-    rows = {}
-    for x in compare.itertuples(): rows.setdefault((x.a, x.b), {})[x.metric] = cell(x)
-    title, seeds = {v: k for k, v in ROWS.items()}, max(compare.seeds_a.max(), compare.seeds_b.max())
-    said = ['The first less the second, on the same test images;']
-    if len(rows) > 1: said.append(f'small: interval and p, both corrected for the {len(rows)} pairs within each metric (Holm).')
-    else: said.append('small: 95 % interval and p.')
-    if seeds > 1: said.append('Two models with several seeds each: for other images and other seeds; else for other images and these trained networks.')
-    else: said.append('For other images and these trained networks: another seed may differ.')
-    said.append('In colour: p below 0.05')
-    return grid(['difference', *(title[k] for k in wanted)], [[text_of(f'{a} − {b}'), *(found.get(k) for k in wanted)] for (a, b), found in rows.items()], ' '.join(said))
+def _several_seeds(runs): return len({r['config']['seed'] for r in runs}) > 1
 
-def _unlike_words(odd): return P(B(f"These runs differ in {text_of(', '.join(odd[:5]))}{', …' * (len(odd) > 5)}, so they must not be compared: "), 'each stands for itself; config.json and split.csv in their folders have the details.', cls='warn')
-
-def _lost_words(found):
-    if not found.lost: return []
-    listed = len(found.runs) + len(found.lost)
-    return [P(B(f'{len(found.lost)} of the {listed} runs of this study cannot be shown: '), text_of('; '.join(found.lost)), '.', cls='warn')]
-
-_NUMBERS = ('seeds_a', 'seeds_b', 'value_a', 'value_b', 'difference', 'low', 'high', 'p', 'p_holm', 'low_holm', 'high_holm', 'low_all', 'high_all', 'df')   # of compare.csv
+_NUMBERS = ('seeds_a', 'seeds_b', 'value_a', 'value_b', 'difference', 'low', 'high', 'p', 'p_holm', 'low_holm',
+            'high_holm', 'low_all', 'high_all', 'df')   # of compare.csv
 
 def _of_these(compare, runs):
     "Whether compare.csv was made from these runs, and not from others that had their names"
-    at = {}
-    for r in runs: at.setdefault(_model_name(r, runs), []).append(r['metrics'])
-    rows = [row for x in ('a', 'b') for row in zip(compare[x], compare['metric'], compare[f'value_{x}'])]
-    same = lambda ours, v: v != v if None in ours else abs(np.mean(ours) - v) < 1e-6
-    if {*compare['a'], *compare['b']} != set(at): return False   # a model has come, or gone
-    seeds = {(n, k) for x in ('a', 'b') for n, k in zip(compare[x], compare[f'seeds_{x}'])}
-    return seeds == {(n, len(v)) for n, v in at.items()} and all(m not in at[n][0] or same([x[m] for x in at[n]], v) for n, m, v in rows)
+    models = {name: [r['metrics'] for r in of_model] for name, of_model in _by_model(runs).items()}
+    if {*compare.a, *compare.b} != set(models): return False   # a model has come, or gone
+    def same(name, metric, value):
+        if metric not in models[name][0]: return True
+        ours = [m[metric] for m in models[name]]
+        return value != value if None in ours else abs(np.mean(ours) - value) < 1e-6
+    for side in 'ab':
+        rows = zip(compare[side], compare.metric, compare[f'seeds_{side}'], compare[f'value_{side}'])
+        fits = (seeds == len(models[name]) and same(name, metric, value) for name, metric, seeds, value in rows)
+        if not all(fits): return False
+    return True
+
+def _comparison(folder, runs):
+    "The content of compare.csv, or None, and what is wrong with it"
+    file = folder/'compare.csv'
+    if not file.is_file(): return None, ''
+    # a run may be called NA: only an empty number is missing
+    missing, texts = {k: [''] for k in _NUMBERS}, dict(metric=str, a=str, b=str)
+    try: compare = pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=missing)
+    except (ValueError, OSError) as e: return None, f'compare.csv cannot be read ({text_of(e)})'
+    if not {'seeds_a', 'low_holm', 'low_all'} <= set(compare):
+        return None, 'compare.csv is not as this version writes it: xray_xfer report writes it anew'
+    try: ours = _of_these(compare, runs)
+    except (KeyError, TypeError, AttributeError): ours = True   # its section will say what is wrong with it
+    return (compare, '') if ours else (None, 'compare.csv is of other runs than those that are here now')
+
+# %% ../../nbs/report/09_compared.ipynb #9befaaec
+def _difference(x):
+    "The cell of one comparison"
+    if x.difference != x.difference: return None
+    sign = '+' if x.difference >= 0 else ''
+    shown = f'{sign}{fixed(x.difference, 4)}'.replace('-', '−')
+    below = interval((x.low_holm, x.high_holm), 4), p_words(x.p_holm)
+    return (Span(shown, cls='best' if x.p_holm < .05 else None), *(Span(text, cls='ci') for text in below))
+
+def _scope(compare, pairs):
+    "What the intervals and p-values of the differences are about"
+    said = ['Score of the first model less that of the second, on the same test images.']
+    if pairs > 1: said.append(f'Small: interval and p, both corrected for the {pairs} pairs within each metric (Holm).')
+    else: said.append('Small: 95 % interval and p.')
+    seeds = compare[['seeds_a', 'seeds_b']].min(axis=1)
+    if seeds.min() > 1: said.append('They hold for other images and other seeds.')
+    elif seeds.max() > 1:
+        said.append('Where both models have several seeds, they hold for other images and other seeds; '
+                    'elsewhere for other images and these trained networks.')
+    else: said.append('They hold for other images and these trained networks: another seed may differ.')
+    said.append('In colour: p below 0.05.')
+    return ' '.join(said)
+
+def _compared(compare):
+    "Every comparison: one row per pair of models, one column per metric"
+    titles = {title: k for title, k in ROWS.items() if k in set(compare.metric)}
+    cells = {}
+    for x in compare.itertuples(): cells.setdefault((x.a, x.b), {})[x.metric] = _difference(x)
+    rows = [[text_of(f'{a} − {b}'), *(found.get(k) for k in titles.values())] for (a, b), found in cells.items()]
+    return grid(['difference', *titles], rows, _scope(compare, len(rows)))
 
 def _test_groups(r):
     "Group of each test image, in the order of `judged`"
     p = r['predictions']
     return p.group[p.part == 'test'].tolist()
 
+def _model_ends(runs):
+    "Interval of the mean of each metric, for other images and other seeds; none where the seeds saw different images"
+    classes = runs[0]['config']['classes']
+    tests = [judged(r['predictions'], classes) for r in runs if r['predictions'] is not None]
+    if len(tests) < len(runs): return {}
+    first = tests[0][0]
+    if not all(j.path.equals(first.path) for j, _ in tests): return {}
+    return model_intervals(first.true.to_numpy(), [probs for _, probs in tests], classes, _test_groups(runs[0]))
+
+def _spread_cell(spread, ends):
+    "Mean over seeds, its interval, and the standard deviation"
+    sd = '' if spread.sd is None else f'± {fixed(spread.sd, 4)}'
+    return *valued(spread.mean, ends), Span(sd, cls='ci')
+
 def _over_seeds(runs):
     "The models with several seeds: mean, standard deviation, and the interval for other images and other seeds"
-    by = {}
-    for r in runs: by.setdefault(_model_name(r, runs), []).append(r)
-    by = {name: of_model for name, of_model in by.items() if len(of_model) > 1}
-    if not by: return []
+    models = {name: of_model for name, of_model in _by_model(runs).items() if len(of_model) > 1}
     rows, said = [], []
-    for name, of_model in by.items():
-        spread = {x: seed_spread([r['metrics'].get(x) for r in of_model]) for x in ROWS.values()}
-        tests = [judged(r['predictions'], r['config']['classes']) for r in of_model if r['predictions'] is not None]
-        same = len(tests) == len(of_model) and all(t.path.equals(tests[0][0].path) for t, _ in tests)
-        ends = model_intervals(tests[0][0].true.to_numpy(), [p for _, p in tests], of_model[0]['config']['classes'], _test_groups(of_model[0])) if same else {}
-        cell = lambda x: (*valued(spread[x].mean, ends.get(x)), Span('' if spread[x].sd is None else f'± {fixed(spread[x].sd, 4)}', cls='ci'))
-        rows.append([text_of(name), len(of_model), *map(cell, ROWS.values())])
-        said.append(Li(text_of(f"{name}, accuracy: {spread['accuracy'].statement}")))
-    caption = 'Mean over seeds; small: its 95 % interval for other images and other seeds, and the standard deviation over seeds'
-    return [H3('Over seeds'), grid(['model', 'seeds', *ROWS], rows, caption), Ul(*said)]
+    for name, of_model in models.items():
+        spread = {k: seed_spread([r['metrics'].get(k) for r in of_model]) for k in ROWS.values()}
+        ends = _model_ends(of_model)
+        rows.append([text_of(name), len(of_model), *(_spread_cell(s, ends.get(k)) for k, s in spread.items())])
+        said.append(Li(text_of(f"Accuracy of {name}, {spread['accuracy'].statement}")))
+    caption = ('Mean over seeds; small: its 95 % interval for other images and other seeds, '
+               'and the standard deviation over seeds')
+    return [H3('Over seeds'), grid(['model', 'seeds', *ROWS], rows, caption), Ul(*said)] if models else []
+
+def _on_one_scale(runs):
+    "The accuracy of each run, as a number and as a dot on a line"
+    scores = [(r['metrics']['accuracy'], metric_interval(r['metrics'], 'accuracy')) for r in runs]
+    scale = min(x for value, ends in scores for x in (value, *(ends or ()))), 1.
+    def name(r): return r['name'] + (f" seed {r['config']['seed']}" if _several_seeds(runs) else '')
+    rows = [[text_of(name(r)), valued(*score), whisker(*score, scale)] for r, score in zip(runs, scores)]
+    heads = ['model', 'test accuracy', f'from {scale[0]:.2f} to 1']
+    return Div(grid(heads, rows, 'Accuracy on one scale; a line is a 95 % interval'), cls='wide')
+
+def _unlike_words(odd):
+    more = ', …' if len(odd) > 5 else ''
+    return caution(B(f"These runs differ in {text_of(', '.join(odd[:5]))}{more}, so they must not be compared. "),
+                   'Each stands for itself; config.json and split.csv in their folders have the details.')
 
 def models_section(
-    runs, # Of `read_run`
-    folder, # The study folder
-    compare, # DataFrame of compare.csv; None
-    odd=(), # In what these runs differ beside backbone, depth and seed, from `unlike`: then none is called the best
-)->tuple: # id, heading, elements
+    runs:Sequence[Mapping], # Of `read_run`
+    folder:Path, # The study folder
+    compare:pd.DataFrame|None, # Of compare.csv; None: not compared
+    odd:Sequence[str]=(), # In what these runs differ, from `unlike`: then none is called the best
+) -> tuple[str, str, list]: # Id, heading, elements
     "All models: accuracies on one scale, all metrics, all differences"
-    low = min((r['metrics'].get('intervals') or {}).get('accuracy') or [r['metrics']['accuracy']] for r in runs)[0]
-    scale, names = (min(low, min(r['metrics']['accuracy'] for r in runs)), 1.), _called(runs)
-    rows = [[names[r['path'].name], valued(r['metrics']['accuracy'], (r['metrics'].get('intervals') or {}).get('accuracy')), whisker(r['metrics']['accuracy'], (r['metrics'].get('intervals') or {}).get('accuracy'), scale)] for r in runs]
-    depths = picture(folder/'depths.png', 'Test accuracy against fine-tuning depth, a line a backbone', 'What each further layer group buys.', small=True)
-    said = [Div(grid(['model', 'test accuracy', f'{scale[0]:.2f} to 1'], rows, 'Accuracy on one scale; the line is the 95 % interval'), cls='wide'),
-            *([] if odd else [depths]), H3('All metrics'), results_table(runs, report=False, mark=not odd)]
-    if odd: return 'models', 'The models, not to be compared', [_unlike_words(odd), *said]
-    if len({r['config']['seed'] for r in runs}) > 1: said += _over_seeds(runs)
+    table = [H3('All metrics'), results_table(runs, report=False, mark=not odd)]
+    if odd: return 'models', 'The models, not to be compared', [_unlike_words(odd), _on_one_scale(runs), *table]
+    depths = picture(folder/'depths.png', 'Test accuracy against fine-tuning depth, one line per backbone',
+                     'What each further layer group adds.', small=True)
+    said = [_on_one_scale(runs), depths, *table]
+    if _several_seeds(runs): said += _over_seeds(runs)
     said.append(H3('Are the differences real?'))
-    said.append(P('The models were not compared with one another (there is no compare.csv of these runs). Intervals of single models that overlap do not show that there is no difference.', cls='note') if compare is None else _compared(compare))
+    if compare is not None: said.append(_compared(compare))
+    else: said.append(remark('The models were not compared with one another (there is no compare.csv of these runs). '
+                             'Intervals of single models that overlap do not show that there is no difference.'))
     return 'models', 'The models side by side', said
+
+# %% ../../nbs/report/09_compared.ipynb #55f46318
+def _lost_words(found):
+    if not found.lost: return []
+    listed = len(found.runs) + len(found.lost)
+    opening = B(f'{len(found.lost)} of the {listed} runs of this study cannot be shown: ')
+    return [caution(opening, text_of('; '.join(found.lost)), '.')]
+
+def _rest_of_answer(r, runs, folder, found):
+    "What follows the sentences on the scores"
+    beside = [x for x in runs if x is not r]
+    return [controls_words(r, f"{folder.name}/{r['path'].name}", runs), P(NOT_CLINICAL), metric_tiles(r['metrics']),
+            *_lost_words(found), *notes_of([r, *beside])]
+
+def _about(r, runs, section):
+    "A section that is of one run only says of which"
+    name, heading, elements = section
+    return (name, f"{heading}: {text_of(r['name'])}", elements) if len(runs) > 1 else section
+
+def _evidence(r, runs, folder):
+    "The sections on how far the model may be believed"
+    beside = [x for x in runs if x is not r]
+    return [safely(curves_section, runs), _about(r, runs, safely(calibration_section, r)),
+            _about(r, runs, safely(errors_section, r)),
+            safely(controls_section, [r, *beside], f"{folder.name}/{r['path'].name}")]
+
+def _unlike_report(folder, found, runs, odd):
+    "The page of runs that must not be compared"
+    first = runs[0]
+    runs = [x | dict(name=x['path'].name) for x in runs]   # they may be of one backbone and depth
+    r = runs[0]
+    lead = f"{r['name']}: {model_words(r['config'])} {score_words(r)}."
+    answer = [_unlike_words(odd), P(text_of(lead), cls='lead'), P(context_words(r)),
+              *_rest_of_answer(r, runs, folder, found)]
+    sections = [('answer', 'The answer', answer), safely(models_section, runs, folder, None, odd),
+                _about(r, runs, safely(data_section, r)), _about(r, runs, safely(reference_section, [first])),
+                *_evidence(r, runs, folder), *last_sections([r], r['path'].name)]
+    under = f"{counted(len(runs), 'run')} that must not be compared; what is of one alone is of {r['name']}"
+    return under, sections
+
+def _chosen_words(compare, chosen, runs, margin):
+    "Whether the chosen model is the best, and what is known of the differences; the comparison, if it can be read"
+    best = False
+    try: best, said = is_best(compare, chosen), difference_words(compare, chosen, margin=margin)
+    except (KeyError, TypeError, AttributeError) as e:
+        wrong = f'compare.csv is not as this version writes it ({text_of(repr(e))})'
+        said, compare = [f'{wrong}: xray_xfer report writes it anew.'], None
+    means = {name: np.mean([r['metrics']['accuracy'] for r in of_model]) for name, of_model in _by_model(runs).items()}
+    top = max(means, key=means.get)
+    if means[top] > means[chosen] + 1e-9:
+        said.append(f'{text_of(top)} scores higher on the test part ({fixed(means[top], 4)}).')
+    said.append(f'{text_of(chosen)} was chosen by its accuracy on the validation part, '
+                'so that its test score is not the luckiest of several.')
+    return best, ' '.join(said), compare
+
+def _seeds_words(runs):
+    "The accuracy over the seeds of the chosen model"
+    scores = [r['metrics']['accuracy'] for r in runs]
+    spread = f'{fixed(np.mean(scores), 4)} ± {fixed(np.std(scores, ddof=1), 4)}'
+    return (f'Over {len(runs)} seeds its accuracy is {spread} (mean and standard deviation; training noise only). '
+            'This mean is what is compared with other models; '
+            f"what is shown of a single network is of seed {runs[0]['config']['seed']}.")
+
+def _study_report(folder, found, runs):
+    "The page of a study"
+    of_best = best_of(runs)
+    r, chosen, margin = of_best[0], _model_name(of_best[0], runs), study_margin(folder)
+    compare, wrong = _comparison(folder, runs)
+    if wrong: r['damaged'].append(wrong)
+    c, m, models = r['config'], r['metrics'], len({x['name'] for x in runs})
+    lead, differences = f'{model_words(c)} {score_words(r)}.', None
+    if len(runs) > len(of_best):
+        best, differences, compare = _chosen_words(compare, chosen, runs, margin)
+        rank = 'is the best' if best else 'was chosen on the validation part'
+        lead = f'Of {models} models, {model_words(c)} {rank}: it {score_words(r)}.'
+    answer = [P(text_of(lead), cls='lead')]
+    if len(of_best) > 1: answer.append(P(_seeds_words(of_best)))
+    answer.append(P(context_words(r)))
+    if differences: answer.append(P(differences))
+    answer += _rest_of_answer(r, runs, folder, found)
+    sections = [('answer', 'The answer', answer), safely(models_section, runs, folder, compare),
+                safely(data_section, r), safely(reference_section, runs), *_evidence(r, runs, folder),
+                *last_sections(runs, folder.name, True, margin)]
+    counts = (m['n'], 'test image'), (len(c['classes']), 'class', 'classes')
+    under = f"{counted(len(runs), 'run')} over one split, {', '.join(counted(*count) for count in counts)}"
+    return under, sections
 
 def study_report(
     folder:str|Path, # A study folder, or one of single runs
-)->Path: # Its report.html
+) -> Path: # Its report.html
     "Write the report of a study from the files in its folder and in its runs' folders"
     folder = settled(folder)
     found = run_folders(folder)
     runs = [read_run(p) for p in found.runs]
-    odd, first = unlike([r['config'] for r in runs], [r['path'] for r in runs]), runs[0]
-    if odd: runs = [x | dict(name=x['path'].name) for x in runs]   # they may be of one backbone and depth
-    best = runs[:1] if odd else best_of(runs)
-    r, others, compare = best[0], [x for x in runs if x not in best], None
-    c, m = r['config'], r['metrics']
-    if (folder/'compare.csv').is_file() and not odd:
-        # a run may be called NA: only an empty number is missing
-        try: compare = pd.read_csv(folder/'compare.csv', dtype=dict(metric=str, a=str, b=str), keep_default_na=False, na_values={k: [''] for k in _NUMBERS})
-        except (ValueError, OSError) as e: r['damaged'].append(f'compare.csv cannot be read ({text_of(e)})')
-        if compare is not None and not {'seeds_a', 'low_holm', 'low_all'} <= set(compare): compare = r['damaged'].append('compare.csv is not as this version writes it: xray_xfer report writes it anew')
-        try: stale = compare is not None and not _of_these(compare, runs)
-        except (KeyError, TypeError): stale = False   # its section will say what is wrong with it
-        if stale: compare = r['damaged'].append('compare.csv is of other runs than those that are here now')
-    lead = f"{r['name']}: " * bool(odd) + f'{model_words(c)} {score_words(r)}.'
-    chosen, margin = _model_name(r, runs), study_margin(folder)
-    if others and not odd:
-        try: rank = 'is the best' if is_best(compare, chosen) else 'was chosen on the validation part'
-        except (KeyError, TypeError, AttributeError): rank = 'was chosen on the validation part'   # compare.csv is damaged, as is said below
-        lead = f"Of {len({x['name'] for x in runs})} models, {model_words(c)} {rank}: it {score_words(r)}."
-    answer = [*([_unlike_words(odd)] if odd else []), P(text_of(lead), cls='lead')]
-    if len(best) > 1: answer.append(P(f"Over {len(best)} seeds its accuracy is {fixed(np.mean(a := [x['metrics']['accuracy'] for x in best]), 4)} ± {fixed(np.std(a, ddof=1), 4)} (standard deviation: training noise only). What is compared with other models is this mean; what is shown of one network is of seed {c['seed']}."))
-    answer.append(P(text_of(f"{metric_words(m, 'f1', 'Macro F1')}, {metric_words(m, 'auc', 'one-vs-rest AUC')}; {origin_words(c)}. {chance_words(r)}")))
-    if others and not odd:
-        try: said = difference_words(compare, chosen, margin=margin)
-        except (KeyError, TypeError, AttributeError) as e: said, compare = [f'compare.csv is not as this version writes it ({text_of(repr(e))}): xray_xfer report writes it anew.'], None
-        scores = {}
-        for x in runs: scores.setdefault(_model_name(x, runs), []).append(x['metrics']['accuracy'])
-        scores = {name: np.mean(v) for name, v in scores.items()}
-        top = max(scores, key=scores.get)
-        if scores[top] > scores[chosen] + 1e-9: said.append(f'{text_of(top)} scores higher on the test part ({fixed(scores[top], 4)}).')
-        answer.append(P(' '.join(said), f' {text_of(chosen)} was chosen by its accuracy on the validation part, so that its test score is not the luckiest of several.'))
-    answer += [controls_words(r, f"{folder.name}/{r['path'].name}", runs), P(NOT_CLINICAL), metric_tiles(m), *_lost_words(found), *notes_of([r, *(x for x in runs if x is not r)])]
-    about = lambda section: (section[0], f"{section[1]}: {text_of(r['name'])}", section[2]) if len(runs) > 1 else section
-    sections = [('answer', 'The answer', answer), safely(models_section, runs, folder, compare, odd), about(safely(data_section, r)) if odd else safely(data_section, r), about(safely(report_section, [first])) if odd else safely(report_section, runs), safely(curves_section, runs),
-                about(safely(calibration_section, r)), about(safely(errors_section, r)), safely(controls_section, [r, *(x for x in runs if x is not r)], f"{folder.name}/{r['path'].name}"), *(last_sections([r], r['path'].name) if odd else last_sections(runs, folder.name, True, margin))]
-    under = f"{counted(len(runs), 'run')} that must not be compared; what is of one alone is of {r['name']}" if odd else f"{counted(len(runs), 'run')} over one split, {m['n']:,} test images, {len(c['classes'])} classes"
-    return write_page(folder/'report.html', f"How deep to fine-tune on {c['data']}", under, sections)
+    odd = unlike([r['config'] for r in runs], [r['path'] for r in runs])
+    under, sections = _unlike_report(folder, found, runs, odd) if odd else _study_report(folder, found, runs)
+    return write_page(folder/'report.html', f"How deep to fine-tune on {runs[0]['config']['data']}", under, sections)
 
 def report(
     folder:str|Path, # A run folder, or a study folder
-)->Path: # Its report.html
+) -> Path: # Its report.html
     "Write the report of whatever is in `folder`"
     return run_report(folder) if is_run(folder) else study_report(folder)

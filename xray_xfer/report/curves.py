@@ -13,46 +13,57 @@ from matplotlib.figure import Figure
 
 # %% ../../nbs/report/01_curves.ipynb #ae270ea5
 BLUE, VERMILION = '#0072B2', '#D55E00'
+# column, name of the axis, corner of the legend; part, name, colour, line
+_PANELS = (('accuracy', 'accuracy', 'lower right'), ('loss', 'cross-entropy loss', 'upper right'))
+_LINES = (('train', 'training', BLUE, 'o-'), ('valid', 'validation', VERMILION, 's--'))
 
 def curves(
-    history:pd.DataFrame, # One row an epoch: epoch (from 1), train_loss, train_accuracy, valid_loss, valid_accuracy
+    history:pd.DataFrame, # Per epoch (from 1): epoch, and loss and accuracy as train_… and valid_…
     title:str='', # What was trained, and from which weights
-    best:int=None, # The epoch that was kept; marked
-)->Figure: # 8 × 3.2 inches, two panels
+    best:int|None=None, # The epoch that was kept; marked
+) -> Figure: # 8 × 3.2 inches, two panels
     "Accuracy and loss by epoch, for training and validation"
     fig = Figure(figsize=(8, 3.2), layout='constrained')
-    for ax, what, legend in zip(fig.subplots(1, 2), ('accuracy', 'loss'), ('lower right', 'upper right')):
-        for part, name, color, style in (('train', 'training', BLUE, 'o-'), ('valid', 'validation', VERMILION, 's--')):
-            ax.plot(history.epoch, history[f'{part}_{what}'], style, color=color, label=name, markersize=4)
+    for ax, (column, axis, corner) in zip(fig.subplots(1, 2), _PANELS):
+        for part, name, color, style in _LINES:
+            ax.plot(history.epoch, history[f'{part}_{column}'], style, color=color, label=name, markersize=4)
         if best is not None: ax.axvline(best, color='#777777', lw=1, ls=':', label=f'kept: epoch {best}')
-        ax.set(xlabel='epoch', ylabel='cross-entropy loss' if what == 'loss' else what)
+        ax.set(xlabel='epoch', ylabel=axis)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=.25)
-        ax.legend(loc=legend, framealpha=.9)
+        ax.legend(loc=corner, framealpha=.9)
     if title: fig.suptitle(title, parse_math=False)   # a folder may be called $x$
     return fig
 
 # %% ../../nbs/report/01_curves.ipynb #027e5c64
-_LOOKS = list(zip((BLUE, VERMILION, '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'), 'osD^vPX'))
+_COLORS = (BLUE, VERMILION, '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+_LOOKS = list(zip(_COLORS, 'osD^vPX'))
+
+def _ends(ax, runs, metric, at, color):
+    "The interval of each run that has one, as a line"
+    columns = ['depth', f'{metric}_low', f'{metric}_high']
+    for depth, low, high in runs[columns].dropna().itertuples(index=False):
+        ax.plot([at[depth]] * 2, [low, high], color=color, lw=1, alpha=.6)
 
 def depth_figure(
-    results:pd.DataFrame, # One row a run: name (of the backbone), depth, seed, the metric's column, and where known `<metric>_low` and `_high`
+    results:pd.DataFrame, # Per run: name (of the backbone), depth, seed, the metric, its ends
     metric:str='accuracy', # Which column
     title:str='', # What was trained, on how many images
-)->Figure: # 5 × 3.4 inches
-    "A metric on the test part against fine-tuning depth: a point a run with its interval, a line through the means"
+) -> Figure: # 5 × 3.4 inches
+    "A metric on the test part against fine-tuning depth: a point per run with its interval, a line through the means"
     fig = Figure(figsize=(5, 3.4), layout='constrained')
     ax = fig.subplots()
     depths = list(dict.fromkeys(results.depth))
     at = {d: i for i, d in enumerate(depths)}
-    for (name, g), (color, marker) in zip(results.groupby('name', sort=False), _LOOKS * len(results)):
-        ax.plot([at[d] for d in g.depth], g[metric], marker, color=color, alpha=.5 if g.seed.nunique() > 1 else 1)
-        if g.seed.nunique() == 1 and f'{metric}_low' in g:   # with several seeds the points show the spread of training, which is another
-            for d, y, low, high in g.dropna(subset=[f'{metric}_low'])[['depth', metric, f'{metric}_low', f'{metric}_high']].itertuples(index=False): ax.plot([at[d]] * 2, [low, high], color=color, lw=1, alpha=.6)
-        means = g.groupby('depth', sort=False)[metric].mean()
+    for (name, runs), (color, marker) in zip(results.groupby('name', sort=False), _LOOKS * len(results)):
+        alone = runs.seed.nunique() == 1
+        ax.plot([at[d] for d in runs.depth], runs[metric], marker, color=color, alpha=1 if alone else .5)
+        if alone and f'{metric}_low' in runs: _ends(ax, runs, metric, at, color)
+        means = runs.groupby('depth', sort=False)[metric].mean()
         ax.plot([at[d] for d in means.index], means.values, '-', color=color, marker=marker, label=name)
     ax.set_xticks(range(len(depths)), [str(d) for d in depths])
     ax.set(xlabel='fine-tuning depth (0: head only)', ylabel=f'test {metric}')
-    ax.grid(alpha=.25); ax.legend(frameon=False)
+    ax.grid(alpha=.25)
+    ax.legend(frameon=False)
     if title: fig.suptitle(title, parse_math=False)
     return fig
