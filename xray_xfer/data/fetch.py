@@ -82,7 +82,7 @@ def kaggle_folder(
     out = (f"download the zip in a browser from {page} and give its path instead of 'kaggle', or give kagglehub access: "
            'the environment variable KAGGLE_API_TOKEN, or the file ~/.kaggle/kaggle.json (both from https://www.kaggle.com/settings)')
     try: import kagglehub
-    except ImportError as e: raise RuntimeError(f'kagglehub is not installed: pip install kagglehub, or {out}') from e
+    except ImportError as e: raise RuntimeError(f"kagglehub is not installed: pip install 'xray_xfer[kaggle]', or {out}") from e
     try: return Path(kagglehub.dataset_download(KAGGLE))
     except Exception as e:   # its errors (HTTP, credentials, archive, file) share no narrower base
         if getattr(e, 'errno', None) == errno.ENOSPC: raise

@@ -28,8 +28,13 @@ _SHEET_ERRORS = (OSError, ValueError, TypeError, LookupError, EOFError, NotImple
 def _sources(home, rows):
     "Fill `source` of `rows` from the metadata sheets in a folder, and say what does not match"
     root = home.path
-    for name in (n for n in home.files if n.casefold().endswith('.metadata.xlsx')):
+    sheets = [n for n in home.files if n.casefold().endswith('.metadata.xlsx')]
+    for name in sheets:
         try: sheet = pd.read_excel(root/name, dtype=str, keep_default_na=False, engine='openpyxl')
+        except ImportError:   # openpyxl is not there, or too old for this pandas
+            warnings.warn(f'{counted(len(sheets), "metadata sheet")} ({some(sheets)}) not read: that takes openpyxl, '
+                          "pip install 'xray_xfer[excel]'. Images go without sources")
+            return
         except _SHEET_ERRORS as e:
             raise ValueError(f'{root/name} cannot be read ({type(e).__name__}: {e}): repair it, or leave it out (--exclude {typed([name])}) to go without sources') from e
         sheet.columns = [str(c).strip().upper() for c in sheet.columns]
