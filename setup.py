@@ -8,6 +8,9 @@ ini = ConfigParser(delimiters=['='])
 ini.read(root/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 lib = cfg['lib_path']
+end = '_requirements'
+extras = {key.removesuffix(end): cfg[key].split() for key in cfg if key.endswith(end)}
+extras['dev'] += sorted({r for name, needs in extras.items() if name != 'dev' for r in needs})   # whoever develops has every extra
 
 setup(
     version=cfg['version'],
@@ -17,12 +20,14 @@ setup(
     author_email=cfg['author_email'],
     license=cfg['license'],
     keywords=cfg['keywords'].split(),
+    classifiers=cfg['classifiers'].strip().splitlines(),
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split()},
+    extras_require=extras,
     entry_points={
         'console_scripts': cfg['console_scripts'].split(),
         'nbdev': [f'{lib}={lib}._modidx:d'],
     },
     packages=find_packages(include=[lib, f'{lib}.*']),
+    package_data={lib: ['py.typed']},   # its annotations are for type checkers of other code, too
 )

@@ -21,7 +21,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import xray_xfer.data.table as data
 import xray_xfer.data.fetch as fetch
 import xray_xfer.core.files as files
 from xray_xfer.data.table import images_of
