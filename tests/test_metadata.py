@@ -104,6 +104,12 @@ def test_make_targets_and_files_that_contributing_names_exist():
     for target in re.findall(r'^make (\w+)', text, re.M): assert re.search(rf'^{target}:', makefile, re.M), target
     for file in re.findall(r'`((?:tools|tests|\.github|\.ci)/[\w./-]+)`', text): assert (root/file).exists(), file
 
+def test_contributing_has_the_floors_in_their_order():
+    from test_house import FLOORS
+    line = next(li for li in (root/'CONTRIBUTING.md').read_text(encoding='utf-8').splitlines() if li.startswith('`cli` · '))
+    at = [FLOORS.index(name) for name in re.findall(r'`(\w+)`', line)]
+    assert at == sorted(at, reverse=True)
+
 def test_workflows_pin_their_actions():
     for f in sorted((root/'.github'/'workflows').glob('*.yml')):
         for action in re.findall(r'uses: (\S+)', f.read_text(encoding='utf-8')): assert action.startswith('./') or re.search(r'@(v\d|release/v\d|[0-9a-f]{40}$)', action), (f, action)
