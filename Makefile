@@ -6,7 +6,7 @@ SHARED := $(if $(wildcard ../shared/data/radiographs),--flags shared)
 # libraries talk to their own developers, and timm warns when models/03_classifier registers its networks in a process that has imported them
 export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning,ignore:Overwriting:UserWarning
 
-.PHONY: demo test pages clean
+.PHONY: demo test pages long clean
 
 demo: .venv/.installed
 	$(BIN)/xray_xfer demo
@@ -21,6 +21,14 @@ pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make 
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED) --save
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
+
+# The slow proofs, hours on two cores, for a change of intervals, comparisons or controls: how often each holds the truth in
+# data of which it is known. Each writes its table into benchmarks/, to be committed with the change and read against what the
+# pages promise; less in a first try: benchmarks/simulate.py intervals --draws 200. Whether numbers stayed the same after a
+# change that should not touch them is another question: python tools/same_numbers.py main (some minutes).
+long: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate.py intervals differences seeds
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/controls_sim.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'xray_xfer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...'; exit 1; }

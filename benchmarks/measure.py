@@ -88,7 +88,7 @@ def epochs(a):
 def layout(a):
     import numpy as np
     from fastai.callback.channelslast import ChannelsLast
-    from fastai.callback.schedule import fit_one_cycle
+    from fastai.callback.schedule import fit_one_cycle   # noqa: F401 - gives Learner the method
     from fastai.learner import Learner
     from fastai.losses import CrossEntropyLossFlat
     from fastai.optimizer import Adam
@@ -166,7 +166,8 @@ def profile(a):
                 for _ in range(10): step()
             spent = {e.key.removeprefix('aten::'): e.self_cpu_time_total / 1e4 for e in prof.key_averages()}   # ms a step
             whole = sum(spent.values())
-            best_mm = best(lambda b=torch.rand(2048, 2048): b @ b, 2 * 2048**3, 5)
+            b = torch.rand(2048, 2048)
+            best_mm = best(lambda: b @ b, 2 * 2048**3, 5)
             share = {k: sum(spent.get(n, 0.) for n in names) for k, names in kinds.items()}
             share['all else'] = whole - sum(share.values())
             res.append(dict(arch=arch, depth=depth, ms=whole, shares=share, flop=flop, mm_flops=best_mm))
@@ -356,7 +357,7 @@ def one_sided(t, read, rng):
                 Image.fromarray(a).save(file := io.BytesIO(), 'JPEG', quality=int(rng.integers(50, 85)))
                 copies.append(np.asarray(Image.open(file)))
                 plan.append((name, depth, i))
-    found, res = {name: {depth: [] for depth in CROPS} for name in edges}, {}
+    found = {name: {depth: [] for depth in CROPS} for name in edges}
     for start in range(0, len(copies), 280):   # few at a time, or copies find each other
         some, of = copies[start:start + 280], plan[start:start + 280]
         pixels = np.stack(originals + some)
@@ -476,7 +477,7 @@ def cuts(a):
             worst = lambda image, k: max((o[image][k] for o in found if image in o), default=float('nan'))
             blow = max((o[i]['float32'] / max(o[i]['response'], 1e-30) for o in found for i in ('noise', 'clouds') if i in o), default=float('nan'))
             rows.append([arch, size, len(found), sum(bool(o['refused']) for o in found), sum(o['noise']['refused_in_float32'] for o in found if 'noise' in o), f"{worst('noise', 'largest'):.2g}", *(f'{worst(image, k):.0e}' for image in ('noise', 'clouds') for k in ('float32', 'float64')),
-                         f'{blow:.1g}', f"{max((o['seconds'] for o in found)):.1f}"])
+                         f'{blow:.1g}', f"{max(o['seconds'] for o in found):.1f}"])
             print(rows[-1], file=sys.stderr, flush=True)
     write('cuts', dict(rows=res), table(rows, ['arch', 'px', 'cuts', 'refused', 'of those at depth 2, refused by a bound of 1e-4 in float32 on noise', 'largest logit on noise', 'noise, float32', 'noise, float64', 'clouds, float32', 'clouds, float64', 'float32, in roundings of the image', 'CPU seconds, longest'])
         + f"\n\nThe parts against the whole, relative to the largest logit; the largest of seeds {a.seeds} and of weights as they come, calibrated on 64 drawings and on 64 films. Cut at depths {', '.join(map(str, a.depths))}.")

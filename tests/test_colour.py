@@ -27,7 +27,7 @@ def tinted(tmp_path_factory):
     folder = draw(tmp_path_factory.mktemp('colour')/'tinted', n=120, size=64)
     normal = sorted((folder/'Normal'/'images').iterdir())
     for label, hue in HUES.items():
-        for i, f in enumerate(sorted((folder/label/'images').iterdir())):
+        for i in range(len(list((folder/label/'images').iterdir()))):
             with Image.open(normal[(i + 7*list(HUES).index(label)) % len(normal)]) as im: a = np.asarray(im.convert('L')).astype(float)
             Image.fromarray((a[..., None]*np.array(hue)/(LUMA @ hue)*.4).clip(0, 255).round().astype(np.uint8)).save(folder/f'{label}-{i}.png')
     for label in HUES:

@@ -229,7 +229,6 @@ def test_holm_is_the_plain_loop():
         assert np.allclose(holm(ps), [plain[i] for i in range(len(ps))])
 
 def test_a_share_of_nothing_is_no_share():
-    rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 20)
     flat, sure = np.tile([.5, .5], (40, 1)), np.eye(2)[y]*.8 + .1
     left = paired(y, dict(flat=flat, sure=sure, wrong=sure[:, ::-1]), n=200)

@@ -3,6 +3,7 @@ import errno
 import multiprocessing
 import os
 import random
+import shutil
 import socket
 import stat
 import subprocess
@@ -20,7 +21,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import xray_xfer.data.table as data
 import xray_xfer.data.fetch as fetch
 import xray_xfer.core.files as files
 from xray_xfer.data.table import images_of
@@ -274,6 +274,16 @@ def test_two_sources_for_one_name_are_none(tmp_path):
     assert t.source.tolist() == [None, None, 'w']
 
 
+def test_without_openpyxl_images_have_no_source_and_one_note_says_so(tmp_path, monkeypatch):
+    root = kaggle(tmp_path/'k', pd.DataFrame({'FILE NAME': ['NORMAL-1', 'NORMAL-2'], 'URL': 'u'}))
+    shutil.copy(root/'Normal.metadata.xlsx', root/'COVID.metadata.xlsx')
+    monkeypatch.setitem(sys.modules, 'openpyxl', None)   # as if it were not installed
+    with pytest.warns(UserWarning) as said: t = images_of(root)
+    assert 'source' not in t and len(t) == 3
+    assert [str(w.message) for w in said] == ['2 metadata sheets (COVID.metadata.xlsx, Normal.metadata.xlsx) not read: that takes openpyxl, '
+                                              "pip install 'xray_xfer[excel]'. Images go without sources"]
+
+
 def test_a_broken_sheet_is_named(tmp_path):
     root = kaggle(tmp_path/'k', pd.DataFrame({'FILE NAME': ['NORMAL-1'], 'LINK': 'u'}))
     with pytest.raises(ValueError, match='Normal.metadata.xlsx has no columns FILE NAME and URL: it has FILE NAME, LINK'): images_of(root)
@@ -448,7 +458,7 @@ def test_a_full_disk_is_not_kaggles_fault(monkeypatch):
     monkeypatch.setitem(sys.modules, 'kagglehub', types.SimpleNamespace(dataset_download=dataset_download))
     with pytest.raises(OSError, match='No space left'): images_of('kaggle')
     monkeypatch.setitem(sys.modules, 'kagglehub', None)
-    with pytest.raises(RuntimeError, match='pip install kagglehub'): images_of('kaggle')
+    with pytest.raises(RuntimeError, match=r"pip install 'xray_xfer\[kaggle\]', or download the zip in a browser"): images_of('kaggle')
 
 
 def test_kaggle_downloads(monkeypatch, tmp_path):

@@ -3,7 +3,7 @@ import json, multiprocessing, os, random, shutil, signal, time, warnings
 
 import numpy as np, pytest, torch
 from fastai.callback.core import Callback
-from fastai.callback.schedule import fit_one_cycle
+from fastai.callback.schedule import fit_one_cycle   # noqa: F401 - gives Learner the method
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import no_random
@@ -96,7 +96,7 @@ def test_by_default_the_whole_network_gives_what_its_tail_gave(packed, arch, dep
     monkeypatch.setenv('XRAY_XFER_CACHE', str(phantoms))
     losses, model, _, fed = train(packed, arch, depth, epochs=1)
     assert fed.trains_on == 'features' and fed.features[0].dtype == 'float16' and fed.features[0].engine.startswith('onnxruntime')
-    for i, part in enumerate(('train', 'valid', 'test')):
+    for part in ('train', 'valid', 'test'):
         rows = np.flatnonzero(np.array(even(packed)) == part)
         tail = torch.from_numpy(np.concatenate([logits_of(fed.net, [(channels_first(torch.from_numpy(fed.features[0].arrays[0][r:r + 1]).float()), None)]) for r in rows]))
         whole = torch.from_numpy(logits_of(model, ((x, None) for x in image_batches(packed, rows, stats(arch)))))

@@ -1,5 +1,5 @@
 "Networks by address and by old or misspelled names: folders and the Hub's cache as they are met, and runs that outlive both."
-import json, os, re, shutil, subprocess, sys, warnings
+import json, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest, timm, torch

@@ -5,8 +5,7 @@ import pytest, timm, torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from xray_xfer.models.classifier import build, layer_groups, load_weights, splitter
-from xray_xfer.models.blueprint import stats
+from xray_xfer.models.classifier import build, splitter
 from xray_xfer.models.summary import param_table, summary
 
 FAMILIES = ['efficientnet_b0', 'shufflenetv2_050', 'resnet18', 'mobilenetv3_small_050', 'ghostnet_050', 'levit_128s', 'vit_tiny_patch16_224', 'convnext_atto',
@@ -36,7 +35,7 @@ def test_frozen_is_frozen(arch):
     hot_modules = tuple({n.rsplit('.', 1)[0] + '.' for n in hot})
     for k, v in net.state_dict().items():
         if k.startswith('head.') or k in hot: continue
-        if not k in {f'backbone.{n}' for n in params} and k.startswith(hot_modules): continue   # statistics of the tail's own norms
+        if k not in {f'backbone.{n}' for n in params} and k.startswith(hot_modules): continue   # statistics of the tail's own norms
         assert torch.equal(v, before[k]), k
     assert any(not torch.equal(net.state_dict()[k], before[k]) for k in hot)
     net.freeze(0)

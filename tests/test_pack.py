@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 import xray_xfer.data.decode as decoding
 import xray_xfer.data.packfile as module
 from xray_xfer.data.depths import Deep, Depths, Held, held
-from xray_xfer.data.decode import decode, fit, grey
+from xray_xfer.data.decode import decode, fit
 from xray_xfer.data.packing import pack
 
 SOUP = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,18 +10,16 @@ from PIL import Image
 
 from browser import Browser, chromium
 from xray_xfer.report.card import card_text, escaped, model_card
-from xray_xfer.evaluate.scores import softmax
 from xray_xfer.evaluate.predictions import metrics_of, predictions_table
 from xray_xfer.core.files import write_csv, write_json
 from xray_xfer.report.figures import calibration_figure, confusion_figure, errors_figure, roc_figure
 from xray_xfer.report.compared import report, study_report
 from xray_xfer.report.page import run_report
 from xray_xfer.report.curves import curves, depth_figure
-from xray_xfer.report.html import grid, interval, number, picture
+from xray_xfer.report.html import grid
 from xray_xfer.core.say import text_of
-from xray_xfer.report.answer import Margin, best_of, check_margin, difference_words, is_best
+from xray_xfer.report.answer import Margin, check_margin, difference_words, is_best
 from xray_xfer.runs.command import command
-from xray_xfer.runs.finished import read_run
 from fastcore.xml import to_xml
 
 HOSTILE = ['<script>document.title = "owned"</script>', '"quoted\' & <b>', 'NA', 'x' * 120]

@@ -1,6 +1,5 @@
 "README.md is nbs/index.ipynb, what it links to is there, and the commands it names exist."
-import re, sys
-from pathlib import Path
+import re
 
 from readme import readme, root
 

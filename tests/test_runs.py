@@ -1,5 +1,5 @@
 "Runs and studies on the disk: found again under another name, read where part of them is gone, and refused where nothing can be written."
-import errno, os, shutil, subprocess, types, zipfile
+import errno, os, shutil, subprocess, types
 from pathlib import Path
 
 import pytest

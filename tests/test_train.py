@@ -115,7 +115,7 @@ def test_the_test_part_is_looked_at_once(packed, tmp_path, monkeypatch):
 
 def test_depth_all_augmentation_pad_and_saved_split(xrays, tmp_path):
     first = run(xrays, ARCH, 'all', **FAST, out=tmp_path)
-    assert f"Non-trainable params: 0" in (first.path/'summary.txt').read_text()
+    assert "Non-trainable params: 0" in (first.path/'summary.txt').read_text()
     again = run(xrays, ARCH, 'all', **FAST, out=tmp_path, name='again', augment=True, resize='pad', split=first.path/'split.csv', split_seed=9)
     assert (again.path/'split.csv').read_bytes() == (first.path/'split.csv').read_bytes() and again.config['resize'] == 'pad'
     assert again.history.train_loss.tolist() != first.history.train_loss.tolist()
@@ -456,7 +456,7 @@ def test_places_that_cannot_be_are_refused_before_training(packed, tmp_path, mon
     with pytest.raises(error): run(packed, ARCH, **FAST, **dict(out='o') | bad)
 
 def test_what_a_kill_left_is_swept_and_never_read(packed, tmp_path):
-    s = study(packed, ARCH, 0, **FAST, out=tmp_path)
+    study(packed, ARCH, 0, **FAST, out=tmp_path)
     from xray_xfer.core.files import _HOST
     left = tmp_path/f'.{ARCH}_1.99999999-{_HOST}00000000.part'
     left.mkdir()

@@ -1,5 +1,5 @@
 "Weights files as people have them: other programs' names, other channels, several in one, and what is no weights at all."
-import argparse, gzip, io, json, os, pickle, subprocess, sys, tarfile, traceback, warnings, zipfile
+import argparse, gzip, io, json, os, pickle, tarfile, traceback, warnings, zipfile
 from collections import OrderedDict
 
 import numpy as np, pytest, timm, torch

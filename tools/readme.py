@@ -1,5 +1,5 @@
 "README.md from nbs/index.ipynb: `python tools/readme.py` writes it, tests/test_readme.py holds it."
-import json, re, sys
+import json, re
 from html.parser import HTMLParser
 from pathlib import Path
 

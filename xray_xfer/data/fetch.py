@@ -95,7 +95,7 @@ def kaggle_folder() -> Path: # Where kagglehub keeps it
     "The COVID-19 Radiography Database, downloaded where it is not there yet"
     try: import kagglehub
     except ImportError as e:
-        raise RuntimeError(f'kagglehub is not installed: pip install kagglehub, or {_WAY_OUT}') from e
+        raise RuntimeError(f"kagglehub is not installed: pip install 'xray_xfer[kaggle]', or {_WAY_OUT}") from e
     try: return Path(kagglehub.dataset_download(KAGGLE))
     except Exception as e:   # its errors (HTTP, credentials, archive, file) share no narrower base
         if getattr(e, 'errno', None) == errno.ENOSPC: raise

@@ -51,8 +51,13 @@ def _urls(names, urls):
 
 def _sources(home, rows):
     "Fill `source` of `rows` from the metadata sheets in a folder, and say what does not match"
-    for file in (home.path/n for n in home.files if n.casefold().endswith(_SHEET)):
-        sheet = _read_sheet(file)
+    sheets = [home.path/n for n in home.files if n.casefold().endswith(_SHEET)]
+    for file in sheets:
+        try: sheet = _read_sheet(file)
+        except ImportError:   # openpyxl is not there, or too old for this pandas
+            warnings.warn(f'{counted(len(sheets), "metadata sheet")} ({some(f.name for f in sheets)}) not read: that takes openpyxl, '
+                          "pip install 'xray_xfer[excel]'. Images go without sources")
+            return
         names = [plain(f).strip().casefold() for f in sheet['FILE NAME']]
         url_of, unclear = _urls(names, sheet['URL'].str.strip())
         label = plain(file.name)[:-len(_SHEET)].casefold()
