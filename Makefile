@@ -6,7 +6,7 @@ SHARED := $(if $(wildcard ../shared/data/radiographs),--flags shared)
 # libraries talk to their own developers, and timm warns when models/03_classifier registers its networks in a process that has imported them
 export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning,ignore:Overwriting:UserWarning
 
-.PHONY: demo test pages clean
+.PHONY: demo test pages docs clean
 
 demo: .venv/.installed
 	$(BIN)/xray_xfer demo
@@ -21,6 +21,9 @@ pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make 
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED) --save
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
+
+docs: .venv/.installed-dev   # the site in _docs, which needs Quarto; tools/pages.py is found by PYTHONPATH
+	PYTHONPATH=. $(BIN)/nbdev-docs
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'xray_xfer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...'; exit 1; }
