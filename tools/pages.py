@@ -112,8 +112,14 @@ class Links(Processor):
         lines, fenced = text.split('\n'), False
         for i, line in enumerate(lines):
             if line.lstrip().startswith('```'): fenced = not fenced
-            elif not fenced and not line.startswith(('    ', '#')): lines[i] = self.line(line)
+            elif not fenced and line.startswith('#'): lines[i] = self.heading(line)
+            elif not fenced and not line.startswith('    '): lines[i] = self.line(line)
         return '\n'.join(lines)
+    def heading(self, line):
+        "A heading that pandoc would give the id of a name's heading gets another id"
+        mark = re.sub(r'[^\w-]', '', line.lstrip('# ').lower().replace(' ', '-'))
+        taken = [anchor(n, self.here) for n in self.here.names]
+        return f'{line} {{#on-{mark}}}' if mark in taken and '{#' not in line else line
     def line(self, line):
         # what is a link already, or spans that hold more than a name, stay
         def one(m):
