@@ -53,36 +53,39 @@ def defining(module, name):
 def only(found): return found[0] if len(found) == 1 else None
 
 def own(name, here):
-    "The one room of this package that a bare name can mean on a page: its own, one that it imports from, or the only one"
-    if name in here.names: return here
-    if name in here.imports:
-        module, there = here.imports[name]
-        return only(defining(module, there)) if module.startswith(PACKAGE) else None
-    telling = '_' in name or name[0].isupper()   # else it is a word: `run`, `table`, `levels`
-    return only(defining(PACKAGE, name)) if telling else None
+    "What a bare name can mean on a page, (room, name there): its own, one that it imports, or the only one of that name"
+    if name in here.names: return here, name
+    module, there = here.imports.get(name, (PACKAGE, name))
+    telling = name in here.imports or '_' in name or name[0].isupper()   # else it is a word: `run`, `table`, `levels`
+    found = only(defining(module, there)) if telling else None
+    return found and (found, there)
 
 def link(name, here):
     "Where a name in backticks leads from a page; None: it is no link"
-    *path, last = name.split('.')
-    if path:
-        dotted = name if path[0] == PACKAGE else f'{PACKAGE}.{name}'
-        named = only([r for r in rooms().values() if r.module == name])   # spelled out: `report.html` is a file
-        if named: return address(named, '', here)
-        holder = only(defining(dotted.rpartition('.')[0], last)) if len(path) > 1 or path[0] == PACKAGE else None
-        if holder: return address(holder, last, here)
-        # a method has no heading of its own: its class has
-        there = own(path[0], here) if len(path) == 1 else None
-        members = there and [s.name for s in ast.walk(there.names[path[0]]) if isinstance(s, DEFINITIONS)]
-        return address(there, path[0], here) if members and last in members else None
-    if there := own(name, here): return address(there, here.imports.get(name, ('', name))[1] if there is not here else name, here)
-    if name in here.imports or name[0].isupper() and len(name) > 2 and not defining(PACKAGE, name) and not hasattr(builtins, name):
-        return elsewhere(name, here)
+    holder, _, last = name.rpartition('.')
+    if not holder:
+        there = own(name, here)
+        return address(*there, here) if there else elsewhere(name, here)
+    if name.startswith(f'{PACKAGE}.'):   # spelled out
+        if room := only([r for r in rooms().values() if r.module == name]): return address(room, '', here)
+        room = only(defining(holder, last))
+        return room and address(room, last, here)
+    # a method has no heading of its own: its class has
+    there = '.' not in holder and own(holder, here)
+    if not there: return None
+    room, cls = there
+    members = [d.name for d in ast.walk(room.names[cls]) if isinstance(d, DEFINITIONS)]
+    return address(room, cls, here) if last in members else None
+
+LIBRARIES = dict(fastai='//docs.fast.ai/', fastcore='//fastcore.fast.ai/')   # whose names nbdev knows
 
 def elsewhere(name, here):
-    "Documentation of another library that nbdev knows (fastai, fastcore), where a page imports the name or it is a class"
+    "The documentation of fastai or fastcore, where a page imports the name from there, or where it is that of a class"
+    imported = name in here.imports
+    if not imported and (not name[0].isupper() or len(name) < 3 or defining(PACKAGE, name) or hasattr(builtins, name)): return None
     found = NbdevLookup().doc(name)
-    module = here.imports.get(name, ('',))[0].split('.')[0]
-    return found if found and (not module or f'{module}.' in found or f'/{module}' in found or f'docs.fast.ai' in found and module == 'fastai') else None
+    library = LIBRARIES.get(here.imports[name][0].split('.')[0], ' ') if imported else ''
+    return found if found and library in found else None
 
 def address(there, name, here):
     "The link from one page to a name on another; Quarto turns .ipynb into .html"
@@ -103,8 +106,10 @@ class Links(Processor):
     here = None   # The room of the page at work, for `Signature`
     def __init__(self, nb):
         super().__init__(nb)
-        self.here = Links.here = rooms().get(Path(nb.path_).resolve().relative_to(NBS).as_posix())
+        path = Path(nb.path_).resolve()
+        self.here = Links.here = rooms().get(path.relative_to(NBS).as_posix()) if path.is_relative_to(NBS) else None
     def cell(self, cell):
+        if not self.here: return
         if cell.cell_type == 'markdown': cell.source = self.linked(cell.source)
         for o in cell.get('outputs', []):
             if 'text/markdown' in o.get('data', {}): o['data']['text/markdown'] = self.linked(''.join(o['data']['text/markdown']))

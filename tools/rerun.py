@@ -1,6 +1,7 @@
 """Run notebooks again and say where a saved text output is not what the code gives now.
 
-    python tools/rerun.py core/01_say evaluate/01_scores    # pages under nbs/
+    python tools/rerun.py core/01_say evaluate/01_scores           # pages under nbs/
+    python tools/rerun.py --save core/01_say evaluate/01_scores    # and keep the new outputs of the cells that differ
 
 Times, dates, paths of temporary folders and addresses in memory may differ; figures are not compared. A cell with a flag
 that nbdev-test leaves out (pyproject.toml, `tst_flags`) is left out here too. tests/test_outputs.py runs the quick pages."""
@@ -32,7 +33,7 @@ def texts(cell):
         said.append(''.join(data[kind] if kind else o.get('text', '')))
     return plain('\n'.join(said))
 
-def rerun(page):
+def rerun(page, save=False):
     "The cells of a page whose text is another now: (number, saved, now)"
     from execnb.shell import CaptureShell
     from nbdev.config import get_config
@@ -40,7 +41,8 @@ def rerun(page):
     flags = set(str(get_config(ROOT).tst_flags).split())
     notebook = ROOT/'nbs'/f'{page}.ipynb'
     nb = NBProcessor(notebook, rm_directives=False, process=True).nb
-    saved = json.loads(notebook.read_text(encoding='utf-8'))['cells']
+    whole = json.loads(notebook.read_text(encoding='utf-8'))
+    saved = whole['cells']
     before, differ = Path.cwd(), []
     os.chdir(notebook.parent)
     try:
@@ -49,16 +51,27 @@ def rerun(page):
             if cell.cell_type != 'code' or flags & set(cell.directives_): continue
             shell.cell(cell)
             if shell.exc: raise RuntimeError(f'{page}, cell {i}: {type(shell.exc).__name__}: {shell.exc}') from shell.exc
-            if (was := texts(saved[i])) != (now := texts(cell)): differ.append((i, was, now))
+            if (was := texts(saved[i])) == (now := texts(cell)): continue
+            differ.append((i, was, now))
+            saved[i]['outputs'] = [as_saved(o) for o in cell.outputs]
     finally: os.chdir(before)
+    if save and differ: notebook.write_text(json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True) + '\n', encoding='utf-8')
     return differ
+
+def as_saved(output):
+    "An output in the form that nbdev-clean leaves"
+    lines = lambda text: re.sub(r' at 0x[0-9a-fA-F]+(?=>)', '', ''.join(text)).splitlines(keepends=True)
+    o = {k: v for k, v in json.loads(json.dumps(output)).items() if k != 'execution_count'}
+    if 'text' in o: o['text'] = lines(o['text'])
+    if 'data' in o: o |= {'data': {k: lines(v) if k.startswith('text/') else v for k, v in o['data'].items()}, 'metadata': {}}
+    return o | ({'execution_count': None} if o['output_type'] == 'execute_result' else {})
 
 def main(pages):
     "Print what differs; the number of pages that do"
     os.environ['IN_TEST'] = '1'   # nbdev's own sign: a notebook that exports itself does not
-    wrong = 0
-    for page in pages:
-        found = rerun(page)
+    wrong, save = 0, '--save' in pages
+    for page in [p for p in pages if p != '--save']:
+        found = rerun(page, save)
         wrong += bool(found)
         for i, was, now in found: print(f'{page}, cell {i}\n--- saved\n{was}\n--- now\n{now}')
     return wrong
