@@ -28,7 +28,7 @@ def texts(cell):
     said = []
     for o in cell.get('outputs', []):
         data = o.get('data', {})
-        if any(k.startswith('image/') for k in data): continue
+        if any(k.startswith('image/') for k in data) or o.get('name') == 'stderr': continue   # a page shows no warnings
         kind = next((k for k in ('text/markdown', 'text/html', 'text/plain') if k in data), None)
         said.append(''.join(data[kind] if kind else o.get('text', '')))
     return plain('\n'.join(said))
@@ -53,7 +53,7 @@ def rerun(page, save=False):
             if shell.exc: raise RuntimeError(f'{page}, cell {i}: {type(shell.exc).__name__}: {shell.exc}') from shell.exc
             if (was := texts(saved[i])) == (now := texts(cell)): continue
             differ.append((i, was, now))
-            saved[i]['outputs'] = [as_saved(o) for o in cell.outputs]
+            saved[i]['outputs'] = [as_saved(o) for o in cell.outputs if o.get('name') != 'stderr']
     finally: os.chdir(before)
     if save and differ: notebook.write_text(json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True) + '\n', encoding='utf-8')
     return differ
