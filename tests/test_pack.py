@@ -571,7 +571,8 @@ def test_a_damaged_pack_is_made_again(packed, broken):
 def test_a_file_that_was_gone_for_a_moment_comes_back(packed, table, monkeypatch):
     "A drive that drops out after the files were listed: the same names, sizes and times another day"
     with monkeypatch.context() as m:
-        m.setattr(module, 'read_picture', lambda path, *a: decoding._Picture(reason='missing: no such file') if str(path) == table.path[7] else picture(path, *a))
+        for room in (module, decoding):
+            m.setattr(room, 'read_picture', lambda path, *a: decoding._Picture(reason='missing: no such file') if str(path) == table.path[7] else picture(path, *a))
         first = packed()
         assert first.rejects.path.tolist() == [table.path[7]] and packed().reused
     again = packed()
@@ -660,11 +661,11 @@ if how == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 else:
     import time, xray_xfer.data.packing as m
-    one = m._picture
+    one = m.read_picture
     def slow(*a):
         time.sleep(.02)
         return one(*a)
-    m._picture = slow
+    m.read_picture = slow
 print("go", flush=True)
 p = pack(t, size=100, cache=cache, quiet=True)
 print(len(p), flush=True)
