@@ -28,14 +28,17 @@ LEFT_OUT = {   # room: why its page is not run again here; nbdev-test runs all o
 
 def quick():
     "Pages that take no second or two, by path under nbs without .ipynb"
-    pages = [p.relative_to(root/'nbs').as_posix()[:-len('.ipynb')] for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+    found = [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+    pages = [p.relative_to(root/'nbs').as_posix()[:-len('.ipynb')] for p in found]
     rooms = {re.sub(r'\d+_', '', p): p for p in pages}
     assert set(LEFT_OUT) <= set(rooms)
     return [p for r, p in rooms.items() if r not in LEFT_OUT]
 
 def test_quick_pages_show_what_their_code_gives():
-    done = subprocess.run([sys.executable, str(root/'tools/rerun.py'), *quick()], capture_output=True, text=True, cwd=root)
-    assert done.returncode == 0, f'{done.stdout}\n{done.stderr[-3000:]}\nif the new text is right: python tools/rerun.py --save PAGE'
+    command = [sys.executable, str(root/'tools/rerun.py'), *quick()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    hint = 'if the new text is right: python tools/rerun.py --save PAGE'
+    assert done.returncode == 0, f'{done.stdout}\n{done.stderr[-3000:]}\n{hint}'
 
 def test_what_passes_is_not_compared():
     from rerun import plain

@@ -66,11 +66,13 @@ def defined(nb):
         source = ''.join(c['source'])
         if not re.match(r'#\| *exports?\s', source): continue
         for d in ast.parse(source).body:
-            if isinstance(d, (ast.FunctionDef, ast.ClassDef)) and d.name[0] != '_': found[d.name] = {m.name for m in ast.walk(d) if isinstance(m, ast.FunctionDef)} - {d.name}
+            if not isinstance(d, (ast.FunctionDef, ast.ClassDef)) or d.name[0] == '_': continue
+            found[d.name] = {m.name for m in ast.walk(d) if isinstance(m, ast.FunctionDef)} - {d.name}
     return found
 
 DEFINED = {place(nb): defined(nb) for nb in NOTEBOOKS}
-PACKAGED = {place(nb): m[1] for nb in NOTEBOOKS for c in cells(nb) if (m := re.match(r'#\| *default_exp +(\S+)', ''.join(c['source'])))}
+MODULE = r'#\| *default_exp +(\S+)'
+PACKAGED = {place(nb): m[1] for nb in NOTEBOOKS for c in cells(nb) if (m := re.match(MODULE, ''.join(c['source'])))}
 
 def imported(nb):
     "What the cells of a page import: {name: {module, ...}}"
@@ -83,8 +85,8 @@ def imported(nb):
 
 def linkable(nb):
     "All Markdown of a staged page: its prose, and what `show_doc` says"
-    outputs = [''.join(o['data']['text/markdown']) for c in cells(nb) for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
-    return '\n\n'.join([prose(nb), *outputs])
+    outputs = [o.get('data', {}).get('text/markdown', '') for c in cells(nb) for o in c.get('outputs', [])]
+    return '\n\n'.join([prose(nb), *map(''.join, outputs)])
 
 def anchors(nb):
     "The ids of a page's headings, as pandoc makes them"
@@ -103,7 +105,8 @@ def unlinked(text):
 def staged():
     "The staged pages, by place"
     proc = root/'_proc'
-    if not proc.is_dir(): pytest.skip('no staged pages: python -c "from nbdev.serve import proc_nbs; proc_nbs(force=True)" makes them in _proc')
+    make = 'python -c "from nbdev.serve import proc_nbs; proc_nbs(force=True)"'
+    if not proc.is_dir(): pytest.skip(f'no staged pages: {make} makes them in _proc')
     found = {p.relative_to(proc).as_posix()[:-len('.ipynb')]: p for p in sorted(proc.rglob('*.ipynb'))}
     assert set(found) == {place(n) for n in NOTEBOOKS}
     assert (proc/'_quarto.yml').is_file() and (proc/'images/favicon.svg').is_file()
@@ -144,7 +147,8 @@ def test_links_of_staged_pages(nb, staged):
 def test_names_of_staged_pages(nb, staged):
     "Each documented name has one heading, outside any Div, a link to its own lines, and a signature for people"
     page = staged[place(nb)]
-    assert not [c for c in cells(page) if 'execution' in c['metadata']], 'Quarto wraps such a cell in a Div, and its headings are not in the contents'
+    timed = [c for c in cells(page) if 'execution' in c['metadata']]
+    assert not timed, 'Quarto wraps such a cell in a Div, and its headings are not in the contents'
     ids = anchors(page)
     assert len(ids) == len(set(ids)), 'two headings with one id'
     headings = re.findall(r'^### (\w+) \{#(\w+)\}$', linkable(page), re.M)
@@ -152,9 +156,11 @@ def test_names_of_staged_pages(nb, staged):
     if not headings: return
     module = 'xray_xfer/' + PACKAGED[place(nb)].replace('.', '/') + '.py'
     lines = (root/module).read_text(encoding='utf-8').splitlines()
-    sources = re.findall(r'^\[source\]\(https://\S+/blob/main/(\S+)#L(\d+)\)\{.*?\}\n\n### (\w+)', linkable(page), re.M)
+    shown = r'^\[source\]\(https://\S+/blob/main/(\S+)#L(\d+)\)\{.*?\}\n\n### (\w+)'
+    sources = re.findall(shown, linkable(page), re.M)
     assert len(sources) == len(headings)
-    for file, line, name in sources: assert file == module and re.match(rf'(def|class) {name}\b', lines[int(line) - 1]), (file, line, name)
+    for file, line, name in sources:
+        assert file == module and re.match(rf'(def|class) {name}\b', lines[int(line) - 1]), (file, line, name)
     for text in re.findall(r'^### .*?^```python\n(.*?)^```', linkable(page), re.M | re.S):
         code = re.sub(r'#.*|\'[^\']*\'', '', text)
         assert not re.search(r'<|__main__|Annotated|NoneType|[a-z_]\w*\.[A-Za-z_]', code), text
@@ -165,7 +171,8 @@ def test_common_words_are_no_links():
     from pages import link, rooms
     by = {r.module.removeprefix('xray_xfer.') or 'index': r for r in rooms().values()}
     home = by['index']
-    assert [w for w in ('run', 'table', 'test', 'true', 'True', 'stats', 'levels', 'describe', 'compare', 'report.html', 'L') if link(w, home)] == []
+    words = 'run table test true True stats levels describe compare report.html L'.split()
+    assert [w for w in words if link(w, home)] == []
     assert link('run', by['cli']) == '#run'
     assert link('find_odd', home) == by['data.odd'].page + '#find_odd'
     train = by['train'].page

@@ -32,7 +32,8 @@ def parsed(source):
 
 def room(notebook):
     "What a notebook defines and imports"
-    cells = [''.join(c['source']) for c in json.loads(notebook.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    whole = json.loads(notebook.read_text(encoding='utf-8'))
+    cells = [''.join(c['source']) for c in whole['cells'] if c['cell_type'] == 'code']
     module = next((f'{PACKAGE}.{m[1]}' for c in cells if (m := re.search(r'^#\| *default_exp +(\S+)', c, re.M))), '')
     shown = [c for c in cells if re.match(r'#\| *exports? *$', c, re.M) and not re.search(r'^#\| *hide', c, re.M)]
     names = {d.name: d for c in shown for d in parsed(c) if isinstance(d, DEFINITIONS) and d.name[0] != '_'}
@@ -53,7 +54,7 @@ def defining(module, name):
 def only(found): return found[0] if len(found) == 1 else None
 
 def own(name, here):
-    "What a bare name can mean on a page, (room, name there): its own, one that it imports, or the only one of that name"
+    "What a bare name can mean on a page, (room, name there): its own, an imported one, or the only one of that name"
     if name in here.names: return here, name
     module, there = here.imports.get(name, (PACKAGE, name))
     telling = name in here.imports or '_' in name or name[0].isupper()   # else it is a word: `run`, `table`, `levels`
@@ -82,7 +83,8 @@ LIBRARIES = dict(fastai='//docs.fast.ai/', fastcore='//fastcore.fast.ai/')   # w
 def elsewhere(name, here):
     "The documentation of fastai or fastcore, where a page imports the name from there, or where it is that of a class"
     imported = name in here.imports
-    if not imported and (not name[0].isupper() or len(name) < 3 or defining(PACKAGE, name) or hasattr(builtins, name)): return None
+    a_class = name[0].isupper() and len(name) > 2 and not hasattr(builtins, name)
+    if not imported and (not a_class or defining(PACKAGE, name)): return None
     found = NbdevLookup().doc(name)
     library = LIBRARIES.get(here.imports[name][0].split('.')[0], ' ') if imported else ''
     return found if found and library in found else None
@@ -107,12 +109,14 @@ class Links(Processor):
     def __init__(self, nb):
         super().__init__(nb)
         path = Path(nb.path_).resolve()
-        self.here = Links.here = rooms().get(path.relative_to(NBS).as_posix()) if path.is_relative_to(NBS) else None
+        page = path.relative_to(NBS).as_posix() if path.is_relative_to(NBS) else ''
+        self.here = Links.here = rooms().get(page)
     def cell(self, cell):
         if not self.here: return
         if cell.cell_type == 'markdown': cell.source = self.linked(cell.source)
         for o in cell.get('outputs', []):
-            if 'text/markdown' in o.get('data', {}): o['data']['text/markdown'] = self.linked(''.join(o['data']['text/markdown']))
+            data = o.get('data', {})
+            if 'text/markdown' in data: data['text/markdown'] = self.linked(''.join(data['text/markdown']))
     def linked(self, text):
         lines, fenced = text.split('\n'), False
         for i, line in enumerate(lines):
@@ -177,7 +181,7 @@ class Text(DocmentText):
     __repr__ = __str__
 
 class Signature(MarkdownRenderer):
-    "What `show_doc` shows of a name: the link to its lines, a heading with the anchor that links use, signature, docstring"
+    "What `show_doc` shows of a name: the link to its lines, a heading with its anchor, signature, docstring"
     def __init__(self, sym, name=None, title_level=3, maxline=100):
         super().__init__(sym, name=name, title_level=title_level, maxline=maxline)
         if isinstance(self.dm, DocmentText): self.dm = Text(self.sym, maxline=maxline, docstring=False)
@@ -190,6 +194,8 @@ class Signature(MarkdownRenderer):
         here = Links.here
         if not here or self.nm not in here.names: return ''
         file = here.module.replace('.', '/') + '.py'
-        line = next(d.lineno for d in parsed((ROOT/file).read_text(encoding='utf-8')) if getattr(d, 'name', '') == self.nm)
+        definitions = parsed((ROOT/file).read_text(encoding='utf-8'))
+        line = next(d.lineno for d in definitions if getattr(d, 'name', '') == self.nm)
         cfg = get_config()
-        return f'[source]({cfg.git_url}/blob/{cfg.branch}/{file}#L{line}){{target="_blank" style="float:right; font-size:smaller"}}'
+        address = f'{cfg.git_url}/blob/{cfg.branch}/{file}#L{line}'
+        return f'[source]({address}){{target="_blank" style="float:right; font-size:smaller"}}'

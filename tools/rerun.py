@@ -3,8 +3,9 @@
     python tools/rerun.py core/01_say evaluate/01_scores           # pages under nbs/
     python tools/rerun.py --save core/01_say evaluate/01_scores    # and keep the new outputs of the cells that differ
 
-Times, dates, paths of temporary folders and addresses in memory may differ; figures are not compared. A cell with a flag
-that nbdev-test leaves out (pyproject.toml, `tst_flags`) is left out here too. tests/test_outputs.py runs the quick pages."""
+Times, dates, paths of temporary folders and addresses in memory may differ; figures and warnings are not compared. A cell
+with a flag that nbdev-test leaves out (pyproject.toml, `tst_flags`) is left out here too. tests/test_outputs.py runs the
+quick pages."""
 import json, os, re, sys, tempfile
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def texts(cell):
     said = []
     for o in cell.get('outputs', []):
         data = o.get('data', {})
-        if any(k.startswith('image/') for k in data) or o.get('name') == 'stderr': continue   # a page shows no warnings
+        # a page shows no warnings
+        if any(k.startswith('image/') for k in data) or o.get('name') == 'stderr': continue
         kind = next((k for k in ('text/markdown', 'text/html', 'text/plain') if k in data), None)
         said.append(''.join(data[kind] if kind else o.get('text', '')))
     return plain('\n'.join(said))
@@ -50,12 +52,14 @@ def rerun(page, save=False):
         for i, cell in enumerate(nb.cells):
             if cell.cell_type != 'code' or flags & set(cell.directives_): continue
             shell.cell(cell)
-            if shell.exc: raise RuntimeError(f'{page}, cell {i}: {type(shell.exc).__name__}: {shell.exc}') from shell.exc
+            if e := shell.exc: raise RuntimeError(f'{page}, cell {i}: {type(e).__name__}: {e}') from e
             if (was := texts(saved[i])) == (now := texts(cell)): continue
             differ.append((i, was, now))
             saved[i]['outputs'] = [as_saved(o) for o in cell.outputs if o.get('name') != 'stderr']
     finally: os.chdir(before)
-    if save and differ: notebook.write_text(json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True) + '\n', encoding='utf-8')
+    if not (save and differ): return differ
+    text = json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True)
+    notebook.write_text(text + '\n', encoding='utf-8')
     return differ
 
 def as_saved(output):
@@ -63,7 +67,9 @@ def as_saved(output):
     lines = lambda text: re.sub(r' at 0x[0-9a-fA-F]+(?=>)', '', ''.join(text)).splitlines(keepends=True)
     o = {k: v for k, v in json.loads(json.dumps(output)).items() if k != 'execution_count'}
     if 'text' in o: o['text'] = lines(o['text'])
-    if 'data' in o: o |= {'data': {k: lines(v) if k.startswith('text/') else v for k, v in o['data'].items()}, 'metadata': {}}
+    if 'data' in o:
+        data = {k: lines(v) if k.startswith('text/') else v for k, v in o['data'].items()}
+        o |= {'data': data, 'metadata': {}}
     return o | ({'execution_count': None} if o['output_type'] == 'execute_result' else {})
 
 def main(pages):
