@@ -104,7 +104,7 @@ def anchor(name, there):
 # Processors: nbdev hands them each page
 
 class Links(Processor):
-    "Link names in backticks, in prose and in docstrings; takes the place of nbdev's `add_links`, which looks them up bare"
+    "Link names in backticks, in prose and docstrings; in the place of nbdev's `add_links`, which looks them up bare"
     here = None   # The room of the page at work, for `Signature`
     def __init__(self, nb):
         super().__init__(nb)
@@ -197,5 +197,5 @@ class Signature(MarkdownRenderer):
         definitions = parsed((ROOT/file).read_text(encoding='utf-8'))
         line = next(d.lineno for d in definitions if getattr(d, 'name', '') == self.nm)
         cfg = get_config()
-        address = f'{cfg.git_url}/blob/{cfg.branch}/{file}#L{line}'
-        return f'[source]({address}){{target="_blank" style="float:right; font-size:smaller"}}'
+        where = f'{cfg.git_url}/blob/{cfg.branch}/{file}#L{line}'
+        return f'[source]({where}){{target="_blank" style="float:right; font-size:smaller"}}'
