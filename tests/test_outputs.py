@@ -23,6 +23,10 @@ LEFT_OUT = {   # room: why its page is not run again here; nbdev-test runs all o
     'report/compared': 'makes the reports of whole runs',
     'report/page': 'makes the reports of whole runs',
     'evaluate/readers': 'draws thousands of resamples',
+    'evaluate/intervals': 'draws thousands of resamples',
+    'evaluate/paired': 'draws thousands of resamples',
+    'evaluate/chance': 'draws thousands of resamples',
+    'bench/timing': 'starts processes and times them',
     'core/machine': 'shows the versions and the processor of the machine',
 }
 
