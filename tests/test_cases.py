@@ -430,12 +430,12 @@ def test_classes_and_exclude_are_filed_and_typed_again(tmp_path, capsys):
 
 def test_a_pack_has_chosen_already(tmp_path):
     from xray_xfer.training.loaders import dataloaders
-    from xray_xfer.training.ready import packed
+    from xray_xfer.training.ready import Frame, packed
     root = drawings(tmp_path/'data', A=12, B=12, C=12)
-    p = packed(root, 32, quiet=True, classes=['A', 'B'])
+    p = packed(root, Frame(32, 'squish', False), True, ['A', 'B'])
     assert len(p) == 24 and (p.classes, p.exclude) == (['A', 'B'], None)
-    assert packed(p, 32, quiet=True, classes=['A', 'B']) is p
-    with pytest.raises(ValueError, match='for a pack, whose images are chosen already'): packed(p, 32, quiet=True, classes=['A', 'C'])
+    assert packed(p, Frame(32, 'squish', False), True, ['A', 'B']) is p
+    with pytest.raises(ValueError, match='for a pack, whose images are chosen already'): packed(p, Frame(32, 'squish', False), True, ['A', 'C'])
     assert list(dataloaders(root, 'resnet10t', size=32, exclude='C', quiet=True).vocab) == ['A', 'B']
 
 

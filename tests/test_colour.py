@@ -10,7 +10,7 @@ from xray_xfer.data.table import images_of
 from xray_xfer.data.demo import draw
 from xray_xfer.training.feed import feed, logits_of
 from xray_xfer.training.loaders import PackedImage
-from xray_xfer.training.ready import packed, parts_of
+from xray_xfer.training.ready import Frame, packed, parts_of
 from xray_xfer.models.blueprint import stats
 from xray_xfer.report.compared import report
 from xray_xfer.data.decode import decode
@@ -48,7 +48,7 @@ def test_colour_is_seen_only_where_it_is_asked_for(tinted, tmp_path):
 
 def test_cached_colour_is_uncached_colour(tinted):
     from xray_xfer.models.classifier import build
-    p, norm = packed(images_of(tinted), 64, colour=True, quiet=True), stats('resnet10t')
+    p, norm = packed(images_of(tinted), Frame(64, 'squish', True), quiet=True), stats('resnet10t')
     model = build('resnet10t', 1, pretrained=False, size=64)
     a, b = (feed(model, p, parts_of(p), norm, quiet=True, **kw) for kw in (dict(), dict(cache=False)))
     assert (a.trains_on, b.trains_on) == ('features', 'images')
@@ -80,7 +80,7 @@ def test_any_mode_has_three_planes(tmp_path, mode, resize):
 
 def test_a_colour_pack_is_not_taken_for_a_grey_one(tinted):
     p = pack(images_of(tinted), 64, colour=True, quiet=True)
-    with pytest.raises(ValueError, match='colour=False for a pack of size 64'): packed(p, 64, colour=False)
+    with pytest.raises(ValueError, match='colour=False for a pack of size 64'): packed(p, Frame(64, 'squish', False))
     with pytest.raises(ValueError, match='give True or False'): pack(images_of(tinted), 64, colour='yes')
 
 def png_of(values):

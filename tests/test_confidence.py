@@ -70,7 +70,9 @@ def test_the_temperature_is_the_most_likely_one(part):
         warnings.simplefilter('error')
         t, why = fit_temperature(z, y)
     assert LEAST <= t <= MOST
-    if why: assert t in (1, LEAST, MOST); return
+    if why:
+        assert t in (1, LEAST, MOST)
+        return
     best = minimize_scalar(lambda b: nll(y, z, 1 / b).mean(), bounds=(1 / MOST, 1 / LEAST), method='bounded', options=dict(xatol=1e-10))
     assert nll(y, z, t).mean() <= best.fun + 1e-9
 
@@ -129,7 +131,8 @@ def test_what_is_refused():
         with pytest.raises(ValueError, match='temperature='): scaled(z, t)
 
 
-@given(st.integers(0, 10 ** 6), st.integers(10, 60), st.floats(.01, 20))
+# Ten times the logits is all that a temperature gives: below 0.43, sixty images with one error can have the lower loss.
+@given(st.integers(0, 10 ** 6), st.integers(10, 60), st.floats(.5, 20))
 @settings(max_examples=60, deadline=None)
 def test_an_epoch_that_errs_nowhere_beats_one_that_errs(seed, n, sure):
     "Whatever the confidence of either: 0.201 against 0.056 was once decided the other way round"
@@ -138,7 +141,7 @@ def test_an_epoch_that_errs_nowhere_beats_one_that_errs(seed, n, sure):
     right = sure * (np.eye(3)[y] + .3 * rng.random((n, 3)))
     errs = 20 * np.eye(3)[y]
     errs[0] = np.roll(errs[0], 1)
-    assert scaled_loss(right, y) < scaled_loss(errs, y) or sure < .1   # logits of a hundredth: at most ten times that is all a temperature gives
+    assert scaled_loss(right, y) < scaled_loss(errs, y)
 
 
 @given(st.integers(0, 10 ** 6), st.floats(.2, 5))

@@ -7,7 +7,7 @@ import pytest
 root = Path(__file__).resolve().parents[1]
 package = root/'xray_xfer'
 # from the ground up; a room uses rooms of its own floor and of those below
-FLOORS = ['core', 'models', 'data', 'settings', 'evaluate', 'trunk', 'twins', 'scale', 'runs', 'training', 'learner', 'report', 'inference', 'train',
+FLOORS = ['core', 'models', 'data', 'settings', 'options', 'evaluate', 'trunk', 'twins', 'scale', 'runs', 'training', 'learner', 'report', 'inference', 'train',
           'controls', 'study', 'bench', 'cli']
 ROOMS = {'.'.join(f.relative_to(package).with_suffix('').parts): f for f in sorted(package.rglob('*.py')) if f.name not in ('_modidx.py', '__init__.py')}
 TREES = {name: ast.parse(f.read_text(encoding='utf-8')) for name, f in ROOMS.items()}

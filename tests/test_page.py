@@ -231,24 +231,32 @@ def test_differences_are_turned_the_right_way_round():
     assert higher == 'Its accuracy is higher than that of x (by 8.00 points; 5.00 to 10.00; p\u00a0=\u00a00.010).'
     assert unsure == 'No difference in accuracy from y (−1.00 points; −3.00 to +2.00; p\u00a0=\u00a00.600) was found.'
     assert scope == ['Whether it differs from z cannot be tested on these images.', 'Intervals and p-values are corrected for the 3 pairs of models (Holm).',
-                     'They hold for other images and for these trained networks; another seed may differ.']
+                     'These statements hold for other images and for these trained networks; another seed may differ.']
     lower = difference_words(pd.DataFrame([compared('best', 'x', -.08, -.1, -.05, .01, seeds=3)]), 'best')
     assert lower[0] == 'Its accuracy is lower than that of x (by 8.00 points; 5.00 to 10.00; p\u00a0=\u00a00.010).'
-    assert lower[1:] == ['They hold for other images and other seeds.']
+    assert lower[1:] == ['These statements hold for other images and other seeds.']
     mixed = difference_words(pd.DataFrame([compared('best', 'x', .08, .05, .1, .01, seeds=3), compared('best', 'y', .08, .05, .1, .01) | dict(seeds_a=3)]), 'best')
-    assert mixed[-1] == 'They hold for other images and other seeds, but for y: with one seed on either side, that is about these trained networks, and another seed may differ.'
+    assert mixed[-1] == ('These statements hold for other images and other seeds, except for y: where a model has a single seed, '
+                         'what is said is about these trained networks, and another seed may differ.')
     assert difference_words(pd.DataFrame([compared('best', 'z', .1, NAN, NAN, NAN)]), 'best') == ['Whether it differs from the other models cannot be tested on these images.']
     assert 'p\u00a0=\u00a00.0499' in difference_words(pd.DataFrame([compared('best', 'x', .08, .001, .1, .0499)]), 'best')[0]
     assert 'p\u00a0=\u00a00.050' in difference_words(pd.DataFrame([compared('best', 'x', .08, 0., .1, .05)]), 'best')[0]
 
 @pytest.mark.parametrize('low, high, p, said', [
-    (-.009, .009, .9, 'x is as good, within it.'), (-.02, .009, .5, 'x is at most 0.90 points worse.'), (-.02, -.001, .01, ''), (-.02, 0., .06, 'x is not worse.'), (-.01, .01, 1, 'whether x is worse by more or by less than it is open.'),
-    (.011, .05, .01, 'x is worse by more than it.'), (.001, .009, .01, 'x is as good, within it.'), (.001, .03, .01, 'whether x is worse by more or by less than it is open.'), (-.02, .02, .9, 'whether x is worse by more or by less than it is open.')])
+    (-.009, .009, .9, 'x is as good to within the margin.'),
+    (.001, .009, .01, 'x is as good to within the margin.'),
+    (-.02, .009, .5, 'x is at most 0.90 points worse.'),
+    (-.02, 0., .06, 'x is not worse.'),
+    (-.02, -.001, .01, ''),
+    (.011, .05, .01, 'x is worse by more than the margin.'),
+    (-.01, .01, 1, 'it is open whether x is worse by more than the margin.'),
+    (.001, .03, .01, 'it is open whether x is worse by more than the margin.'),
+    (-.02, .02, .9, 'it is open whether x is worse by more than the margin.')])
 def test_a_margin_is_answered_by_the_ends_of_the_interval(low, high, p, said):
     "The difference is the chosen model's score less that of x; an end on the margin shows nothing"
     rows = pd.DataFrame([compared('best', 'x', (low + high) / 2, low, high, p)])
     text = ' '.join(difference_words(rows, 'best', margin=Margin(.01, True)))
-    assert ('With the margin of 1.00 points that was set before the study: ' + said in text) if said else 'margin' not in text
+    assert ('A margin of 1.00 points was set before the study: ' + said in text) if said else 'margin' not in text
     swapped = pd.DataFrame([compared('x', 'best', -(low + high) / 2, -high, -low, p)])
     assert ' '.join(difference_words(swapped, 'best', margin=Margin(.01, True))) == text
 

@@ -55,7 +55,7 @@ def test_gaps_in_groups_are_images_of_their_own():
     assert group_ids(pd.Series(['x', None, 'x'], dtype='string'), 3).tolist() == [0, 1, 0]
     assert group_ids(pd.Categorical(['x', None, 'x']), 3).tolist() == [0, 1, 0]
     assert group_ids(range(7, 4, -1), 3).tolist() == [0, 1, 2] and group_ids([0, 0, 0], 3).tolist() == [0, 0, 0]
-    with pytest.raises(ValueError, match='3 groups for 2 images: give one an image'): group_ids('abc', 2)
+    with pytest.raises(ValueError, match='3 groups for 2 images: give one per image'): group_ids('abc', 2)
 
 
 def test_rooms_agree_on_what_a_gap_is():

@@ -8,8 +8,9 @@ Docs: https://xray-xfer.github.io/xray_xfer/study.html.md"""
 __all__ = ['study']
 
 # %% ../nbs/05_study.ipynb #758bdddc
-import inspect, itertools, operator
+import itertools, operator
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fastai.torch_core import no_random
@@ -17,17 +18,17 @@ from fastai.torch_core import no_random
 from .controls.ask import controls as ask_controls
 from .core.files import check_room, replacing, settled
 from .core.say import notes_once, say
-from .data.packing import Pack
-from .data.table import images_of
 from .evaluate.tables import display_name
+from .learner import settle, source_table
 from .models.blueprint import blueprint
 from .models.classifier import build
 from .report.answer import Margin, check_margin, study_margin
 from .report.results import Study, load_study, study_json   # noqa: F401, who trains a study reads it back, too
 from .runs.finished import study_names
 from .runs.folder import load_controls, named, run_bytes, run_name, run_place
+from .settings import SETTINGS, Settings
 from .train import run
-from .training.ready import fitting, packed
+from .training.ready import prepare
 
 # %% ../nbs/05_study.ipynb #34065443
 def _weights_for(pretrained, archs):
@@ -65,7 +66,7 @@ def study(
     for what, values in dict(archs=archs, depths=depths, seeds=seeds).items():
         if not values: raise ValueError(f'no {what} given: a study needs at least one')
     depths, seeds = ([x if isinstance(x, str) or not hasattr(x, '__index__') else operator.index(x) for x in xs] for xs in (depths, seeds))
-    if odd := set(settings) - (set(inspect.signature(run).parameters) - {'data', 'arch', 'depth', 'seed', 'name'}):
+    if odd := set(settings) - (set(SETTINGS) - {'arch', 'depth', 'seed', 'name'}):
         raise TypeError(f"study() takes no {', '.join(sorted(odd))}: give arguments of run(), but archs, depths and seeds, and no name")
     plans = {a: blueprint(a) for a in archs}   # an old name or an address may be spelled in several ways
     if isinstance(pretrained, Mapping): pretrained = {plans[a].name if a in plans else a: v for a, v in pretrained.items()}
@@ -86,23 +87,25 @@ def study(
     to_do = [job for job, place in places.items() if overwrite or not place.exists()]
     margin = _margin(None if overwrite else study_margin(out), margin, blind=not any(place.exists() for place in places.values()))
     if to_do: check_room(out, sum(need[a] for a, *_ in to_do), f'a study of {len(to_do)} runs' if len(to_do) > 1 else 'this run')
-    table = None if isinstance(data, Pack) else images_of(data, classes=classes, exclude=exclude)
-    packs, runs, chosen = {}, [], dict(classes=classes, exclude=exclude)
+    frame = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude)
+    common = Settings(**frame, quiet=quiet, **settings)
+    table, ready, runs = source_table(data, common), {}, []
     deepest = [d for d in depths if isinstance(d, int)]   # the features of the deepest serve the shallower ones too
     if margin:   # before anything is trained, so that the folder can show it
         with replacing(out/'study.json') as tmp: tmp.write_text(study_json([place.name for place in places.values()], margin), encoding='utf-8')
     with notes_once():
-        for i, (a, d, s) in enumerate(jobs):
-            fit = fitting(data, plans[a], size, resize, colour)
-            if fit not in packs: packs[fit] = packed(data, *fit, quiet, **chosen, table=table)
-            say(f'[{i + 1}/{len(jobs)}] {display_name(a)} depth {d}' + f' seed {s}' * (len(seeds) > 1), quiet)
-            runs.append(run(packs[fit], plans[a], d, pretrained=weights[a], seed=s, size=size, resize=resize, colour=colour, **chosen, out=out, quiet=quiet, **dict(deepest=deepest) | settings))
+        for i, (a, d, seed) in enumerate(jobs):
+            s = settle(replace(common, pretrained=weights[a]), plans[a], data)
+            if s.size not in ready: ready[s.size] = prepare(data, s, table)
+            say(f'[{i + 1}/{len(jobs)}] {display_name(a)} depth {d}' + f' seed {seed}' * (len(seeds) > 1), quiet)
+            mine = dict(deepest=deepest) | settings | frame | dict(pretrained=weights[a], seed=seed, out=out, quiet=quiet)
+            runs.append(run(ready[s.size], plans[a], d, **mine))
     if controls:
         for r in runs:
             if load_controls(r.path) is None:
                 say(f'controls of {r.path.name}', quiet)
-                asked = packs[fitting(data, plans[r.arch], size, resize, colour)]
-                ask_controls(r, asked, quiet=quiet, device=settings.get('device', 'auto'), study=False)   # which is saved below, once
+                images = ready[r.config['size']].pack
+                ask_controls(r, images, quiet=quiet, device=settings.get('device', 'auto'), study=False)   # which is saved below, once
     res = Study(out, runs, margin=margin)
     res.save()
     return res

@@ -8,30 +8,27 @@ Docs: https://xray-xfer.github.io/xray_xfer/train.html.md"""
 __all__ = ['run']
 
 # %% ../nbs/04_train.ipynb #8e63c533
-import hashlib, operator, time, warnings
-from contextlib import contextmanager
+import hashlib, warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
-from fastai.callback.fp16 import MixedPrecision
 import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import no_random
 from tqdm import tqdm
 
 from . import __version__
-from .core.files import check_room, settled, shown, sweep
-from .core.machine import environment, keep_buffers, resolve_device, resolve_precision
-from .core.say import note, say
+from .core.files import check_room, shown, sweep
+from .core.machine import Timer, environment, keep_buffers
+from .core.say import say
 from .data.columns import relative_paths
-from .data.packing import Pack
-from .data.table import images_of
 from .evaluate.predictions import judge, predictions_table
 from .evaluate.scores import softmax
 from .evaluate.tables import display_name
+from .learner import callbacks, evenly, hand_over, network, settle, source_table
 from .models.blueprint import blueprint, stats
-from .models.classifier import build, calibrate, splitter
+from .models.classifier import splitter
 from .models.summary import summary
 from .report.card import model_card
 from .report.curves import curves
@@ -40,25 +37,14 @@ from .report.page import run_report
 from .report.words import from_weights
 from .runs.folder import Run, SCHEMA, run_bytes, run_name, run_place, save_run
 from .runs.identity import finished
+from .settings import Options, Settings, filed, takes_settings
 from .training.callbacks import (EpochLog, KeepBest, Progress, check_finite, check_losses,
                                           loss_warning)
-from .training.feed import feed, logits_of
-from .training.layout import KeepChannelsLast
-from .training.loaders import dataloaders
-from .training.optimiser import FusedAdam, adam_for, autocast_ends, lr_range
-from .training.ready import (data_digest, fitting, image_batches, packed, parts_of,
-                                      with_groups)
+from .training.feed import logits_of
+from .training.optimiser import FusedAdam, autocast_ends
+from .training.ready import image_batches, prepare
 
 # %% ../nbs/04_train.ipynb #a193ba36
-class _Timer:
-    "Seconds of named phases"
-    def __init__(self): self.seconds = {}
-    @contextmanager
-    def __call__(self, phase):
-        start = time.perf_counter()
-        yield
-        self.seconds[phase] = round(time.perf_counter() - start, 3)
-
 def _pretrained_name(value):
     "What config.json says of `pretrained`: a file by its name and content, for the path may hold another one tomorrow"
     if isinstance(value, bool): return value
@@ -66,155 +52,131 @@ def _pretrained_name(value):
 
 def _network(model, pretrained):
     "What config.json says of a network that is not in timm's list: how it is built again, and its weights by their content"
-    filed = model.blueprint.filed
-    if filed and pretrained is True: filed['network']['weights'] = _pretrained_name(model.file)
-    return filed
+    said = model.blueprint.filed
+    if said and pretrained is True: said['network']['weights'] = _pretrained_name(model.file)
+    return said
 
-def _evenly(rows, n): return rows[np.unique(np.linspace(0, len(rows) - 1, n).astype(int))]
+def _config(model, prepared, settings, plan):
+    "config.json: what was asked for, as settled, and what it met"
+    p, norm = prepared.pack, stats(plan)
+    facts = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), rejects=len(p.rejects),
+                 classes=prepared.classes, data_digest=prepared.digest)
+    asked = filed(replace(settings, pretrained=_pretrained_name(settings.pretrained), classes=p.classes, exclude=p.exclude))
+    met = dict(weights=model.weights, left_out=model.left_out, mean=norm['mean'], std=norm['std'])
+    return facts | asked | _network(model, settings.pretrained) | met | dict(epoch_kept_by='valid_loss_scaled')
 
-def _calibrated(model, p, parts, norm, device):
-    "BatchNorm statistics of random weights from up to 256 training images, in even batches, for each counts the same"
-    rows = _evenly(np.flatnonzero(np.asarray(parts) == 'train'), 256)
-    calibrate(model, image_batches(p, rows, norm, device, bs=-(-len(rows) // -(-len(rows) // 64))))
-
-def _agree(model, p, parts, norm, predictions, device, n=64):
+def _agree(model, prepared, norm, predictions, device, n=64):
     "Error unless the whole network gives on `n` test images what was computed from their features"
-    at = _evenly(np.arange((predictions.part == 'test').sum()), n)
-    filed = predictions[predictions.part == 'test'].filter(regex='^logit_').to_numpy()[at]
-    rows = np.flatnonzero(np.asarray(parts) == 'test')[at]
-    got = logits_of(model, ((x, None) for x in image_batches(p, rows, norm, device)))
-    worst = abs(softmax(got) - softmax(filed)).max()
+    at = evenly(np.arange((predictions.part == 'test').sum()), n)
+    on_features = predictions[predictions.part == 'test'].filter(regex='^logit_').to_numpy()[at]
+    batches = image_batches(prepared.pack, prepared.rows('test')[at], norm, device)
+    got = logits_of(model, ((x, None) for x in batches))
+    worst = abs(softmax(got) - softmax(on_features)).max()
     # of logits in the hundreds, rounding alone moves probabilities by more than that
-    differ, spread = np.linalg.norm(got - filed), np.linalg.norm(filed - filed.mean(0))
+    differ, spread = np.linalg.norm(got - on_features), np.linalg.norm(on_features - on_features.mean(0))
     if worst <= 5e-3 or differ <= 1e-2 * spread: return
-    raise RuntimeError(f"the network gives other probabilities on images than on their features (by {worst:.1e}, 5e-3 is allowed): train with features='float32' (--features float32) or cache=False (--no-cache), and please report this")
+    raise RuntimeError('the network gives other probabilities on images than on their features '
+                       f"(by {worst:.1e}, 5e-3 is allowed): train with features='float32' (--features float32) "
+                       'or cache=False (--no-cache), and please report this')
 
-def _results(fed, p, parts, classes):
+def _results(learn):
     "Predictions of the validation and the test part as they are filed"
+    p = learn.prepared.pack
     group = p.table['group'].fillna('').astype(str) if 'group' in p.table else pd.Series('', index=p.table.index)
     paths = pd.Series(relative_paths(p.table), index=p.table.index)
     tables = []
     for i, part in ((1, 'valid'), (2, 'test')):
-        rows = np.flatnonzero(np.asarray(parts) == part)
-        logits = check_finite(logits_of(fed.net, fed.dls[i]), part)
-        tables.append(predictions_table(paths[rows], [part] * len(rows), group[rows], p.table.label[rows], logits, classes))
+        rows = learn.prepared.rows(part)
+        logits = check_finite(logits_of(learn.model, learn.dls[i]), part)
+        tables.append(predictions_table(paths[rows], [part] * len(rows), group[rows], p.table.label[rows], logits,
+                                        learn.prepared.classes))
     return pd.concat(tables, ignore_index=True)
 
 # %% ../nbs/04_train.ipynb #6b2e03c7
+@takes_settings
 def run(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
     arch:str='efficientnet_b0', # timm model name, 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'
     depth:int|str=0, # 0: head only; d: and the last d layer groups; 'all': everything
-    *,
-    pretrained:bool|str|Path=True, # The arch's own release, a weights file, or False for random weights
-    epochs:int=10, # Of one-cycle training
-    lr:float|tuple=2e-3, # The head's peak learning rate, or (deepest group, head)
-    bs:int=64, # Images in a batch, at most the training part
-    wd:float=0.01, # Weight decay (decoupled, not on norms and biases)
-    dropout:float=0.2, # Before each layer of the head
-    augment:bool=False, # Rotation, zoom and contrast, other ones in each epoch, see `chest_augmentations`; nothing is cached then
-    views:int=1, # Or: draw each training image in one of this many fixed versions, see `view_pixels`; 1 is none
-    cache:bool=True, # Run the frozen part once for each image and train on its features; the result is the same
-    features:str='float16', # Precision of these, or 'float32'
-    backend:str='auto', # What runs the frozen part: 'onnxruntime' (CPU), 'torch', or 'auto'
-    deepest:int|list=None, # Depths of the same study: the features of the deepest that can be cut are made first, and this depth's from them
-    size:int=None, # Side of the square images in pixels; default the arch's own
-    resize:str=None, # 'squish' to the square (the default), or 'pad' with black
-    colour:bool=None, # Keep red, green and blue; default grey, which a radiograph is
-    classes:list=None, # Classes that are wanted, and their spelling; default all
-    exclude:list=None, # Names of folders, files or labels to leave out; * and ? stand for anything
-    valid:float=0.1, # Share of the validation part
-    test:float=0.2, # Share of the test part
-    split:str|Path=None, # A saved `split.csv` to use instead
-    groups:bool|str=True, # Near-duplicates, and the table's own groups, stay in one part of the split, see `find_twins`; 'almost': what is nearly alike too; False: nothing
-    seed:int=0, # Of everything random in training
-    split_seed:int=0, # Of the split, apart from `seed`
-    precision:str='auto', # 'auto', 'fp32', 'fp16' or 'bf16'
-    device:str='auto', # 'auto', 'cuda', 'mps' or 'cpu'
-    out:str|Path='runs', # Folder of runs; None: nothing is written, the `Run` is all there is
-    name:str=None, # Of the run's folder; default <arch>_<depth>, and _seed<seed> but for seed 0
-    overwrite:bool=False, # Replace a run of other settings at the same place
-    quiet:bool=False, # No progress, no lines
-)->Run: # `.path .config .metrics .history .predictions .timings .learn`
+    **settings:Options,
+) -> Run: # `.path .config .metrics .history .predictions .timings .learn`
     "Train one model, evaluate it once on the untouched test part, and file everything in `<out>/<name>/`"
     plan = blueprint(arch)   # read once: all below is of this network, also when its folder changes meanwhile
-    arch = plan.name
-    timer, norm, lrs = _Timer(), stats(plan), lr_range(lr)
-    device = resolve_device(device)
-    precision = resolve_precision(precision, device)
-    if device == 'cpu': keep_buffers()
-    epochs, bs, seed, split_seed, views = map(operator.index, (epochs, bs, seed, split_seed, views))   # NumPy's integers too
-    if depth != 'all' and not isinstance(depth, bool): depth = operator.index(depth) if hasattr(depth, '__index__') else depth
-    if not isinstance(groups, bool) and groups != 'almost': raise ValueError(f"groups={groups!r}: give True (twins stay together), 'almost' (and what is nearly alike) or False")
-    if not isinstance(augment, bool): raise ValueError(f'augment={augment!r}: give True or False; transforms of your own go to `dataloaders`')
-    if epochs < 1: raise ValueError(f'epochs={epochs}: give at least 1')
-    if not 0 <= wd < float('inf'): raise ValueError(f'wd={wd}: give 0 or more')
-    if not 0 <= dropout < 1: raise ValueError(f'dropout={dropout}: give a probability from 0 to below 1')
-    if bs < 2: raise ValueError(f'bs={bs}: give at least 2, for BatchNorm needs more than one image')
-    if not valid or not test: raise ValueError(f'valid={valid}, test={test}: a run needs both parts, the one to choose the epoch and the other to judge it')
-    path = None if out is None else run_place(out, run_name(arch, depth, seed) if name is None else name)
-    split = None if split is None else settled(split)
-    if path: sweep(path.parent)
-    size, resize, colour = fitting(data, plan, size, resize, colour)
-    table = data.table if isinstance(data, Pack) else images_of(data, classes=classes, exclude=exclude)
+    asked, timer = Settings(arch=plan.name, depth=depth, **settings), Timer()
+    s = settle(asked, plan, data)
+    if s.device == 'cpu': keep_buffers()
+    path = _place(s)
+    table = source_table(data, s)
     # built before the images are decoded, which may take a minute: a wrong depth or file is known at once
-    with timer('build'), no_random(seed, reproducible=False): model = build(plan, depth, table.label.nunique(), pretrained, dropout, size)
-    if path and (overwrite or not path.exists()): check_room(path.parent, run_bytes(model), 'this run')
-    p = packed(data, size, resize, colour, quiet, classes=classes, exclude=exclude, table=table)
-    timer.seconds['pack'] = round(p.seconds, 3)   # of making or opening it; a study does so once for all its runs
-    with timer('twins'): p, twins = with_groups(p, groups, quiet)
-    with timer('split'): parts, given = parts_of(p, valid, test, split_seed, split), split is not None or 'split' in p.table
-    names = sorted(set(p.table.label))
-    with no_random(seed, reproducible=device.startswith('cuda')):
-        config = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), rejects=len(p.rejects), classes=names,
-            classes_given=p.classes, exclude=p.exclude,
-            data_digest=data_digest(p, parts), arch=arch, depth=depth, pretrained=_pretrained_name(pretrained),
-            **_network(model, pretrained), weights=model.weights, left_out=model.left_out, epochs=epochs, lr=list(lrs), bs=bs, wd=wd, dropout=dropout, augment=augment, views=views, cache=cache, features=features, backend=backend,
-            size=p.size, resize=p.resize, colour=p.colour, mean=norm['mean'], std=norm['std'], valid=valid, test=test, split=split and Path(split).name, groups=groups,
-            seed=seed, split_seed=split_seed, precision=precision, device=device, epoch_kept_by='valid_loss_scaled')
-        if path and (done := finished(path, config, overwrite)):
-            if not {'report.html', 'MODEL_CARD.md'} <= {f.name for f in done.path.iterdir()}: _tell(done.path)   # stopped in that very moment
-            say(f'{done.name}: already in {shown(path)}, test accuracy {done.metrics["accuracy"]:.4f}', quiet)
-            return done
-        model.to(device)
-        if model.weights == 'random':
-            with timer('calibrate'): _calibrated(model, p, parts, norm, device)
-        with timer('features'):
-            fed = feed(model, p, parts, norm, bs=bs, augment=augment, cache=cache, views=views, deepest=deepest, backend=backend, dtype=features, device=device, seed=seed, quiet=quiet)
-        if fed.note and cache and not fed.warned: note(fed.note, quiet)
-        loss, cbs = CrossEntropyLossFlat(), [KeepChannelsLast()] if precision == 'fp32' else [KeepChannelsLast(), MixedPrecision(precision)]
-        learn = Learner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False, opt_func=adam_for(model), wd=wd, cbs=cbs)
-        log, best, title = EpochLog(), KeepBest(), f'{display_name(arch)} depth {depth}' + f' seed {seed}' * (seed != 0)
-        steps = epochs * (len(fed.dls.train) + len(fed.dls.valid))
-        torch.manual_seed(seed)   # whatever came before, Dropout draws the same
-        with timer('train'), autocast_ends(), learn.no_bar(), learn.no_logging(), tqdm(total=steps, desc=title, unit='batch', leave=False, disable=quiet or None) as bar:
-            learn.fit_one_cycle(epochs, slice(*lrs), cbs=[log, best, Progress(bar, title)])
-        check_losses(log, lrs, precision)
-        trained_on = p.table.label[np.asarray(parts) == 'train']
-        if said := loss_warning(log.rows, best.epoch_kept, trained_on, lrs): warnings.warn(f'{title}: {said}', stacklevel=2)
+    with timer('build'): model = network(plan, s, table.label.nunique())
+    if path and (s.overwrite or not path.exists()): check_room(path.parent, run_bytes(model), 'this run')
+    prepared = prepare(data, s, table)
+    timer.seconds |= prepared.seconds   # a study prepares once for all its runs
+    config = _config(model, prepared, s, plan)
+    if path and (done := finished(path, config, s.overwrite)): return _found(done, path, s.quiet)
+    with no_random(s.seed, reproducible=s.device.startswith('cuda')):
+        learn = hand_over(model, prepared, s, plan, timer)
+        title = f'{display_name(s.arch)} depth {s.depth}' + f' seed {s.seed}' * (s.seed != 0)
+        log, best = _fit(learn, s, title, timer)
         with timer('evaluate'):
-            predictions = _results(fed, p, parts, names)
-            scores, calibrated = judge(predictions, names)
+            predictions = _results(learn)
+            scores, calibrated = judge(predictions, prepared.classes)
             scores |= dict(best_epoch=best.epoch_kept)
-        # what the tail learned, the whole network knows: the two are one, and this shows it
-        dls = dataloaders(p, plan, bs=bs, split=parts, augment=augment, device=torch.device(device))
-        if fed.trains_on == 'features':
-            with timer('check'): _agree(model, p, parts, norm, predictions, device)
-            learn = Learner(dls, model, loss, splitter=splitter, train_bn=False, opt_func=FusedAdam, wd=wd, cbs=cbs)
-        timer.seconds['train_images_per_second'] = round(epochs * len(fed.dls.train) * fed.dls.train.bs / timer.seconds['train'], 1)
-        res = Run(path, config, scores, pd.DataFrame(log.rows), predictions, timer.seconds, learn)
+        if learn.feed.trains_on == 'features':
+            # what the tail learned, the whole network knows: the two are one, and this shows it
+            with timer('check'): _agree(model, prepared, stats(plan), predictions, s.device)
+        r = Run(path, config, scores, pd.DataFrame(log.rows), predictions, timer.seconds, _on_images(learn, s))
         if path:
-            with timer('figures'): _save(res, model, p, parts, fed, dict(calibration=calibrated, twins=twins(parts)), given)   # after the timings are filed: it is here for whoever holds the run
-    say(f'{title}: test accuracy {scores["accuracy"]:.4f}, macro F1 {scores["f1"]:.4f} ({timer.seconds["train"]:.0f} s of training)', quiet)
-    return res
+            # after the timings are filed: it is here for whoever holds the run
+            with timer('figures'): _save(r, learn, dict(calibration=calibrated, twins=prepared.twins))
+    said = f'test accuracy {scores["accuracy"]:.4f}, macro F1 {scores["f1"]:.4f}'
+    say(f'{title}: {said} ({timer.seconds["train"]:.0f} s of training)', s.quiet)
+    return r
 
-def _save(r, model, p, parts, fed, extra, given):
+def _place(settings):
+    "The folder of the run, None where nothing is to be written; halves of runs that were killed are swept away"
+    if settings.out is None: return None
+    name = run_name(settings.arch, settings.depth, settings.seed) if settings.name is None else settings.name
+    path = run_place(settings.out, name)
+    sweep(path.parent)
+    return path
+
+def _found(done, path, quiet):
+    "A run that is there already, with what an interruption in the very last moment may have left out"
+    if not {'report.html', 'MODEL_CARD.md'} <= {f.name for f in done.path.iterdir()}: _tell(done.path)
+    say(f'{done.name}: already in {shown(path)}, test accuracy {done.metrics["accuracy"]:.4f}', quiet)
+    return done
+
+def _fit(learn, settings, title, timer):
+    "The epochs, and the best of them put back"
+    s, log, best = settings, EpochLog(), KeepBest()
+    steps = s.epochs * (len(learn.dls.train) + len(learn.dls.valid))
+    torch.manual_seed(s.seed)   # whatever came before, Dropout draws the same
+    with timer('train'), autocast_ends(), learn.no_bar(), learn.no_logging(), \
+            tqdm(total=steps, desc=title, unit='batch', leave=False, disable=s.quiet or None) as bar:
+        learn.fit_one_cycle(s.epochs, slice(*s.lr), cbs=[log, best, Progress(bar, title)])
+    check_losses(log, s.lr, s.precision)
+    trained_on = learn.prepared.pack.table.label[learn.prepared.parts == 'train']
+    if said := loss_warning(log.rows, best.epoch_kept, trained_on, s.lr): warnings.warn(f'{title}: {said}', stacklevel=3)
+    seen = s.epochs * len(learn.dls.train) * learn.dls.train.bs
+    timer.seconds['train_images_per_second'] = round(seen / timer.seconds['train'], 1)
+    return log, best
+
+def _on_images(learn, settings):
+    "The Learner of the whole network on images, for whoever goes on with it"
+    if learn.feed.trains_on == 'images': return learn
+    return Learner(learn.images, learn.classifier, learn.loss_func, splitter=splitter, train_bn=False, opt_func=FusedAdam,
+                   wd=settings.wd, cbs=callbacks(settings.precision))
+
+def _save(r, learn, extra):
     "File a run that has just ended, with its figures, report and model card"
-    c = r.config
+    c, fed, prepared, model = r.config, learn.feed, learn.prepared, learn.classifier
     title = f"{display_name(c['arch'])}, depth {c['depth']}, {from_weights(c)}: {c['images']:,} images of {c['data']}"
-    env = environment(c['device']) | dict(trained_on=fed.trains_on, trunk=fed.features[0].engine if fed.features else None, note=fed.note, features_of_depth=fed.deepest, split_given=given)
-    figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch'])} | run_figures(r, model, p, extra['calibration'])
-    save_run(r, model, p, parts, env, summary(model, c['size']), figures, extra)
+    env = environment(c['device']) | dict(trained_on=fed.trains_on, trunk=fed.features[0].engine if fed.features else None,
+                                          note=fed.note, features_of_depth=fed.deepest, split_given=prepared.given)
+    figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch'])}
+    figures |= run_figures(r, model, prepared.pack, extra['calibration'])
+    save_run(r, model, prepared.pack, prepared.parts, env, summary(model, c['size']), figures, extra)
     _tell(r.path)
 
 def _tell(path):

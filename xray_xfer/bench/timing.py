@@ -26,9 +26,10 @@ from ..evaluate.tables import display_name
 from ..models.blueprint import arch_name, stats
 from ..models.classifier import build, calibrate
 from ..models.hub import plain_name
+from ..settings import Settings
 from ..study import study
 from ..train import run
-from ..training.ready import image_batches, packed, parts_of
+from ..training.ready import image_batches, prepare
 
 # %% ../../nbs/bench/03_timing.ipynb #07928a0e
 def _ours(s):
@@ -99,9 +100,9 @@ def bench(
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
         table = images_of(data)
-        p = packed(table, size or stats(archs[0])['size'], quiet=True)
+        ready = prepare(table, Settings(arch=archs[0], size=size, groups=False, quiet=True), table)
+        p, parts = ready.pack, ready.parts
         if len(p.rejects): raise ValueError(f'{len(p.rejects)} files cannot be decoded, and stock fastai stops at the first: take them out first (xray_xfer check)')
-        parts = parts_of(p)
         pd.DataFrame(dict(part=list(parts))).to_csv(tmp/'parts.csv', index=False)
         save_split(p.table, parts, tmp/'split.csv')
         for a in archs:

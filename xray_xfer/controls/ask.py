@@ -30,7 +30,8 @@ from ..report.results import refresh
 from ..report.verdict import (BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS,
                                       SHUFFLED, verdict)
 from ..runs.folder import Run, load_model, load_run
-from ..training.ready import packed, parts_of
+from ..settings import Settings, filed_settings
+from ..training.ready import SplitError, prepare, source_name
 
 # %% ../../nbs/controls/04_ask.ipynb #cc90c28d
 FILL = 0   # of what is blacked out: as dark as the air beside the patient
@@ -55,12 +56,16 @@ CONTROLS = {INTACT: lambda pixels, lungs: np.array(pixels),
 
 # %% ../../nbs/controls/04_ask.ipynb #8e943604
 def _found(r, data, quiet):
-    "The pack of `data`, the part of each row, and the run's test predictions in the order of the rows"
-    c = r.config
-    asked = {} if isinstance(data, Pack) else dict(classes=c.get('classes_given'), exclude=c.get('exclude'))
-    p = packed(data, c['size'], c['resize'], c['colour'], quiet, **asked)
-    try: parts = np.asarray(parts_of(p, split=r.path/'split.csv'))
-    except (ValueError, FileNotFoundError) as e: raise ValueError(f'{p.source} is not what {r.path} was trained on: {e}. Give the images of that run (it says they were {c["data"]})') from e
+    "The images of the run as they were divided then, and its test predictions in the order of the images"
+    split, asked = r.path/'split.csv', filed_settings(r.config)
+    if isinstance(data, Pack): asked |= dict(classes=data.classes, exclude=data.exclude)
+    other = (f'is not what {r.path} was trained on: {{}}. Give the images of that run (it says they were {r.config["data"]})')
+    if not split.is_file(): raise ValueError(f'{source_name(data)} {other.format("its split.csv is missing")}')
+    # the split is filed, so nothing is left to be kept together
+    s = Settings(**asked | dict(pretrained=False, split=split, groups=False, quiet=quiet))
+    try: ready = prepare(data, s)
+    except SplitError as e: raise ValueError(f'{source_name(data)} {other.format(e)}') from e
+    p, parts = ready.pack, ready.parts
     test = r.predictions[r.predictions.part == 'test'].set_index('path')
     names = [n for n, part in zip(relative_paths(p.table), parts) if part == 'test']
     if lost := [n for n in names if n not in test.index]: raise ValueError(f'{len(lost)} test images of split.csv are not in predictions.csv of {r.path}, first {lost[0]!r}: the folder is damaged, train the run again')

@@ -9,30 +9,33 @@ __all__ = ['METRICS', 'MEASURES', 'group_ids', 'strata', 'draws', 'auc_influence
            'statistic', 'resampled']
 
 # %% ../../nbs/evaluate/03_bootstrap.ipynb #61e9b127
+from collections.abc import Callable, Sequence
+
 import numpy as np, pandas as pd
 
 from ..data.columns import stated
 
 # %% ../../nbs/evaluate/03_bootstrap.ipynb #33dc9ce4
 def group_ids(
-    groups, # one name or number an image; None, NaN, '' and what else `stated` knows: an image of its own. None for the whole: no image has a group
-    n, # images
-):
-    "A number from 0 for each image (n,), shared by the images of one group"
+    groups:Sequence | np.ndarray | None, # (n,) a gap: an image of its own; None: all images are
+    n:int, # Images
+) -> np.ndarray: # (n,)
+    "A number from 0 for each image, shared by the images of one group"
     if groups is None: return np.arange(n)
-    numbers = np.asarray(groups) if isinstance(groups, np.ndarray | pd.Series) and getattr(groups.dtype, 'kind', '') in 'iu' else None
-    if numbers is not None and len(numbers) == n: return pd.factorize(numbers)[0]   # whole numbers have no gaps
-    groups = pd.Series(stated(groups), dtype=object)   # a gap is the text 'nan' once numpy has made an array of text of the column
-    if len(groups) != n: raise ValueError(f'{len(groups)} groups for {n} images: give one an image, or groups=None')
-    named, ids = groups.notna().to_numpy(), np.arange(n) + n
-    ids[named] = pd.factorize(groups[named])[0]
+    if isinstance(groups, np.ndarray | pd.Series) and getattr(groups.dtype, 'kind', '') in 'iu' and len(groups) == n:
+        return pd.factorize(np.asarray(groups))[0]   # whole numbers have no gaps
+    # before numpy makes an array of text of it, in which a gap would be the text 'nan'
+    names = pd.Series(stated(groups), dtype=object)
+    if len(names) != n: raise ValueError(f'{len(names)} groups for {n} images: give one per image, or groups=None')
+    named, ids = names.notna().to_numpy(), np.arange(n) + n
+    ids[named] = pd.factorize(names[named])[0]
     return np.unique(ids, return_inverse=True)[1]
 
 # %% ../../nbs/evaluate/03_bootstrap.ipynb #372d4936
 def strata(
-    y, # int array (n,): number of the class of each image
-    ids, # int array (n,): from `group_ids`
-):
+    y:np.ndarray, # (n,) int: number of the class of each image
+    ids:np.ndarray, # (n,) group of each image, from `group_ids`
+) -> np.ndarray: # (G,)
     "The stratum of each group: its class, or one more than the last class for groups of several classes"
     counts = np.zeros((ids.max() + 1, y.max() + 1), int)
     np.add.at(counts, (ids, y), 1)
@@ -42,18 +45,19 @@ def strata(
 
 # %% ../../nbs/evaluate/03_bootstrap.ipynb #86a7a12d
 def draws(
-    stratum, # int array (G,): stratum of each group
-    n, # resamples
-    rng, # numpy Generator
-):
-    "Weights (G, n): how much each group counts in each resample, drawn within strata and scaled by Rao & Wu (1988, doi 10.1080/01621459.1988.10478591) where these are small; a stratum of one group always counts 1"
+    stratum:np.ndarray, # (G,) stratum of each group
+    n:int, # Resamples
+    rng:np.random.Generator, # Of the draws
+) -> np.ndarray: # (G, n) weights: how much each group counts in each resample
+    "Resamples drawn within strata, where these are small scaled by Rao & Wu (1988)"
     weights = np.ones((len(stratum), n))
     for h in np.unique(stratum):
         rows = np.flatnonzero(stratum == h)
         size = len(rows)
         if size < 2: continue
         take = size if size >= 20 else size - 1
-        drawn = rng.integers(size, size=(n, take)) + size * np.arange(n)[:, None] # one block of numbers a resample, counted in one go
+        # one block of numbers per resample, counted in one go
+        drawn = rng.integers(size, size=(n, take)) + size * np.arange(n)[:, None]
         weights[rows] = np.bincount(drawn.ravel(), minlength=n * size).reshape(n, size).T * (size / take)
     return weights
 
@@ -62,18 +66,23 @@ METRICS = ('accuracy', 'f1', 'precision', 'recall', 'auc')
 MEASURES = ('precision', 'recall', 'specificity', 'f1', 'auc')
 
 def auc_influence(
-    positive, # bool array (n,): which images have the finding; some have it and some do not
-    score, # float array (n,): higher means more likely
-):
-    "The AUC, and the influence (n,) of each image on it (DeLong, DeLong & Clarke-Pearson 1988, doi 10.2307/2531595)"
+    positive:np.ndarray, # (n,) bool: which images have the finding; some have it and some do not
+    score:np.ndarray, # (n,) higher means more likely
+) -> tuple[float, np.ndarray]: # The AUC, and (n,) influences
+    "The AUC, and the influence of each image on it (DeLong et al. 1988, doi 10.2307/2531595)"
     pos, neg = np.sort(score[positive]), np.sort(score[~positive])
-    below = lambda sorted_, x: (np.searchsorted(sorted_, x, 'left') + np.searchsorted(sorted_, x, 'right')) / 2 / len(sorted_)
-    share = np.where(positive, below(neg, score), 1 - below(pos, score)) # of the other kind, how many are on the right side of this one
-    auc = share[positive].mean()
-    return auc, (share - auc) / np.where(positive, len(pos), len(neg))
+    def share_below(ordered):
+        return (np.searchsorted(ordered, score, 'left') + np.searchsorted(ordered, score, 'right')) / 2 / len(ordered)
+    # of the other kind, how many are on the right side of this one
+    placement = np.where(positive, share_below(neg), 1 - share_below(pos))
+    auc = placement[positive].mean()
+    return auc, (placement - auc) / np.where(positive, len(pos), len(neg))
 
-def confusion_rates(cm, present):
-    "Confusion matrices (..., k, k) to accuracy, macro f1, precision, recall, then the four measures of each class (..., 4 + 4k)"
+def confusion_rates(
+    cm:np.ndarray, # (..., k, k) confusion matrices, true classes down
+    present:np.ndarray, # Numbers of the classes that the averages run over
+) -> np.ndarray: # (..., 4 + 4k)
+    "accuracy, macro f1, precision, recall, then precision, recall, specificity and f1 class by class"
     tp, called, n = np.diagonal(cm, axis1=-2, axis2=-1), cm.sum(-2), cm.sum(-1)
     total = n.sum(-1, keepdims=True)
     with np.errstate(divide='ignore', invalid='ignore'):
@@ -83,58 +92,68 @@ def confusion_rates(cm, present):
     means = [m[..., present].mean(-1, keepdims=True) for m in (f1, precision, recall)]
     return np.concatenate([tp.sum(-1, keepdims=True) / total, *means, precision, recall, specificity, f1], -1)
 
-def _columns(counted, aucs):
+def _columns(rates, aucs):
     "Everything side by side: METRICS, then each of MEASURES for every class"
     defined = ~np.isnan(aucs).all(0)
     macro = aucs[:, defined].mean(1, keepdims=True) if defined.any() else np.full((len(aucs), 1), np.nan)
-    return np.concatenate([counted[:, :4], macro, counted[:, 4:], aucs], 1)
+    return np.concatenate([rates[:, :4], macro, rates[:, 4:], aucs], 1)
 
-def scored_classes(y, k):
-    "The classes that have an AUC, and the column that it is read from: of two classes, the second speaks for both"
+def scored_classes(
+    y:np.ndarray, # (n,) int: number of the true class of each image
+    k:int, # Classes
+) -> list[tuple[int, int]]: # (class, column)
+    "The classes that have an AUC, and the column to read it from: of two classes, the second speaks for both"
     return [(c, 1 if k == 2 else c) for c in range(k) if 0 < (y == c).sum() < len(y)]
 
+def _auc_of_weights(weights, pos, neg, low, high):
+    "AUCs (r,) of the resamples: pairs in the right order, ties half; low and high say how many negatives are below"
+    below = np.zeros((len(neg) + 1, weights.shape[1]))
+    np.cumsum(weights[neg], axis=0, out=below[1:])
+    mine = weights[pos]
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return (mine * (below[low] + below[high])).sum(0) / 2 / (mine.sum(0) * below[-1])
+
 def statistic(
-    y, # int array (n,)
-    probs, # float array (n, k)
-):
-    "A function from weights (n, r) to all metrics of r resamples (r, 5 + 5k): METRICS, then MEASURES class by class"
-    k, present, cell = probs.shape[1], np.unique(y), y * probs.shape[1] + probs.argmax(1)
-    cells = (np.arange(k * k)[:, None] == cell).astype(float)
+    y:np.ndarray, # (n,) int: number of the true class of each image
+    probs:np.ndarray, # (n, k) predicted probabilities
+) -> Callable[[np.ndarray], np.ndarray]: # From weights (n, r) to (r, 5 + 5k)
+    "A function from weights to all metrics of r resamples: METRICS, then MEASURES class by class"
+    k, present, pairs = probs.shape[1], np.unique(y), scored_classes(y, probs.shape[1])
+    cells = (np.arange(k * k)[:, None] == y * k + probs.argmax(1)).astype(float)
     plans = {}
-    for c, col in scored_classes(y, k):
-        pos, neg = np.flatnonzero(y == col), np.flatnonzero(y != col)
-        neg = neg[np.argsort(probs[neg, col], kind='stable')]
-        plans[col] = pos, neg, *(np.searchsorted(probs[neg, col], probs[pos, col], side) for side in ('left', 'right'))
-    def auc(w, pos, neg, low, high):
-        below = np.zeros((len(neg) + 1, w.shape[1]))
-        np.cumsum(w[neg], axis=0, out=below[1:])
-        wp = w[pos]
-        with np.errstate(divide='ignore', invalid='ignore'): return (wp * (below[low] + below[high])).sum(0) / 2 / (wp.sum(0) * below[-1])
-    def of_weights(w):
-        found = {col: auc(w, *plan) for col, plan in plans.items()}
-        aucs = np.full((w.shape[1], k), np.nan)
-        for c, col in scored_classes(y, k): aucs[:, c] = found[col]
-        return _columns(confusion_rates((cells @ w).T.reshape(-1, k, k), present), aucs)
+    for column in dict.fromkeys(column for _, column in pairs):
+        pos, neg = np.flatnonzero(y == column), np.flatnonzero(y != column)
+        neg = neg[np.argsort(probs[neg, column], kind='stable')]
+        low, high = (np.searchsorted(probs[neg, column], probs[pos, column], side) for side in ('left', 'right'))
+        plans[column] = pos, neg, low, high
+    def of_weights(weights):
+        found = {column: _auc_of_weights(weights, *plan) for column, plan in plans.items()}
+        aucs = np.full((weights.shape[1], k), np.nan)
+        for c, column in pairs: aucs[:, c] = found[column]
+        return _columns(confusion_rates((cells @ weights).T.reshape(-1, k, k), present), aucs)
     return of_weights
 
 # %% ../../nbs/evaluate/03_bootstrap.ipynb #7020b5d0
 def _enough(n):
     "An error unless `n` is a number of resamples that can bear an interval"
-    if not (isinstance(n, (int, np.integer)) and n >= 100): raise ValueError(f'n={n!r}: give the number of resamples, 100 or more; 2000 is usual')
+    if not (isinstance(n, (int, np.integer)) and n >= 100):
+        raise ValueError(f'n={n!r}: give the number of resamples, 100 or more; 2000 is usual')
+
+_AT_ONCE = 100   # resamples: the weights of thousands of images stay in the processor's cache
 
 def resampled(
-    y, # int array (n,): number of the true class of each image
-    tables, # list of float arrays (n, k): the probabilities of each model
-    ids, # int array (n,): from `group_ids`
-    n=2000, # resamples
-    seed=0, # of the draws
-):
-    "Estimates (models, m) and resampled values (models, n, m): the same draws for every model"
+    y:np.ndarray, # (n,) int: number of the true class of each image
+    tables:Sequence[np.ndarray], # (n, k) predicted probabilities of each model
+    ids:np.ndarray, # (n,) group of each image, from `group_ids`
+    n:int=2000, # Resamples
+    seed:int=0, # Of the draws
+) -> tuple[np.ndarray, np.ndarray]: # Estimates (models, m), and resampled (models, n, m)
+    "All metrics as they are and as they are drawn, the same draws for every model"
     _enough(n)
     stratum, rng, functions = strata(y, ids), np.random.default_rng(seed), [statistic(y, p) for p in tables]
     parts = []
-    for start in range(0, n, 100): # a hundred resamples at a time: the weights of thousands of images stay in the processor's cache
-        w = draws(stratum, min(100, n - start), rng)[ids]
-        parts.append([f(w) for f in functions])
+    for start in range(0, n, _AT_ONCE):
+        weights = draws(stratum, min(_AT_ONCE, n - start), rng)[ids]
+        parts.append([f(weights) for f in functions])
     estimates = np.stack([f(np.ones((len(y), 1)))[0] for f in functions])
     return estimates, np.concatenate(parts, axis=1)

@@ -8,7 +8,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/evaluate/chance.html.md"""
 __all__ = ['PERMUTATIONS', 'permuted_labels', 'Look', 'permutation_p', 'looks', 'Share', 'Paired', 'paired', 'above_zero']
 
 # %% ../../nbs/evaluate/09_chance.ipynb #6cc4885f
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -20,19 +21,21 @@ from .bootstrap import METRICS, group_ids, resampled
 _FEW = 10   # groups of one size: fewer have too few partners to trade with
 
 def permuted_labels(
-    y, # int array (n,): number of the true class of each image
-    ids, # int array (n,): from `group_ids`
+    y:Sequence | np.ndarray, # (images,) int: number of the true class of each
+    ids:Sequence | np.ndarray, # (images,) group of each image, from `group_ids`
     n:int, # Permutations
-    rng, # numpy Generator
-)->np.ndarray: # int (permutations, images)
+    rng:np.random.Generator, # Of the permutations
+) -> np.ndarray: # (permutations, images) int16
     "Labels dealt out anew, whole groups among those of their size (Ojala & Garriga 2010, JMLR 11:1833)"
     y, ids = np.asarray(y), np.asarray(ids)
     rows = np.split(np.argsort(ids, kind='stable'), np.cumsum(np.bincount(ids))[:-1])
     sizes = np.array([len(r) for r in rows])
-    out, rare = np.empty((n, len(y)), dtype=np.int16), []
+    out, rare = np.empty((n, len(y)), dtype=np.int16), list[int]()
     for size in np.unique(sizes):
         alike = np.flatnonzero(sizes == size)
-        if len(alike) < _FEW: rare.extend(alike); continue
+        if len(alike) < _FEW:
+            rare.extend(alike)
+            continue
         at = np.stack([rows[g] for g in alike])
         dealt = rng.permuted(np.tile(np.arange(len(alike), dtype=np.int32), (n, 1)), axis=1)
         out[:, at.ravel()] = y[at][dealt].reshape(n, -1)
@@ -47,21 +50,22 @@ def permuted_labels(
 PERMUTATIONS = 9_999   # the smallest p is 1/10,000: Holm's correction over the looks of forty runs leaves it below 0.05
 
 _KEYS = 'accuracy', 'auc'
+_AT_ONCE = 1_000_000   # labels: some ten megabytes
 
 class Look(NamedTuple):
     "One measure of one table of answers, beside chance"
-    value: float # As `evaluate.metrics` has it
+    value: float # As `scores.metrics` has it
     expected: float # Mean over the permutations
     p: float # Two-sided
 
 def permutation_p(
     value:float, # What was seen
-    null, # float array (b,): the same of labels that mean nothing
-)->float: # Two-sided, from 1/(b + 1) to 1
+    null:Sequence | np.ndarray, # (b,) the same of labels that mean nothing
+) -> float: # Two-sided, from 1/(b + 1) to 1
     "(1 + number as far from the null's mean)/(b + 1), never 0 (Phipson & Smyth 2010, doi 10.2202/1544-6115.1585)"
     null = np.asarray(null, dtype=np.float64)
     far = np.abs(null - null.mean()) >= abs(value - null.mean()) - 1e-9
-    return float((1 + far.sum())/(len(null) + 1))
+    return float((1 + far.sum()) / (len(null) + 1))
 
 def _ranks(probs):
     "Ranks (n, columns) within each column that has an AUC of its own: of two classes, the second speaks for both"
@@ -75,27 +79,26 @@ def _aucs(labels, ranks, classes):
         there = (labels == c).astype(np.float64)
         n = there.sum(1)
         with np.errstate(divide='ignore', invalid='ignore'):
-            auc = (np.stack([r[:, j] for r in ranks]) @ there.T - n*(n + 1)/2)/(n*(labels.shape[1] - n))
+            auc = (np.stack([r[:, j] for r in ranks]) @ there.T - n*(n + 1) / 2) / (n*(labels.shape[1] - n))
         defined = (n > 0) & (n < labels.shape[1])
         total = total[0] + np.where(defined, auc, 0), total[1] + defined
-    with np.errstate(divide='ignore', invalid='ignore'): return total[0]/total[1]
+    with np.errstate(divide='ignore', invalid='ignore'): return total[0] / total[1]
 
 def looks(
-    y, # int array (n,): number of the true class of each image
-    tables:dict, # Name: probabilities, float array (n, k)
-    groups=None, # One per image: what must not be torn apart; None, NaN or '': an image of its own
+    y:Sequence | np.ndarray, # (images,) int: number of the true class of each
+    tables:Mapping[str, np.ndarray], # {name: (images, k) predicted probabilities}
+    groups:Sequence | None=None, # (images,) what must not be torn apart; a gap: on its own
     n:int=PERMUTATIONS, # Permutations of the labels, the same for all tables
     seed:int=0, # Of the permutations
-)->dict: # Name: {'accuracy': `Look`, 'auc': `Look`, or None where no AUC is defined}
+) -> dict: # {name: {'accuracy': `Look`, 'auc': `Look`, or None where no AUC is defined}}
     "Accuracy and macro AUC beside those on labels permuted over groups (Ojala & Garriga 2010, JMLR 11:1833)"
     y = np.asarray(y)
     ids, rng, classes = group_ids(groups, len(y)), np.random.default_rng(seed), next(iter(tables.values())).shape[1]
     called, ranks = np.stack([p.argmax(1) for p in tables.values()]), [_ranks(p) for p in tables.values()]
     def both(labels): return np.stack([[(labels == c).mean(1) for c in called], _aucs(labels, ranks, classes)])
-    seen, parts = both(y[None])[:, :, 0], []
-    step = max(1, 1_000_000//len(y))   # permutations at a time: some ten megabytes
-    for start in range(0, n, step): parts.append(both(permuted_labels(y, ids, min(step, n - start), rng)))
-    null = np.concatenate(parts, axis=2)
+    seen, step = both(y[None])[:, :, 0], max(1, _AT_ONCE // len(y))
+    sizes = [min(step, n - start) for start in range(0, n, step)]
+    null = np.concatenate([both(permuted_labels(y, ids, size, rng)) for size in sizes], axis=2)
     def look(value, drawn):
         drawn = drawn[np.isfinite(drawn)]
         if np.isnan(value) or not len(drawn): return None
@@ -106,12 +109,12 @@ def looks(
 class Share(NamedTuple):
     "What is left of a score above chance; 1: all of it"
     value: float
-    low: float
+    low: float # Ends of its interval
     high: float
 
 class Paired(NamedTuple):
     "Several tables of answers, scored on the same draws of the test part"
-    names: list
+    names: list[str] # Of the tables
     estimates: np.ndarray # (tables, 2): accuracy and macro AUC
     draws: np.ndarray # (tables, draws, 2)
 
@@ -122,41 +125,42 @@ class Paired(NamedTuple):
     def share(self,
         name:str, # The table in question
         whole:str, # The table that it is a share of
-        key:str, # 'accuracy' or 'auc'
+        key:Literal['accuracy', 'auc'], # Of which measure
         at:float, # Chance
         level:float=.95, # Coverage
-    )->Share|None: # None where the whole itself is not clearly above chance
+    ) -> Share | None: # None where the whole itself is not clearly above chance
         "What is left of a score above chance, with its percentile interval (Efron & Tibshirani 1993, chapter 13)"
-        (value, drawn), (all_, drawn_all) = self._of(name, key), self._of(whole, key)
-        ok = np.isfinite(drawn) & np.isfinite(drawn_all)
-        if not np.isfinite([value, all_]).all() or not ok.any(): return None
+        (part, parts), (full, fulls) = self._of(name, key), self._of(whole, key)
+        ok = np.isfinite(parts) & np.isfinite(fulls)
+        if not np.isfinite([part, full]).all() or not ok.any(): return None
         # a share of nothing is no number, and a share of next to nothing is any number
-        if np.quantile(drawn_all[ok], .025) <= at or all_ <= at: return None
-        low, high = np.quantile((drawn[ok] - at)/(drawn_all[ok] - at), [(1 - level)/2, (1 + level)/2])
-        return Share(float((value - at)/(all_ - at)), float(low), float(high))
+        if np.quantile(fulls[ok], .025) <= at or full <= at: return None
+        low, high = np.quantile((parts[ok] - at) / (fulls[ok] - at), [(1 - level) / 2, (1 + level) / 2])
+        return Share(float((part - at) / (full - at)), float(low), float(high))
 
     def difference(self,
         a:str, # One table
         b:str, # The other
-        key:str='auc', # or 'accuracy'
+        key:Literal['accuracy', 'auc']='auc', # Of which measure
         level:float=.95, # Coverage
-    )->tuple|None: # (a − b, (low, high), two-sided p); None where not defined
+    ) -> tuple | None: # (a − b, (low, high), two-sided p); None where not defined
         "A difference over the same images: percentile interval, p from the draws' spread (Efron & Tibshirani 1993)"
-        (va, da), (vb, db) = self._of(a, key), self._of(b, key)
-        d = (da - db)[np.isfinite(da - db)]
-        if len(d) < 2 or not np.isfinite(va - vb): return None
-        low, high = np.quantile(d, [(1 - level)/2, (1 + level)/2])
-        sd = d.std(ddof=1)
-        p = float(2*ndtr(-abs(va - vb)/sd)) if sd > 0 else 1.
-        return float(va - vb), (float(low), float(high)), p
+        (score_a, draws_a), (score_b, draws_b) = self._of(a, key), self._of(b, key)
+        difference, drawn = score_a - score_b, draws_a - draws_b
+        drawn = drawn[np.isfinite(drawn)]
+        if len(drawn) < 2 or not np.isfinite(difference): return None
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+        sd = drawn.std(ddof=1)
+        p = float(2*ndtr(-abs(difference) / sd)) if sd > 0 else 1.
+        return float(difference), (float(low), float(high)), p
 
 def paired(
-    y, # int array (n,): number of the true class of each image
-    tables:dict, # Name: probabilities, float array (n, k)
-    groups=None, # One per image: what must not be torn apart
+    y:Sequence | np.ndarray, # (images,) int: number of the true class of each
+    tables:Mapping[str, np.ndarray], # {name: (images, k) predicted probabilities}
+    groups:Sequence | None=None, # (images,) what must not be torn apart
     n:int=1000, # Draws
     seed:int=0, # Of the draws
-)->Paired:
+) -> Paired:
     "Accuracy and macro AUC of several tables on the same draws by group (paired bootstrap: Efron & Tibshirani 1993)"
     y = np.asarray(y)
     both = [METRICS.index(k) for k in _KEYS]
@@ -165,10 +169,10 @@ def paired(
 
 # %% ../../nbs/evaluate/09_chance.ipynb #ed4e6aa1
 def above_zero(
-    values, # float array (n,): independent, and symmetric about 0 if there is nothing
-    n:int=99_999, # Draws of the signs where there are more than 20 values; below, all ways are tried
+    values:Sequence | np.ndarray, # Independent, and symmetric about 0 if there is nothing
+    n:int=99_999, # Draws of the signs for more than 20 values; for fewer all ways are tried
     seed:int=0, # Of these draws
-)->float: # One-sided
+) -> float: # One-sided
     "p of a mean above 0 by flipping signs (Fisher 1935, The Design of Experiments, section 21)"
     values = np.asarray(values, dtype=np.float64)
     count = len(values)
@@ -177,4 +181,4 @@ def above_zero(
     if every: bits = np.arange(2**count)[:, None] >> np.arange(count) & 1
     else: bits = np.random.default_rng(seed).integers(2, size=(n, count))
     large = (2.*bits - 1) @ values >= values.sum() - 1e-12*np.abs(values).sum()
-    return float(large.mean()) if every else float((1 + large.sum())/(n + 1))
+    return float(large.mean()) if every else float((1 + large.sum()) / (n + 1))

@@ -10,7 +10,7 @@ __all__ = ['FEW_WRONG', 'check_level', 'effective_interval', 'share_interval', '
            'SeedSpread', 'seed_spread']
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #f16290d9
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np, pandas as pd
@@ -24,8 +24,10 @@ from .scores import checked
 from .tables import student_interval
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #e16179ad
-def check_level(level:float):
-    "Raise unless `level` is a share"
+def check_level(
+    level:float, # Coverage of an interval
+) -> None:
+    "Raise unless the level is a share"
     if not .5 <= level < 1:
         raise ValueError(f'level={level}: give the coverage as a share from 0.5 to below 1; 0.95 is usual')
 
@@ -61,20 +63,19 @@ def share_interval(
     share = np.mean(hit)
     pulls = np.bincount(rows, weights=(hit - share) * leverage(rows)) / n
     seen = min(np.unique(rows[np.asarray(hit, bool) == right]).size for right in (True, False))
-    return effective_interval(share, groups / (groups - 1) * pulls @ pulls, n, groups, seen, level)
+    return effective_interval(share, float(groups / (groups - 1) * pulls @ pulls), n, groups, seen, level)
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #ebd4108a
 def _class_variances(positive, influence, ids):
-    "Variance of an AUC by Obuchowski 1997, with the leverage of large groups, and by DeLong as if images were independent"
+    "Variances of an AUC: Obuchowski's, with the leverage of large groups, and DeLong's, as if images were independent"
     plain, influence = influence, influence.copy()
     for kind in (positive, ~positive): influence[kind] *= leverage(ids[kind])
+    def correct(n): return n / (n - 1) if n > 1 else 1.
     sums = [np.bincount(ids[kind], weights=influence[kind], minlength=ids.max() + 1) for kind in (positive, ~positive)]
-    correct = lambda n: n / (n - 1) if n > 1 else 1.
     groups = [np.unique(ids[kind]).size for kind in (positive, ~positive)]
     shared = 2 * correct(np.unique(ids).size) * sums[0] @ sums[1]
-    clustered = sum(correct(g) * s @ s for g, s in zip(groups, sums)) + shared
-    alone = sum(correct(kind.sum()) * plain[kind] @ plain[kind] for kind in (positive, ~positive))
-    return clustered, alone
+    clustered = sum(correct(g) * s @ s for g, s in zip(groups, sums, strict=True)) + shared
+    return clustered, sum(correct(kind.sum()) * plain[kind] @ plain[kind] for kind in (positive, ~positive))
 
 def newcombe_interval(
     auc:float, # 0 to 1
@@ -94,34 +95,35 @@ def newcombe_interval(
 
 def auc_interval(
     positive:np.ndarray, # (n,) bool: which images have the finding
-    score:np.ndarray, # (n,) higher means more likely
+    score:np.ndarray, # (n,) the higher, the more likely
     ids:np.ndarray, # (n,) group of each image, from `group_ids`
     level:float=.95, # Coverage
-) -> tuple | None: # (low, high); None where either kind lies in a single group, or all scores are the same
+) -> tuple | None: # (low, high); None: a kind lies in a single group, or all scores are equal
     "Score interval of one AUC, with the design effect of the groups"
     auc, influence = auc_influence(positive, score)
     kinds = [positive, ~positive]
     groups = [np.unique(ids[kind]).size for kind in kinds]
     if min(groups) < 2: return None
-    if auc in (0, 1): return newcombe_interval(auc, *groups, level)
+    if auc in (0, 1): return newcombe_interval(auc, groups[0], groups[1], level)
     clustered, alone = _class_variances(positive, influence, ids)
     if alone <= 0: return None
     # as with a share, few groups with an image on the wrong side cannot show the design effect
     misplaced = influence < np.where(positive, influence[positive].max(), influence[~positive].max()) - 1e-12
     seen = min(np.unique(ids[kind & misplaced]).size for kind in kinds)
     found = max(1., clustered / alone)
-    sizes = [(seen + _UNSEEN) / (seen * found / kind.sum() + _UNSEEN / g) for kind, g in zip(kinds, groups)]
-    return newcombe_interval(auc, *sizes, level)
+    sizes = [(seen + _UNSEEN) / (seen * found / kind.sum() + _UNSEEN / of)
+             for kind, of in zip(kinds, groups, strict=True)]
+    return newcombe_interval(auc, sizes[0], sizes[1], level)
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #2623a9cb
 def combined_interval(
-    values:Sequence, # (k,) estimates
-    ends:Sequence, # (k, 2) low and high of each
+    values:Sequence | np.ndarray, # (k,) estimates
+    ends:Sequence | np.ndarray, # (k, 2) low and high of each
     correlation:np.ndarray, # (k, k) of the estimates
 ) -> tuple: # (low, high) of the mean
     "Interval of a mean of estimates from their intervals (MOVER; Zou & Donner 2008)"
     values, (low, high) = np.asarray(values), np.asarray(ends).T
-    reach = lambda d: np.sqrt(max(d @ correlation @ d, 0)) / len(d)
+    def reach(d): return np.sqrt(max(d @ correlation @ d, 0)) / len(d)
     mean = values.mean()
     return float(max(mean - reach(values - low), 0)), float(min(mean + reach(high - values), 1))
 
@@ -150,13 +152,13 @@ def _macro(value, pulls, y, wrong, ids, level):
     return effective_interval(value, variance, 1 / (weight @ weight), 1 / (of_group @ of_group), seen, level)
 
 def intervals(
-    y:Sequence, # (n,) int: number of the true class of each image
+    y:Sequence | np.ndarray, # (n,) int: number of the true class of each image
     probs:np.ndarray, # (n, k) predicted probabilities
-    classes:Sequence, # The k class names
-    groups:Sequence=None, # (n,) what must not be torn apart (patient, near-duplicates); a gap: on its own
+    classes:Iterable, # The k class names
+    groups:Sequence | None=None, # (n,) what must not be torn apart (patients); a gap: on its own
     level:float=.95, # Coverage
 ) -> dict: # {metric: (low, high)}; None: not defined
-    "Intervals of the metrics of `evaluate.metrics`"
+    "Intervals of the metrics of `scores.metrics`"
     check_level(level)
     y, probs, classes = checked(y, probs, classes)
     ids = group_ids(groups, len(y))
@@ -169,27 +171,31 @@ def intervals(
     return found
 
 def _measures(y, called, probs, c, column, ids, level):
-    "Intervals of MEASURES for one class; the images that each measure is a share of, and which of them count"
+    "Intervals of MEASURES for one class"
     mine, said = y == c, called == c
-    shares = dict(precision=(said, mine), recall=(mine, said), specificity=(~mine, ~said), f1=(mine | said, mine & said))
+    # the images that each measure is a share of, and which of them count
+    shares = dict(precision=(said, mine), recall=(mine, said), specificity=(~mine, ~said),
+                  f1=(mine | said, mine & said))
     found = {m: share_interval(hit[of], ids[of], level) for m, (of, hit) in shares.items()}
     if found['f1']: found['f1'] = tuple(2 * j / (1 + j) for j in found['f1'])
     found['auc'] = auc_interval(y == column, probs[:, column], ids, level)
     return found
 
 def class_intervals(
-    y:Sequence, probs:np.ndarray, classes:Sequence, groups:Sequence=None, level:float=.95, # As in `intervals`
+    y:Sequence | np.ndarray, # (n,) int: number of the true class of each image
+    probs:np.ndarray, # (n, k) predicted probabilities
+    classes:Iterable, # The k class names
+    groups:Sequence | None=None, # (n,) what must not be torn apart
+    level:float=.95, # Coverage
 ) -> dict: # {class: {measure: (low, high)}}; None: not defined
-    "Intervals of the measures of `evaluate.per_class`"
+    "Intervals of the measures of `scores.per_class`"
     check_level(level)
     y, probs, classes = checked(y, probs, classes)
-    ids, called, columns = group_ids(groups, len(y)), probs.argmax(1), dict(scored_classes(y, len(classes)))
+    ids, called = group_ids(groups, len(y)), probs.argmax(1)
     alone = lone_classes(y, ids)
-    found = {}
-    for c, name in enumerate(classes):
-        known = c in columns and c not in alone
-        found[name] = _measures(y, called, probs, c, columns[c], ids, level) if known else dict.fromkeys(MEASURES)
-    return found
+    column = {c: of for c, of in scored_classes(y, len(classes)) if c not in alone}
+    return {name: _measures(y, called, probs, c, column[c], ids, level) if c in column else dict.fromkeys(MEASURES)
+            for c, name in enumerate(classes)}
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #284a9a90
 def with_interval(
@@ -204,8 +210,8 @@ def with_interval(
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #4aa45639
 def mean_interval(
-    values:Sequence, # (n,) 0 or more
-    groups:Sequence=None, # (n,) as in `intervals`
+    values:Sequence | np.ndarray, # (n,) 0 or more
+    groups:Sequence | None=None, # (n,) as in `intervals`
     level:float=.95, # Coverage
     most:float=np.inf, # What the mean can be at most
 ) -> tuple | None: # (low, high); None: a single group, or nothing varies
@@ -226,41 +232,53 @@ def mean_interval(
 # %% ../../nbs/evaluate/05_intervals.ipynb #33b248e4
 FEW_WRONG = 10   # below it, a test part tells little about the errors
 
+def _errors_words(wrong, number, unit):
+    "What is not known of the errors, as sentences; none where they are many"
+    if wrong == 0:
+        return ['Everything is right: how often it errs is at most what the intervals say, '
+                'and on what kind of image cannot be known.']
+    if wrong >= FEW_WRONG: return []
+    one, several = ('is wrong', 'are wrong') if unit == 'image' else ('holds an error', 'hold an error')
+    subject = f'Only {counted(wrong, unit)} of {number:,} {one if wrong == 1 else several}'
+    return [f'{subject}: on what kind of image it errs, and whether another network errs less, '
+            'cannot be known from so few.']
+
 def interval_note(
-    y:Sequence, probs:np.ndarray, classes:Sequence, groups:Sequence=None, level:float=.95, # As in `intervals`
+    y:Sequence | np.ndarray, # (n,) int: number of the true class of each image
+    probs:np.ndarray, # (n, k) predicted probabilities
+    classes:Iterable, # The k class names
+    groups:Sequence | None=None, # (n,) what must not be torn apart
+    level:float=.95, # Coverage
 ) -> str:
     "How the intervals were made, and what their reader must know besides"
     y, probs, classes = checked(y, probs, classes)
     ids = group_ids(groups, len(y))
-    of = int(ids.max()) + 1
-    unit, units = ('image', 'images') if of == len(y) else ('group', 'groups')
-    what = f'{of:,} images' if of == len(y) else f'{of:,} groups ({len(y):,} images)'
-    said = [f'{100 * level:g} % intervals, for other images like the {what} of the test part: Clopper-Pearson at the '
-            'effective number of images (Korn & Graubard 1998)'
-            + ('; of AUC, the score interval (Newcombe 2006).' if len(np.unique(y)) > 1 else '.')]
-    wrong = np.unique(ids[probs.argmax(1) != y]).size
-    if wrong == 0: said.append('Everything is right: how often it errs is at most what the intervals say, and on what kind of image cannot be known.')
-    elif wrong < FEW_WRONG:
-        holds = 'holds' if wrong == 1 else 'hold'
-        subject = f'Only {counted(wrong, unit, units)} of {of:,} ' + (f'{"is" if wrong == 1 else "are"} wrong' if unit == 'image' else f'{holds} an error')
-        said.append(f'{subject}: on what kind of image it errs, and whether another network errs less, cannot be known from so few.')
+    number = int(ids.max()) + 1
+    unit, what = 'image', f'{number:,} images'
+    if number < len(y): unit, what = 'group', f'{number:,} groups ({len(y):,} images)'
+    of_auc = '; of AUC, the score interval (Newcombe 2006)' if len(np.unique(y)) > 1 else ''
+    said = [f'{100 * level:g} % intervals, for other images like the {what} of the test part: '
+            f'Clopper-Pearson at the effective number of images (Korn & Graubard 1998){of_auc}.']
+    said += _errors_words(np.unique(ids[probs.argmax(1) != y]).size, number, unit)
     held = {c: np.unique(ids[y == i]).size for i, c in enumerate(classes)}
-    if alone := [str(c) for c, h in held.items() if h == 1]:
+    if alone := [str(c) for c, size in held.items() if size == 1]:
         said.append(f'{", ".join(alone)}: a single {unit}, so the macro averages have no interval.')
-    if small := [f'{c} ({h})' for c, h in held.items() if 1 < h < 10]: said.append(f'Few {units}, so read with care: {", ".join(small)}.')
+    if small := [f'{c} ({size})' for c, size in held.items() if 1 < size < 10]:
+        said.append(f'Few {unit}s, so read with care: {", ".join(small)}.')
     if np.ptp(probs, axis=0).max() < 1e-12:
-        said.append('The network gives every image the same answer: nothing varies, and only the accuracy has an interval.')
+        said.append('The network gives every image the same answer: nothing varies, '
+                    'and only the accuracy has an interval.')
     return ' '.join(said)
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #c8f58e79
 class SeedSpread(NamedTuple):
     "Mean and standard deviation over seeds (None: not defined), and what they mean"
-    mean: float
-    sd: float
-    statement: str
+    mean: float | None
+    sd: float | None
+    statement: str # A sentence or more
 
 def seed_spread(
-    values:Sequence, # The metric of each seed, 0 to 1; None where it is not defined
+    values:Sequence | np.ndarray, # The metric of each seed, 0 to 1; None where it is not defined
     level:float=.95, # Coverage of the interval of the mean
 ) -> SeedSpread:
     "Mean, sample standard deviation and a plain statement with Student's interval of the mean"
@@ -268,12 +286,15 @@ def seed_spread(
     values = [float('nan') if v is None or pd.isna(v) else float(v) for v in values]
     if not values: raise ValueError('no values: give the metric of each seed')
     if undefined := int(np.isnan(values).sum()):
-        return SeedSpread(None, None, f'Not defined with {undefined} of {len(values)} seeds, so neither is a mean over them.')
-    if not np.isfinite(values).all(): raise ValueError(f'values={values}: a metric is a finite number, or None where it is not defined')
+        return SeedSpread(None, None, f'Not defined with {undefined} of {len(values)} seeds, '
+                                      'so neither is a mean over them.')
+    if not np.isfinite(values).all():
+        raise ValueError(f'values={values}: a metric is a finite number, or None where it is not defined')
     mean, n = float(np.mean(values)), len(values)
     if n == 1: return SeedSpread(mean, None, 'One seed: how much the training varies is not known.')
     sd, (low, high) = float(np.std(values, ddof=1)), student_interval(values, level)
     said = [f'{n} seeds: mean {fixed(mean, 4)}, standard deviation {fixed(sd, 4)},',
             f'{100 * level:g} % interval of the mean {fixed(low, 4)} to {fixed(high, 4)} (Student).',
-            'This interval is training noise only: split and test images were the same, and it says nothing about other patients.']
+            'This interval is training noise only: '
+            'split and test images were the same, and it says nothing about other patients.']
     return SeedSpread(mean, sd, ' '.join(said))

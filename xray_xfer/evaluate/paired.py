@@ -9,7 +9,7 @@ __all__ = ['mcnemar', 'tango_interval', 'Difference', 'accuracy_difference', 'de
            'row_of', 'compare', 'p_text', 'holm']
 
 # %% ../../nbs/evaluate/06_paired.ipynb #dd3f517d
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,20 +18,20 @@ from scipy.optimize import brentq
 from scipy.special import ndtri
 from scipy.stats import binom, t as student
 
-from .cases import pulls_of
-from .scores import checked
-from .bootstrap import METRICS, auc_influence, group_ids, scored_classes, strata
 from ..core.say import fixed
+from .bootstrap import METRICS, auc_influence, group_ids, scored_classes, strata
+from .cases import pulls_of
 from .intervals import check_level
+from .scores import checked
 
 # %% ../../nbs/evaluate/06_paired.ipynb #c3de4cad
-def _truths(right_a, right_b):
+def _truths(right_a, right_b) -> tuple[np.ndarray, np.ndarray]:
     "Both as bool arrays of one shape, or a `ValueError`"
-    given = [np.asarray(v) for v in (right_a, right_b)]
-    for values in given:
+    right_a, right_b = np.asarray(right_a), np.asarray(right_b)
+    for values in (right_a, right_b):
         if (odd := ~np.isin(values, (0, 1))).any():
             raise ValueError(f'{values[odd][0]!r} is no truth value: give True or False for each image, right or wrong')
-    right_a, right_b = (v.astype(bool) for v in given)
+    right_a, right_b = right_a.astype(bool), right_b.astype(bool)
     if right_a.shape != right_b.shape or right_a.ndim != 1 or not len(right_a):
         raise ValueError(f'right_a of shape {right_a.shape} and right_b of shape {right_b.shape}: '
                          'give one truth value per image, of the same images')
@@ -48,11 +48,11 @@ def _grouped_mcnemar(right_a, right_b, ids):
     return float(2 * student.sf(abs(d.sum()) / np.sqrt(variance), number - 1)), float(variance / disagree)
 
 def mcnemar(
-    right_a:Sequence, # (n,) bool: whether network A is right, image by image
-    right_b:Sequence, # (n,) the same of network B
-    groups:Sequence=None, # (n,) as in `stats.intervals`; with several images in one, Obuchowski's test
+    right_a:Sequence | np.ndarray, # (n,) bool: whether network A is right, image by image
+    right_b:Sequence | np.ndarray, # (n,) the same of network B
+    groups:Sequence | None=None, # (n,) as in `intervals`; several images in one: Obuchowski's
     exact:bool=False, # The exact test instead of its mid-p version, for independent images
-) -> dict: # only_a, only_b: images that only one gets right; p (None: not defined); test
+) -> dict: # `only_a`, `only_b`: images that only one gets right; `p` (None: not defined); `test`
     "Are two networks right equally often? McNemar 1947, mid-p (Fagerland et al. 2013), or in groups Obuchowski 1998"
     right_a, right_b = _truths(right_a, right_b)
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
@@ -82,7 +82,9 @@ def tango_interval(
         return only_a - only_b - n * delta, quantile * np.sqrt(max(variance, 0))
     difference, edge = (only_a - only_b) / n, 1 - 1e-9
     def end(side):
-        beyond = lambda delta: (lambda gap, reach: gap * side + reach)(*score(delta))
+        def beyond(delta):
+            gap, reach = score(delta)
+            return gap * side + reach
         if beyond(side * edge) >= 0: return float(side)
         start = difference + side * 1e-9   # at the estimate itself the variance may be 0
         return float(brentq(beyond, start, side * edge)) if beyond(start) > 0 else float(start)
@@ -100,22 +102,24 @@ class Difference:
     _ends: Callable[[float], tuple | None] # Level to (low, high)
 
     @property
-    def difference(self): return None if self.value_a is None else _clean(self.value_a - self.value_b)
+    def difference(self) -> float | None:
+        "A less B"
+        return None if self.value_a is None or self.value_b is None else _clean(self.value_a - self.value_b)
 
     def interval(self, level:float=.95) -> tuple | None: # (low, high)
         "At this level, a share"
         check_level(level)
-        ends = self._ends(level)
-        if ends and self.p is not None and self.p >= 1 - level:   # where the test finds nothing, 0 belongs to the interval
-            ends = min(ends[0], 0.), max(ends[1], 0.)
-        return ends and tuple(_clean(v) for v in ends)
+        if not (ends := self._ends(level)): return None
+        # where the test finds nothing, 0 belongs to the interval
+        if self.p is not None and self.p >= 1 - level: ends = min(ends[0], 0.), max(ends[1], 0.)
+        return _clean(ends[0]), _clean(ends[1])
 
 def _clean(v): return 0. if abs(v) < 1e-12 else float(v)   # what is 0 is 0, whatever rounding leaves
 
 def accuracy_difference(
-    right_a:Sequence, # (n,) bool: whether network A is right, image by image
-    right_b:Sequence, # (n,) the same of network B
-    groups:Sequence=None, # (n,) as in `stats.intervals`
+    right_a:Sequence | np.ndarray, # (n,) bool: whether network A is right, image by image
+    right_b:Sequence | np.ndarray, # (n,) the same of network B
+    groups:Sequence | None=None, # (n,) as in `intervals`
 ) -> Difference:
     "McNemar's mid-p test with Tango's interval; in groups Obuchowski's, with Tango's at the effective number of images"
     right_a, right_b = _truths(right_a, right_b)
@@ -133,13 +137,14 @@ def accuracy_difference(
 
 # %% ../../nbs/evaluate/06_paired.ipynb #2c954fe6
 def _covariance(positive, ids, phi, psi):
-    "Of two AUCs with the influences phi and psi (n,), by groups (Obuchowski 1997); None where one kind lies in a single group"
-    sums = [[np.bincount(ids[kind], weights=v[kind], minlength=ids.max() + 1) for kind in (positive, ~positive)] for v in (phi, psi)]
-    (p1, n1), (p2, n2) = sums
-    of = [np.unique(ids[kind]).size for kind in (positive, ~positive)]
-    if min(of) < 2: return None
-    correct = lambda i: i / (i - 1)
-    return correct(of[0]) * p1 @ p2 + correct(of[1]) * n1 @ n2 + correct(ids.max() + 1) * (p1 @ n2 + n1 @ p2)
+    "Of two AUCs with the influences phi and psi (n,) (Obuchowski 1997); None where one kind lies in a single group"
+    kinds, number = (positive, ~positive), ids.max() + 1
+    groups = [np.unique(ids[kind]).size for kind in kinds]
+    if min(groups) < 2: return None
+    def by_group(pulls): return [np.bincount(ids[kind], weights=pulls[kind], minlength=number) for kind in kinds]
+    def correct(i): return i / (i - 1)
+    (p1, n1), (p2, n2) = by_group(phi), by_group(psi)
+    return correct(groups[0]) * p1 @ p2 + correct(groups[1]) * n1 @ n2 + correct(number) * (p1 @ n2 + n1 @ p2)
 
 def _within(stratum, ids, phi, psi):
     "Covariance of two sums of influences, by groups within strata; None where a stratum has a single group"
@@ -157,37 +162,37 @@ def _auc_test(ids):
     return ('DeLong', np.inf) if number == len(ids) else ('Obuchowski 1997', max(number - 1, 1))
 
 def delong(
-    y:Sequence, # (n,) int: number of the true class of each image
-    probs_a:np.ndarray, probs_b:np.ndarray, # (n, k) predicted probabilities of A and of B, same images
-    classes:Sequence, # The k class names
-    groups:Sequence=None, # (n,) as in `stats.intervals`; with several images in one, Obuchowski's variance
+    y:Sequence | np.ndarray, # (n,) int: number of the true class of each image
+    probs_a:np.ndarray, # (n, k) predicted probabilities of network A
+    probs_b:np.ndarray, # (n, k) those of network B, same images
+    classes:Iterable, # The k class names
+    groups:Sequence | None=None, # (n,) as in `intervals`; several images in one: Obuchowski's
     level:float=.95, # Coverage of the interval
-) -> pd.DataFrame: # One row per class and 'macro': auc_a, auc_b, se_a, se_b, covariance, difference (A less B), se, low, high, z, p, test; `NA`: not defined
-    "One-vs-rest AUCs and their differences: DeLong et al. 1988, in groups Obuchowski 1997 with Student's t"
+) -> pd.DataFrame: # One row per class and 'macro'; `NA`: not defined
+    "One-vs-rest AUCs and their differences, A less B: DeLong et al. 1988, in groups Obuchowski 1997 with Student's t"
     check_level(level)
     y, probs_a, classes = checked(y, probs_a, classes)
-    _, probs_b, _ = checked(y, probs_b, classes)
-    ids, columns = group_ids(groups, len(y)), dict(scored_classes(y, len(classes)))
-    test, df, rows, found = *_auc_test(ids), {}, []
-    for i, c in enumerate(classes):
-        if i not in columns: rows[c] = _auc_row(None, None, 3 * [None], test, df, level); continue
-        positive = y == columns[i]
-        (auc_a, phi), (auc_b, psi) = (auc_influence(positive, p[:, columns[i]]) for p in (probs_a, probs_b))
-        covariances = [_covariance(positive, ids, u, v) for u, v in ((phi, phi), (psi, psi), (phi, psi))]
-        rows[c] = _auc_row(auc_a, auc_b, covariances, test, df, level)
+    probs_b = checked(y, probs_b, classes)[1]
+    ids, found = group_ids(groups, len(y)), []
+    test, df = _auc_test(ids)
+    rows = dict.fromkeys([*classes, 'macro'], _auc_row(None, None, 3 * [None], test, df, level))
+    def covariances(of, where):
+        return [of(where, ids, u, v) for u, v in ((phi, phi), (psi, psi), (phi, psi))]
+    for c, column in scored_classes(y, len(classes)):
+        (auc_a, phi), (auc_b, psi) = (auc_influence(y == column, p[:, column]) for p in (probs_a, probs_b))
+        rows[classes[c]] = _auc_row(auc_a, auc_b, covariances(_covariance, y == column), test, df, level)
         found.append((auc_a, auc_b, phi, psi))
     if found:
-        auc_a, auc_b, phi, psi = (np.mean(v, axis=0) for v in zip(*found))
-        stratum = strata(y, ids)
-        covariances = [_within(stratum, ids, u, v) for u, v in ((phi, phi), (psi, psi), (phi, psi))]
-        rows['macro'] = _auc_row(auc_a, auc_b, covariances, test, df, level)
-    else: rows['macro'] = _auc_row(None, None, 3 * [None], test, df, level)
+        auc_a, auc_b, phi, psi = (np.mean(v, axis=0) for v in zip(*found, strict=True))
+        rows['macro'] = _auc_row(auc_a, auc_b, covariances(_within, strata(y, ids)), test, df, level)
     out = pd.DataFrame(rows.values(), index=pd.Index(rows, name='class'))
     return out.astype({col: 'Float64' for col in out.columns if col != 'test'})
 
+_AUC_COLUMNS = 'auc_a', 'auc_b', 'se_a', 'se_b', 'covariance', 'difference', 'se', 'low', 'high', 'z', 'p'
+
 def _auc_row(auc_a, auc_b, covariances, test, df, level):
     "A row of `delong` from two AUCs and the variances and covariance (aa, bb, ab)"
-    row = dict.fromkeys(('auc_a', 'auc_b', 'se_a', 'se_b', 'covariance', 'difference', 'se', 'low', 'high', 'z', 'p'))
+    row = dict.fromkeys(_AUC_COLUMNS)
     if auc_a is not None: row.update(auc_a=auc_a, auc_b=auc_b, difference=auc_a - auc_b)
     if None not in covariances:
         aa, bb, ab = covariances
@@ -202,7 +207,8 @@ def _auc_row(auc_a, auc_b, covariances, test, df, level):
 
 # %% ../../nbs/evaluate/06_paired.ipynb #bad13831
 def normal_difference(
-    value_a:float, value_b:float, # The two scores; NaN where not defined
+    value_a:float, # Score of A; NaN where not defined
+    value_b:float, # That of B
     variance:float, # Of their difference; NaN where not defined
     df:float | None, # Degrees of freedom of it; None: infinite
     test:str, # Whose test
@@ -216,45 +222,50 @@ def normal_difference(
     def ends(level):
         half = student.ppf((1 + level) / 2, df) * se
         return (max(d - half, -1.), min(d + half, 1.)) if varies else None
-    values = (float(value_a), float(value_b)) if np.isfinite(d) else (None, None)
-    return Difference(*values, p, test, None if np.isinf(df) else float(df), ends)
+    a, b = (float(value_a), float(value_b)) if np.isfinite(d) else (None, None)
+    return Difference(a, b, p, test, None if np.isinf(df) else float(df), ends)
 
 def differences(
-    y:Sequence, # (n,) int: number of the true class of each image
-    probs_a:np.ndarray, probs_b:np.ndarray, # (n, k) predicted probabilities of A and of B, same images
-    classes:Sequence, # The k class names
-    groups:Sequence=None, # (n,) as in `stats.intervals`
+    y:Sequence | np.ndarray, # (n,) int: number of the true class of each image
+    probs_a:np.ndarray, # (n, k) predicted probabilities of network A
+    probs_b:np.ndarray, # (n, k) those of network B, same images
+    classes:Iterable, # The k class names
+    groups:Sequence | None=None, # (n,) as in `intervals`
 ) -> dict: # {metric: `Difference`}
     "The metrics of two trained networks, A less B, each with the test that fits"
     y, probs_a, classes = checked(y, probs_a, classes)
-    _, probs_b, _ = checked(y, probs_b, classes)
+    probs_b = checked(y, probs_b, classes)[1]
     ids = group_ids(groups, len(y))
-    number = int(ids.max()) + 1
     a, b = pulls_of(y, probs_a, ids), pulls_of(y, probs_b, ids)
     variance = ((a.by_group - b.by_group) ** 2).sum(0)
-    tests = dict.fromkeys(METRICS, ('jackknife', number - 1)) | dict(auc=_auc_test(ids))
-    found = {m: normal_difference(a.values[j], b.values[j], variance[j], df=tests[m][1], test=tests[m][0]) for j, m in enumerate(METRICS)}
+    found = {}
+    for j, metric in enumerate(METRICS):
+        test, df = _auc_test(ids) if metric == 'auc' else ('jackknife', int(ids.max()))
+        found[metric] = normal_difference(a.values[j], b.values[j], variance[j], df, test)
     found['accuracy'] = accuracy_difference(probs_a.argmax(1) == y, probs_b.argmax(1) == y, groups)
     return found
 
 def row_of(
-    difference:Difference,
+    difference:Difference, # A score of A less that of B
     level:float=.95, # Coverage of the interval
-) -> dict: # value_a, value_b, difference, low, high, p, df, test; `NA`: not defined
+) -> dict: # `value_a`, `value_b`, `difference`, `low`, `high`, `p`, `df`, `test`; `NA`: not defined
     "A difference as a row of a table"
     low, high = difference.interval(level) or (None, None)
-    row = dict(value_a=difference.value_a, value_b=difference.value_b, difference=difference.difference, low=low, high=high, p=difference.p, df=difference.df)
+    row = dict(value_a=difference.value_a, value_b=difference.value_b, difference=difference.difference,
+               low=low, high=high, p=difference.p, df=difference.df)
     return {k: pd.NA if v is None else v for k, v in row.items()} | dict(test=difference.test)
 
 def compare(
-    y:Sequence, # (n,) int: number of the true class of each image
-    probs_a:np.ndarray, probs_b:np.ndarray, # (n, k) predicted probabilities of A and of B, same images
-    classes:Sequence, # The k class names
-    groups:Sequence=None, # (n,) what must not be torn apart; a gap: an image of its own
+    y:Sequence | np.ndarray, # (n,) int: number of the true class of each image
+    probs_a:np.ndarray, # (n, k) predicted probabilities of network A
+    probs_b:np.ndarray, # (n, k) those of network B, same images
+    classes:Iterable, # The k class names
+    groups:Sequence | None=None, # (n,) what must not be torn apart; a gap: an image of its own
     level:float=.95, # Coverage of the intervals
-) -> pd.DataFrame: # One row per metric, then one per class (its AUC): metric, value_a, value_b, difference (A less B), low, high, p, df, test; `NA`: not defined
-    "Two trained networks on the same images"
+) -> pd.DataFrame: # One row per metric, then one per class (its AUC), as `row_of` makes them
+    "Two trained networks on the same images, A less B"
     check_level(level)
+    classes = list(classes)
     rows = [dict(metric=m) | row_of(d, level) for m, d in differences(y, probs_a, probs_b, classes, groups).items()]
     for c, r in delong(y, probs_a, probs_b, classes, groups, level).drop('macro').iterrows():
         shared = {k: r[k] for k in ('difference', 'low', 'high', 'p', 'test')}
@@ -274,10 +285,13 @@ def p_text(
 
 # %% ../../nbs/evaluate/06_paired.ipynb #1e5b3ccb
 def holm(
-    p:Sequence, # p-values of one family; None or `NA`: not defined, and left so
+    p:Sequence, # All p-values of one family; None or `NA`: not defined, and left so
 ) -> list: # In the order given; None: not defined
     "Holm's adjusted p-values (1979, Scand. J. Statist. 6, 65-70)"
     defined = sorted((float(v), i) for i, v in enumerate(p) if v is not None and not pd.isna(v))
-    out, worst = [None] * len(p), 0.
-    for rank, (v, i) in enumerate(defined): out[i] = worst = max(worst, min(1., v * (len(defined) - rank)))
+    out:list[float | None] = [None] * len(p)
+    worst = 0.
+    for rank, (v, i) in enumerate(defined):
+        worst = max(worst, min(1., v * (len(defined) - rank)))
+        out[i] = worst
     return out

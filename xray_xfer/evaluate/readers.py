@@ -8,32 +8,31 @@ Docs: https://xray-xfer.github.io/xray_xfer/evaluate/readers.html.md"""
 __all__ = ['seeds_difference', 'compare_models', 'model_intervals']
 
 # %% ../../nbs/evaluate/07_readers.ipynb #28c05497
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, t as student
 
-from .cases import Pulls, pulls_of
-from .scores import checked
-from .paired import Difference, accuracy_difference, differences, holm, normal_difference, row_of
 from .bootstrap import METRICS, group_ids
+from .cases import Pulls, pulls_of
 from .intervals import check_level, intervals
+from .paired import Difference, accuracy_difference, differences, holm, normal_difference, row_of
+from .scores import checked
 
 # %% ../../nbs/evaluate/07_readers.ipynb #8fd8e0e1
 class _Seeds:
     "What the networks of one model say about one metric"
-    def __init__(self, runs:list, j:int): # `Pulls` of each network; number of the metric
+    def __init__(self, runs:Sequence[Pulls], j:int): # Of each network; number of the metric
         self.values = np.array([run.values[j] for run in runs])
         self.pulls = np.array([run.by_group[:, j] for run in runs])   # (r, G)
         self.number, covariance = len(runs), self.pulls @ self.pulls.T
-        alone = np.trace(covariance) / self.number
+        self.alone = np.trace(covariance) / self.number
         apart = ~np.eye(self.number, dtype=bool)
-        self.shared = covariance[apart].mean() if self.number > 1 else alone   # Cov2
-        self.own = max(alone - self.shared, 0.)                                # e
-        self.spread = self.values.var(ddof=1) if self.number > 1 else None     # S squared
-        self.alone = alone
+        self.shared = covariance[apart].mean() if self.number > 1 else self.alone   # Cov2
+        self.own = max(self.alone - self.shared, 0.)                                # e
+        self.spread = self.values.var(ddof=1) if self.number > 1 else np.nan        # S squared
 
     @property
     def of_seeds(self): return max(self.spread - self.own, 0.)
@@ -41,7 +40,7 @@ class _Seeds:
 # %% ../../nbs/evaluate/07_readers.ipynb #05d5b2c4
 def seeds_difference(
     runs_a:Sequence[Pulls], # The networks of model A, one per seed, on the same images
-    runs_b:Sequence[Pulls], # Those of model B; where either has one, the comparison is of trained networks
+    runs_b:Sequence[Pulls], # Those of model B; where either has one, networks are compared
     metric:str, # One of METRICS
 ) -> Difference:
     "A metric of two models over seeds and images (Obuchowski & Rockette 1995; Hillis 2007, 2014)"
@@ -61,9 +60,10 @@ def seeds_difference(
 
 # %% ../../nbs/evaluate/07_readers.ipynb #0b535170
 def _tested_among(p, level):
-    "Among how many hypotheses Holm's procedure tests each at this level; those from the first that it keeps on share one number"
-    order, left = sorted((v, i) for i, v in enumerate(p) if v is not None), sum(v is not None for v in p)
-    among, stopped = [max(left, 1)] * len(p), False
+    "Among how many hypotheses Holm's procedure tests each; those from the first that it keeps on share one number"
+    order = sorted((v, i) for i, v in enumerate(p) if v is not None)
+    left, stopped = len(order), False
+    among = [max(left, 1)] * len(p)
     for v, i in order:
         among[i] = left
         stopped = stopped or v >= level / left
@@ -74,55 +74,61 @@ def _pair(a, b, y, tables, pulls, classes, groups):
     "{metric: `Difference`} of two models"
     if len(tables[a]) == len(tables[b]) == 1: return differences(y, tables[a][0], tables[b][0], classes, groups)
     found = {m: seeds_difference(pulls[a], pulls[b], m) for m in METRICS}
-    accuracy = found['accuracy']
-    if accuracy.p == 1 and accuracy.interval() is None:   # all networks are right on the same images: any two of them tell as much
-        found['accuracy'] = accuracy_difference(tables[a][0].argmax(1) == y, tables[b][0].argmax(1) == y, groups)
+    # all networks are right on the same images: any two of them tell as much
+    if found['accuracy'].p == 1 and found['accuracy'].interval() is None:
+        right = (tables[model][0].argmax(1) == y for model in (a, b))
+        found['accuracy'] = accuracy_difference(*right, groups)
     return found
 
+_COLUMNS = ('metric', 'a', 'b', 'seeds_a', 'seeds_b', 'value_a', 'value_b', 'difference', 'low', 'high', 'p',
+            'p_holm', 'low_holm', 'high_holm', 'low_all', 'high_all', 'df', 'test')
+
+def _adjusted(found, level):
+    "What each `Difference` of one metric is beside the others: p and intervals that know of the other pairs"
+    p = [d.p for d in found]
+    pairs = max(sum(v is not None for v in p), 1)
+    for d, p_holm, among in zip(found, holm(p), _tested_among(p, 1 - level), strict=True):
+        low_holm, high_holm = d.interval(1 - (1 - level) / among) or (pd.NA, pd.NA)
+        low_all, high_all = d.interval(1 - (1 - level) / pairs) or (pd.NA, pd.NA)
+        yield dict(p_holm=pd.NA if p_holm is None else p_holm, low_holm=low_holm, high_holm=high_holm,
+                   low_all=low_all, high_all=high_all)
+
 def compare_models(
-    y:Sequence, # (n,) int: number of the true class of each image
+    y:Sequence | np.ndarray, # (n,) int: number of the true class of each image
     models:Mapping, # {name: list of (n, k) predicted probabilities, one per seed}; two or more
-    classes:Sequence, # The k class names
-    groups:Sequence=None, # (n,) what must not be torn apart; a gap: an image of its own
+    classes:Iterable, # The k class names
+    groups:Sequence | None=None, # (n,) what must not be torn apart; a gap: an image of its own
     level:float=.95, # Coverage of the intervals
-) -> pd.DataFrame: # metric, a, b, seeds_a, seeds_b, value_a, value_b, difference (A less B), low, high, p, p_holm, low_holm, high_holm, low_all, high_all, df, test
-    "Each pair of models: over images and seeds, or where either has one seed over images alone; `NA`: not defined"
+) -> pd.DataFrame: # One row per metric and pair; `NA`: not defined
+    "Each pair of models, A less B: over images and seeds, or where either has one seed over images alone"
     check_level(level)
     if len(models) < 2: raise ValueError(f'{len(models)} models: give two or more, as {{name: [probabilities, ...]}}')
     if empty := [name for name, tables in models.items() if not len(tables)]:
         raise ValueError(f'{empty[0]!r} has no networks: give the probabilities of one or more')
-    ids = group_ids(groups, len(y))
+    ids, classes = group_ids(groups, len(y)), list(classes)
     tables = {name: [checked(y, p, classes)[1] for p in ps] for name, ps in models.items()}
     y = np.asarray(y)
     pulls = {name: [pulls_of(y, p, ids) for p in ps] for name, ps in tables.items()}
-    found = {}
-    for a, b in combinations(tables, 2):
-        for m, d in _pair(a, b, y, tables, pulls, classes, groups).items(): found[m, a, b] = d
+    pairs = {(a, b): _pair(a, b, y, tables, pulls, classes, groups) for a, b in combinations(tables, 2)}
     rows = []
     for metric in METRICS:
-        pairs = [key for key in found if key[0] == metric]
-        p = [found[key].p for key in pairs]
-        adjusted, of = holm(p), _tested_among(p, 1 - level)
-        tested = max(sum(v is not None for v in p), 1)
-        for key, p_holm, k in zip(pairs, adjusted, of):
-            _, a, b = key
-            ends = lambda m: found[key].interval(1 - (1 - level) / m) or (pd.NA, pd.NA)
-            (low, high), (low_all, high_all) = ends(k), ends(tested)
-            rows.append(dict(metric=metric, a=a, b=b, seeds_a=len(tables[a]), seeds_b=len(tables[b])) | row_of(found[key], level)
-                        | dict(p_holm=pd.NA if p_holm is None else p_holm, low_holm=low, high_holm=high, low_all=low_all, high_all=high_all))
-    columns = 'metric a b seeds_a seeds_b value_a value_b difference low high p p_holm low_holm high_holm low_all high_all df test'.split()
-    out = pd.DataFrame(rows)[columns]
-    return out.astype({c: 'Float64' for c in columns[5:-1]})
+        found = [of[metric] for of in pairs.values()]
+        for (a, b), d, more in zip(pairs, found, _adjusted(found, level), strict=True):
+            row = dict(metric=metric, a=a, b=b, seeds_a=len(tables[a]), seeds_b=len(tables[b]))
+            rows.append(row | row_of(d, level) | more)
+    out = pd.DataFrame(rows)[list(_COLUMNS)]
+    return out.astype({c: 'Float64' for c in _COLUMNS[5:-1]})
 
 # %% ../../nbs/evaluate/07_readers.ipynb #bc8391f5
 def model_intervals(
-    y:Sequence, # (n,) int: number of the true class of each image
+    y:Sequence | np.ndarray, # (n,) int: number of the true class of each image
     tables:Sequence, # (n, k) predicted probabilities of each network of the model, one per seed
-    classes:Sequence, # The k class names
-    groups:Sequence=None, # (n,) what must not be torn apart; a gap: an image of its own
+    classes:Iterable, # The k class names
+    groups:Sequence | None=None, # (n,) what must not be torn apart; a gap: an image of its own
     level:float=.95, # Coverage
 ) -> dict: # {metric: (low, high)}; None: not defined
     "Intervals of the mean over seeds, for other images and other seeds"
+    classes = list(classes)
     each = [intervals(y, p, classes, groups, level) for p in tables]
     if len(each) == 1: return each[0]
     ids = group_ids(groups, len(y))

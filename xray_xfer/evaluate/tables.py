@@ -10,7 +10,7 @@ __all__ = ['ROWS', 'REPORT_TABLE', 'display_name', 'student_interval', 'metric_t
 
 # %% ../../nbs/evaluate/02_tables.ipynb #52736a94
 import io, itertools, re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np, pandas as pd
 from scipy.stats import t as student
@@ -30,119 +30,151 @@ REPORT_TABLE = pd.DataFrame({ # hold-out results of the report that this package
     'EfficientNet-B0_2': [.9313, .9376, .9459, .9304, .9878]}, index=pd.Index(ROWS, name='metric'))
 
 def display_name(
-    arch, # timm model name, or an address
-):
+    arch:str, # Model name of timm, or an address
+) -> str:
     "The report's name of a network; other networks keep their own"
-    if m := re.fullmatch(r'shufflenetv2_(\d)(\d)0', arch): return 'ShuffleNetV2' + ('' if m.groups() == ('1', '0') else f'x{m[1]}.{m[2]}')
+    if m := re.fullmatch(r'shufflenetv2_(\d)(\d)0', arch):
+        return 'ShuffleNetV2' if m.groups() == ('1', '0') else f'ShuffleNetV2x{m[1]}.{m[2]}'
     if m := re.fullmatch(r'efficientnet_b(\d)', arch): return f'EfficientNet-B{m[1]}'
     where = address(arch)
     return where.short if where else arch
 
 # %% ../../nbs/evaluate/02_tables.ipynb #7db375e6
 def student_interval(
-    values, # float array (n,): a metric of n seeds
-    level=.95, # coverage
-):
-    "(low, high) of the mean over seeds, within 0 to 1, by Student's t (1908, doi 10.1093/biomet/6.1.1): training noise only; None: not defined"
+    values:Sequence | np.ndarray, # (n,) a metric of n seeds
+    level:float=.95, # Coverage
+) -> tuple | None: # (low, high) within 0 to 1; None: not defined
+    "Interval of the mean over seeds, by Student's t (1908, doi 10.1093/biomet/6.1.1): training noise only"
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2 or not np.isfinite(values).all(): return None
     half = student.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** .5
     return max(float(values.mean() - half), 0.), min(float(values.mean() + half), 1.)
 
-def metric_table(
-    results, # iterable of mappings or objects with arch, depth, metrics (a dict as `metrics` gives it), with several seeds seed, and label where the column is to have another name
-    report=False, # put the report's column beside ours, where it has that model
-    over_seeds={}, # {column: {metric: (low, high)}} of means over seeds, for other images and other seeds, as `readers.model_intervals` gives them
-):
-    "Metrics down, models across (`Name_depth`, or `label` where the results have one); `.attrs`: sd (table of the same shape), intervals (by column, for each metric (low, high), None where not defined, or a word why there is none), seeds and missing (lists by column), seeds_alone (columns whose interval is Student's over seeds, for want of `over_seeds`)"
-    get = lambda r, key, *default: r.get(key, *default) if isinstance(r, Mapping) else getattr(r, key, *default)
-    cells, archs, depths, labels = {}, {}, {}, {}
-    for r in results:
-        arch, depth, seed, values, label = (get(r, k, None) for k in ('arch', 'depth', 'seed', 'metrics', 'label'))
-        if arch is None or depth is None or not isinstance(values, Mapping): raise ValueError(f'{r!r:.200} is no result: it needs arch, depth and metrics (a dict)')
-        lacks = [k for k in ROWS.values() if k not in values]
-        if lacks: raise ValueError(f'the metrics of {arch} at depth {depth} lack {", ".join(lacks)}: take them from metrics(y, probs, classes)')
-        runs = cells.setdefault((arch, depth, label), {})
-        if seed in runs: raise ValueError(f'two results of {arch} at depth {depth} with seed {seed}: give each result once, and a seed to each repetition')
+def _get(result, key): return result.get(key) if isinstance(result, Mapping) else getattr(result, key, None)
+
+def _collected(results):
+    "{(arch, depth, label): {seed: metrics}}, each arch's depths together; or a `ValueError` that names the odd result"
+    found:dict = {}
+    for result in results:
+        arch, depth, label, seed, values = (_get(result, k) for k in ('arch', 'depth', 'label', 'seed', 'metrics'))
+        if arch is None or depth is None or not isinstance(values, Mapping):
+            raise ValueError(f'{result!r:.200} is no result: it needs arch, depth and metrics (a dict)')
+        if lacks := [k for k in ROWS.values() if k not in values]:
+            raise ValueError(f'the metrics of {arch} at depth {depth} lack {", ".join(lacks)}: '
+                             'take them from metrics(y, probs, classes)')
+        runs = found.setdefault((arch, depth, label), {})
+        if seed in runs:
+            raise ValueError(f'two results of {arch} at depth {depth} with seed {seed}: '
+                             'give each result once, and a seed to each repetition')
         runs[seed] = values
-        archs[arch] = depths[depth] = labels[label] = True
-    if not cells: raise ValueError('no results: give at least one')
+    if not found: raise ValueError('no results: give at least one')
+    archs, depths, labels = map(dict.fromkeys, zip(*found, strict=True))
+    return {key: found[key] for key in itertools.product(archs, depths, labels) if key in found}
+
+def _ends(runs, values, over_seeds):
+    "Intervals of a column, one per metric, and whether they are over seeds alone; None: it has none"
+    one = next(iter(runs.values())).get('intervals') if len(runs) == 1 else None
+    if one: return [tuple(one[k]) if one.get(k) else None for k in ROWS.values()], False
+    if over_seeds is not None: return [over_seeds.get(k) for k in ROWS.values()], False
+    if len(runs) > 1: return [student_interval(v) for v in values.T], True
+    return None, False
+
+def metric_table(
+    results:Iterable, # Mappings or objects with arch, depth, metrics; seed, label (optional)
+    report:bool=False, # Put the report's column beside ours, where it has that model
+    over_seeds:Mapping={}, # {column: {metric: (low, high)}}, see `readers.model_intervals`
+) -> pd.DataFrame: # `.attrs`: sd, intervals, seeds, missing, seeds_alone
+    "Metrics down, models across (`Name_depth`, or `label` where the results have one)"
     table, sd, seeds, missing, intervals, seeds_alone = {}, {}, {}, {}, {}, []
-    for arch, depth, label in (k for k in itertools.product(archs, depths, labels) if k in cells):
-        model, runs = f'{display_name(arch)}_{depth}', cells[arch, depth, label]
+    for (arch, depth, label), runs in _collected(results).items():
+        model = f'{display_name(arch)}_{depth}'
         name = model if label is None else label
         if name in table: raise ValueError(f'two models are labelled {name!r}: give each a label of its own')
         # np.array(None, float) is NaN: a mean over seeds is not defined where one of them is not
         values = np.array([[v[k] for k in ROWS.values()] for v in runs.values()], dtype=np.float64)
         table[name], seeds[name] = values.mean(0), list(runs)
         sd[name] = values.std(0, ddof=1) if len(runs) > 1 else np.full(len(ROWS), np.nan)
-        one = next(iter(runs.values())).get('intervals') if len(runs) == 1 else None
-        if one: intervals[name] = [tuple(one[k]) if one.get(k) else None for k in ROWS.values()]
-        elif name in over_seeds: intervals[name] = [over_seeds[name].get(k) for k in ROWS.values()]
-        elif len(runs) > 1:
-            intervals[name] = [student_interval(v) for v in values.T]
-            seeds_alone.append(name)
+        ends, alone = _ends(runs, values, over_seeds.get(name))
+        if ends is not None: intervals[name] = ends
+        if alone: seeds_alone.append(name)
         missing[name] = list(dict.fromkeys(c for v in runs.values() for c in v.get('missing', ())))
-        if report and model in REPORT_TABLE: table[f'{model} (report)'], sd[f'{model} (report)'] = REPORT_TABLE[model], np.nan
-    table, sd = (pd.DataFrame(t, index=REPORT_TABLE.index) for t in (table, sd))
-    table.attrs.update(sd=sd, seeds=seeds, missing=missing, intervals=intervals, seeds_alone=seeds_alone)
-    return table
+        if report and model in REPORT_TABLE:
+            table[f'{model} (report)'], sd[f'{model} (report)'] = REPORT_TABLE[model], np.nan
+    out = pd.DataFrame(table, index=REPORT_TABLE.index)
+    out.attrs.update(sd=pd.DataFrame(sd, index=REPORT_TABLE.index), seeds=seeds, missing=missing, intervals=intervals,
+                     seeds_alone=seeds_alone)
+    return out
 
 # %% ../../nbs/evaluate/02_tables.ipynb #0de407bd
 def _texts(table):
     "The cells as text, a list for each row; numbers with four decimals, counts as they are"
-    sd, intervals, alone = table.attrs.get('sd'), table.attrs.get('intervals', {}), table.attrs.get('seeds_alone', ())
+    sd, intervals = table.attrs.get('sd'), table.attrs.get('intervals', {})
+    alone = table.attrs.get('seeds_alone', ())
     def text(row, col):
-        x = table[col].iloc[row]
+        value = table[col].iloc[row]
         ends = intervals[col][row] if row < len(intervals.get(col, ())) else ''   # '': none was to be expected
-        if pd.isna(x): return ends if ends and isinstance(ends, str) else 'not defined'
-        if isinstance(x, (str, int, np.integer)): return str(x)
-        s = sd[col].iloc[row] if sd is not None and col in sd else np.nan
+        if pd.isna(value): return ends if ends and isinstance(ends, str) else 'not defined'
+        if isinstance(value, (str, int, np.integer)): return str(value)
+        said = [fixed(value, 4)]
+        spread = sd[col].iloc[row] if sd is not None and col in sd else np.nan
+        if not pd.isna(spread): said.append(f'± {fixed(spread, 4)}')
         if not isinstance(ends, str):
-            of = ' over seeds alone' if col in alone else ''   # says nothing about other images, as the others do
-            ends = 'interval not defined' if ends is None else f'{fixed(ends[0])}–{fixed(ends[1])}{of}'
-        return fixed(x, 4) + ('' if pd.isna(s) else f' ± {fixed(s, 4)}') + (f' ({ends})' if ends else '')
-    return [[str(name)] + [text(i, c) for c in table.columns] for i, name in enumerate(table.index)]
+            over = ' over seeds alone' if col in alone else ''   # says nothing about other images, as the others do
+            ends = 'interval not defined' if ends is None else f'{fixed(ends[0])}–{fixed(ends[1])}{over}'
+        if ends: said.append(f'({ends})')
+        return ' '.join(said)
+    return [[str(name), *(text(i, c) for c in table.columns)] for i, name in enumerate(table.index)]
 
 def _caption(table, caption):
     "The caption, and what a reader must know besides"
-    missing = list(dict.fromkeys(c for cs in table.attrs.get('missing', {}).values() for c in cs))
-    return ' '.join(x for x in (caption, f'No image of {", ".join(missing)} in the test part: averages are over the other classes.' if missing else '') if x)
+    said = [caption] if caption else []
+    missing = list(dict.fromkeys(c for classes in table.attrs.get('missing', {}).values() for c in classes))
+    if missing: said.append(f'No image of {", ".join(missing)} in the test part: averages are over the other classes.')
+    return ' '.join(said)
 
 def table_markdown(
-    table, # `metric_table(...)`, or any table with a name on its index, such as `per_class(...)`
-    caption='', # stands above the table
-):
-    "The table as Markdown, with a last line end"
-    clean = lambda x: str(x).replace('\\', '\\\\').replace('|', '\\|').replace('\n', ' ')
-    rows = [[table.index.name or 'metric', *table.columns], ['---'] + ['---:'] * table.shape[1], *_texts(table)]
+    table:pd.DataFrame, # Of `metric_table`, or any with a name on its index (`per_class`)
+    caption:str='', # Stands above the table
+) -> str: # With a last line end
+    "The table as Markdown"
+    def clean(text): return str(text).replace('\\', '\\\\').replace('|', '\\|').replace('\n', ' ')
+    head = [table.index.name or 'metric', *table.columns]
+    rows = [head, ['---'] + ['---:'] * table.shape[1], *_texts(table)]
+    lines = ['| ' + ' | '.join(map(clean, row)) + ' |\n' for row in rows]
     caption = _caption(table, caption)
-    return (caption + '\n\n' if caption else '') + ''.join('| ' + ' | '.join(map(clean, r)) + ' |\n' for r in rows)
+    if caption: lines.insert(0, f'{caption}\n\n')
+    return ''.join(lines)
+
+_LATEX = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
+          '±': r'$\pm$', '–': '--', '<': r'$<$', '>': r'$>$', '\n': ' '} | {c: f'\\{c}' for c in '&%$#_{}'}
 
 def table_latex(
-    table, # `metric_table(...)`, or any table with a name on its index, such as `per_class(...)`
-    caption='', # goes into \caption{}
-):
-    "The table as a LaTeX `table` in the booktabs style, with a last line end"
-    special = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$', '–': '--', '<': r'$<$', '>': r'$>$', '\n': ' ', **{c: '\\' + c for c in '&%$#_{}'}}
-    clean = lambda x: ''.join(special.get(c, c) for c in str(x))
-    line = lambda cells: ' & '.join(map(clean, cells)) + r' \\'
-    caption = _caption(table, caption)
-    return '\n'.join([r'% needs \usepackage{booktabs}', r'\begin{table}[htbp]', r'\centering', *([rf'\caption{{{clean(caption)}}}'] if caption else []),
-        rf'\begin{{tabular}}{{l{"r" * table.shape[1]}}}', r'\toprule', line([table.index.name or 'metric', *table.columns]), r'\midrule',
-        *map(line, _texts(table)), r'\bottomrule', r'\end{tabular}', r'\end{table}', ''])
+    table:pd.DataFrame, # Of `metric_table`, or any with a name on its index (`per_class`)
+    caption:str='', # Goes into \caption{}
+) -> str: # With a last line end
+    "The table as a LaTeX `table` in the booktabs style"
+    def clean(text): return ''.join(_LATEX.get(c, c) for c in str(text))
+    def line(cells): return ' & '.join(map(clean, cells)) + r' \\'
+    lines = [r'% needs \usepackage{booktabs}', r'\begin{table}[htbp]', r'\centering']
+    if caption := _caption(table, caption): lines.append(rf'\caption{{{clean(caption)}}}')
+    lines += [rf'\begin{{tabular}}{{l{"r" * table.shape[1]}}}', r'\toprule']
+    lines += [line([table.index.name or 'metric', *table.columns]), r'\midrule', *map(line, _texts(table))]
+    lines += [r'\bottomrule', r'\end{tabular}', r'\end{table}', '']
+    return '\n'.join(lines)
 
 def table_csv(
-    table, # `metric_table(...)`, or any table with a name on its index, such as `per_class(...)`
-):
-    "The table as CSV, every digit; after each column with several seeds its `(sd)`, with an interval its `(low)` and `(high)`. `pd.read_csv(..., index_col=0)` reads it back"
-    sd, out = table.attrs.get('sd'), {}
+    table:pd.DataFrame, # Of `metric_table`, or any with a name on its index (`per_class`)
+) -> str: # `pd.read_csv(..., index_col=0)` reads it back
+    "The table as CSV, every digit; after each column its `(sd)` over seeds, `(low)` and `(high)` of its interval"
+    sd, intervals, out = table.attrs.get('sd'), table.attrs.get('intervals', {}), {}
     for c in table.columns:
         out[c] = table[c].tolist()
         if sd is not None and c in sd and sd[c].notna().any(): out[f'{c} (sd)'] = sd[c].tolist()
-        alone = ' over seeds alone' * (c in table.attrs.get('seeds_alone', ()))
+        if c not in intervals: continue
+        over = ' over seeds alone' if c in table.attrs.get('seeds_alone', ()) else ''
+        pairs = [*intervals[c], *[None] * len(table)][:len(table)]   # rows without a metric of ours have none
         for i, end in enumerate(('low', 'high')):
-            if c in table.attrs.get('intervals', {}): out[f'{c} ({end}{alone})'] = [x[i] if x and not isinstance(x, str) else None for x in itertools.islice(itertools.chain(table.attrs['intervals'][c], itertools.repeat(None)), len(table))]
+            out[f'{c} ({end}{over})'] = [x[i] if x and not isinstance(x, str) else None for x in pairs]
     file = io.StringIO()
     pd.DataFrame(out, index=table.index).to_csv(file, index_label=table.index.name or 'metric', lineterminator='\n')
     return file.getvalue()

@@ -20,17 +20,22 @@ from ..core.say import fixed, text_of
 
 # %% ../../nbs/report/05_answer.ipynb #007e143d
 def best_of(
-    runs:Sequence, # Of `read_run`, of one split
-)->list: # The runs (one a seed) of the best backbone and depth
+    runs:Sequence[Mapping], # Of `read_run`, of one split
+) -> list: # The runs of the best backbone and depth, one per seed
     "The backbone and depth with the highest mean validation accuracy; ties go to the smaller depth"
-    by = {}
-    for r in runs: by.setdefault((r['config']['arch'], str(r['config']['depth'])), []).append(r)
-    score = lambda rs: sum((r['metrics'].get('valid') or {}).get('accuracy', float('-inf')) for r in rs) / len(rs)
-    return max(by.values(), key=lambda rs: (round(score(rs), 12), float('-inf') if rs[0]['config']['depth'] == 'all' else -rs[0]['config']['depth']))
+    by_model:dict = {}
+    for run in runs:
+        model = run['config']['arch'], str(run['config']['depth'])
+        by_model.setdefault(model, []).append(run)
+    def accuracy(run): return (run['metrics'].get('valid') or {}).get('accuracy', float('-inf'))
+    def rank(seeds):
+        depth = seeds[0]['config']['depth']
+        return round(sum(map(accuracy, seeds)) / len(seeds), 12), float('-inf') if depth == 'all' else -depth
+    return max(by_model.values(), key=rank)
 
 # %% ../../nbs/report/05_answer.ipynb #b8becac4
 class _Against(NamedTuple):
-    "The chosen model beside another one, in the unit of the sentence"
+    "The chosen model beside another one"
     name: str
     difference: float   # Its score less the other one's
     low: float          # Of the interval that belongs to p; NaN: none
@@ -48,15 +53,16 @@ def _against(compare, best, metric):
     beside = []
     for row in compare[compare.metric == metric].to_dict('records'):
         if best not in (row['a'], row['b']): continue
+        def number(key, row=row): return float('nan') if pd.isna(row[key]) else float(row[key])
         sign, other = (1, row['b']) if row['a'] == best else (-1, row['a'])
-        value = lambda key: float('nan') if pd.isna(row[key]) else sign * float(row[key])
-        ends = [sorted((value(f'low_{k}'), value(f'high_{k}'))) for k in ('holm', 'all')]
-        p = abs(value('p_holm'))
-        beside.append(_Against(text_of(other), value('difference'), *ends[0], p, *ends[1], int(min(row['seeds_a'], row['seeds_b']))))
+        low, high = sorted(sign * number(key) for key in ('low_holm', 'high_holm'))
+        least, most = sorted(sign * number(key) for key in ('low_all', 'high_all'))
+        beside.append(_Against(text_of(other), sign * number('difference'), low, high, number('p_holm'), least, most,
+                               seeds=int(min(row['seeds_a'], row['seeds_b']))))
     return beside
 
 def is_best(
-    compare, # DataFrame of compare.csv; None: not compared
+    compare:pd.DataFrame | None, # What compare.csv holds; None: not compared
     best:str, # Name of the chosen model in it
     metric:str='accuracy', # Which metric's rows
 ) -> bool:
@@ -64,9 +70,11 @@ def is_best(
     beside = [] if compare is None else _against(compare, best, metric)
     return bool(beside) and all(b.found and b.difference > 0 for b in beside)   # not where one of them was not tested
 
+# %% ../../nbs/report/05_answer.ipynb #0b44af5a
 _POINTS = dict(accuracy=(100, 2, ' points'))   # metric: factor, decimals, unit; others as they are, with four decimals
 
-def _signed(value, digits): return fixed(value, digits).replace('-', '−') if value < 0 else '+' + fixed(value, digits)
+def _signed(value, digits):
+    return fixed(value, digits).replace('-', '−') if value < 0 else '+' + fixed(value, digits)
 
 def p_words(
     p:float, # Adjusted or not; NaN: not defined
@@ -84,8 +92,8 @@ def _by(b, metric):
     scale, digits, unit = _POINTS.get(metric, (1, 4, ''))
     said = [f'by {fixed(scale * abs(b.difference), digits)}{unit}']
     if b.low == b.low:
-        ends = sorted(scale * (1 if b.difference >= 0 else -1) * end for end in (b.low, b.high))
-        said.append(f'{fixed(ends[0], digits)} to {fixed(ends[1], digits)}'.replace('-', '−'))
+        low, high = sorted(scale * (1 if b.difference >= 0 else -1) * end for end in (b.low, b.high))
+        said.append(f'{fixed(low, digits)} to {fixed(high, digits)}'.replace('-', '−'))
     return f'{b.name} ({"; ".join([*said, p_words(b.p)])})'
 
 def _apart(b, metric):
@@ -111,7 +119,7 @@ def check_margin(
     return float(margin)
 
 def study_margin(
-    folder:str|Path, # With a study.json, or without one
+    folder:str | Path, # With a study.json, or without one
 ) -> Margin | None: # None: none was set
     "The margin that a study was started with"
     file = settled(folder)/'study.json'
@@ -123,58 +131,67 @@ def study_margin(
     if value is None: raise ValueError(f'{file} is damaged (its margin has no value): remove its entry "margin"')
     return Margin(value, margin.get('beforehand') is True)
 
-
 def margin_words(
-    beside:Sequence, # From `_against`
+    beside:Sequence, # The chosen model beside each other one, as `difference_words` finds them
     margin:Margin, # What was set
     metric:str, # Of which metric
 ) -> list: # Sentences
     "Which of the other models are good enough"
     scale, digits, unit = _POINTS.get(metric, (1, 4, ''))
-    points = lambda v: f'{fixed(scale * v, digits)}{unit}'
-    is_are = lambda names: 'is' if len(names) == 1 else 'are'
-    # a difference is the chosen model's score less the other's: the other one is worse by at most its upper end
-    asked = [b for b in beside if not (b.found and b.difference < 0)]
-    as_good = [b.name for b in asked if -margin.value < b.least and b.most < margin.value]
-    enough = [b for b in asked if b.most < margin.value and b.name not in as_good]
-    worse = [b.name for b in asked if b.least > margin.value]
-    known = {*as_good, *worse, *(b.name for b in enough)}
-    unknown = [b.name for b in asked if b.name not in known]
-    said = []
-    if as_good: said.append(f'{_listed(as_good)} {is_are(as_good)} as good, within it')
-    said += [f'{b.name} is at most {points(b.most)} worse' if b.most > 0 else f'{b.name} is not worse' for b in enough]
-    if worse: said.append(f'{_listed(worse)} {is_are(worse)} worse by more than it')
-    if unknown: said.append(f'whether {_listed(unknown)} {is_are(unknown)} worse by more or by less than it is open')
+    def points(value): return f'{fixed(scale * value, digits)}{unit}'
+    def these_are(names): return f'{_listed(names)} {"is" if len(names) == 1 else "are"}'
+    said, as_good, worse, unknown = [], [], [], []
+    for b in beside:
+        if b.found and b.difference < 0: continue   # it is better
+        # a difference is the chosen model's score less the other's: the other one is worse by at most its upper end
+        if -margin.value < b.least and b.most < margin.value: as_good.append(b.name)
+        elif b.most < margin.value:
+            said.append(f'{b.name} is at most {points(b.most)} worse' if b.most > 0 else f'{b.name} is not worse')
+        elif b.least > margin.value: worse.append(b.name)
+        else: unknown.append(b.name)
+    if as_good: said.insert(0, f'{these_are(as_good)} as good to within the margin')
+    if worse: said.append(f'{these_are(worse)} worse by more than the margin')
+    if unknown: said.append(f'it is open whether {these_are(unknown)} worse by more than the margin')
     if not said: return []
-    when = 'that was set before the study' if margin.beforehand else 'that was set when results were already there (a look back, and no test)'
-    return [f'With the margin of {points(margin.value)} {when}: {"; ".join(said)}.']
+    when = 'before the study' if margin.beforehand else (
+        'when results were already there (which makes this a look back, and not a test)')
+    return [f'A margin of {points(margin.value)} was set {when}: {"; ".join(said)}.']
 
 # %% ../../nbs/report/05_answer.ipynb #8efd9bbd
+def _scope_words(tested):
+    "For what the statements hold: other images always, other seeds where a model has several"
+    one_seed = [b.name for b in tested if b.seeds == 1]
+    if not one_seed: return 'These statements hold for other images and other seeds.'
+    if len(one_seed) == len(tested):
+        return 'These statements hold for other images and for these trained networks; another seed may differ.'
+    return (f'These statements hold for other images and other seeds, except for {_listed(one_seed)}: '
+            'where a model has a single seed, what is said is about these trained networks, '
+            'and another seed may differ.')
+
 def difference_words(
-    compare, # DataFrame of compare.csv, see `readers.compare_models`; None: not compared
+    compare:pd.DataFrame | None, # Of `readers.compare_models`, or compare.csv; None: not compared
     best:str, # Name of the chosen model in it
     metric:str='accuracy', # Which metric's rows
-    margin:Margin=None, # Set for the study; None: none
+    margin:Margin | None=None, # Set for the study; None: none
 ) -> list: # Sentences
     "Whether the chosen model differs from each other one, and which others are good enough"
     if compare is None: return ['Whether the models differ was not tested.']
     rows = compare[compare.metric == metric]
-    if best not in {*rows.a, *rows.b}: return ['This model was not compared with another.']
+    if best not in {*rows.a, *rows.b}: return ['This model was not compared with any other.']
     beside = _against(compare, best, metric)
     tested = [b for b in beside if b.p == b.p]
     if not tested: return ['Whether it differs from the other models cannot be tested on these images.']
-    said, found, subject = [], [b for b in beside if b.found], f'Its {metric}'
-    for more, word in (True, 'higher'), (False, 'lower'):
-        which = [_by(b, metric) for b in found if (b.difference > 0) is more]
-        if which: said.append(f'{subject} is {word} than that of {_listed(which)}.'); subject = 'It'
-    if open_ := [_apart(b, metric) for b in tested if not b.found]:
-        said.append(f'No difference in {metric} from {_listed(open_)} was found.')
-    if untested := [b.name for b in beside if b not in tested]: said.append(f'Whether it differs from {_listed(untested)} cannot be tested on these images.')
+    said:list[str] = []
+    for word in ('higher', 'lower'):
+        which = [_by(b, metric) for b in beside if b.found and (b.difference > 0) == (word == 'higher')]
+        subject = 'It' if said else f'Its {metric}'
+        if which: said.append(f'{subject} is {word} than that of {_listed(which)}.')
+    if not_found := [_apart(b, metric) for b in tested if not b.found]:
+        said.append(f'No difference in {metric} from {_listed(not_found)} was found.')
+    if untested := [b.name for b in beside if b not in tested]:
+        said.append(f'Whether it differs from {_listed(untested)} cannot be tested on these images.')
     if margin: said += margin_words(beside, margin, metric)
-    pairs = int(rows.p_holm.notna().sum())
-    if pairs > 1: said.append(f"Intervals and p-values are corrected for the {pairs} pairs of models (Holm; for the margin Bonferroni)." if margin else f'Intervals and p-values are corrected for the {pairs} pairs of models (Holm).')
-    fixed_networks = [b.name for b in tested if b.seeds == 1]
-    if len(fixed_networks) == len(tested): said.append('They hold for other images and for these trained networks; another seed may differ.')
-    elif not fixed_networks: said.append('They hold for other images and other seeds.')
-    else: said.append(f'They hold for other images and other seeds, but for {_listed(fixed_networks)}: with one seed on either side, that is about these trained networks, and another seed may differ.')
-    return said
+    if (pairs := int(rows.p_holm.notna().sum())) > 1:
+        how = 'Holm; for the margin Bonferroni' if margin else 'Holm'
+        said.append(f'Intervals and p-values are corrected for the {pairs} pairs of models ({how}).')
+    return [*said, _scope_words(tested)]

@@ -8,24 +8,27 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/tally.html.md"""
 __all__ = ['EXTRA', 'extra_cells', 'controls_table', 'controls_lines', 'with_controls']
 
 # %% ../../nbs/report/07_tally.ipynb #424121f3
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np, pandas as pd
 
 from ..evaluate.intervals import with_interval
 from ..evaluate.paired import p_text
 from ..evaluate.tables import table_markdown
-from .verdict import (INTACT, MEASURES, ORDER, SHUFFLED, findings, interval_of,
-                                      percent)
+from .verdict import INTACT, MEASURES, ORDER, SHUFFLED, findings, interval_of, percent
 
 # %% ../../nbs/report/07_tally.ipynb #7a9c3fac
 EXTRA = 'left of the AUC', 'p, accuracy', 'p, AUC'   # heads of the columns of `extra_cells`
 
 def extra_cells(
-    c:dict, beside=(), # As in `adjusted`
-)->dict: # Control: texts for the columns of `EXTRA`; empty for results of an older version
+    c:dict, # What `controls` returns, or controls.json holds
+    beside:Sequence[dict]=(), # The same of other runs that are judged together with this one
+) -> dict: # {control: texts for the columns of `EXTRA`}; empty for results of an older version
     "What a table says of each control besides its scores"
     if 'permutations' not in c: return {}
     found, res = findings(c, beside), {}
-    smallest = 1.5/(c['permutations'] + 1)
+    smallest = 1.5 / (c['permutations'] + 1)
     for r in c['rows']:
         of = {key: found.get((r['control'], key)) for key in MEASURES}
         ps = ['' if f is None else p_text(f.p, f.p if r[f'{key}_p'] < smallest else 0.) for key, f in of.items()]
@@ -36,18 +39,22 @@ def extra_cells(
 def _scored(r, key):
     "A score with its interval, or with the range over shuffles"
     if r[key] is None: return 'not defined'
-    if r.get(f'{key}_range'): return f"{r[key]:.3f} (range {r[f'{key}_range'][0]:.2f} to {r[f'{key}_range'][1]:.2f})"
+    if r.get(f'{key}_range'):
+        least, most = r[f'{key}_range']
+        return f'{r[key]:.3f} (range {least:.2f} to {most:.2f})'
     pair = interval_of(r, key)
     return f'{r[key]:.3f}' if pair is None else with_interval(r[key], pair)
 
+_SCORES = dict(accuracy='accuracy', f1='macro F1', auc='AUC')   # heads of their columns
+
 def controls_table(
     c:dict, # What `controls` returns, or controls.json holds
-)->pd.DataFrame: # One row per control
+) -> pd.DataFrame: # One row per control
     "Scores with their intervals, what is left and the adjusted p, ready to be printed"
     rows, more = [], extra_cells(c)
     for r in c['rows']:
-        scores = {name: _scored(r, key) for name, key in (('accuracy', 'accuracy'), ('macro F1', 'f1'), ('AUC', 'auc'))}
-        extra = dict(zip(EXTRA, more.get(r['control'], ()))) if more else {}
+        scores = {name: _scored(r, key) for key, name in _SCORES.items()}
+        extra = dict(zip(EXTRA, more.get(r['control'], ()), strict=False)) if more else {}
         answer = f"{r['answer']} ({100*r['answer_share']:.0f} %)"
         rows.append({'n': r['n'], **scores, **extra, 'most frequent answer': answer})
     return pd.DataFrame(rows, index=pd.Index([r['control'] for r in c['rows']], name='test images'))
@@ -55,7 +62,8 @@ def controls_table(
 def _caption(c):
     "What stands above the table"
     chance = c['chance']
-    said = [f"Always answering {chance['answer']}: accuracy {chance['accuracy']:.3f}, AUC 0.500.", f"Lungs: {c['mask']}."]
+    said = [f"Always answering {chance['answer']}: accuracy {chance['accuracy']:.3f}, AUC 0.500.",
+            f"Lungs: {c['mask']}."]
     if c.get('mask_note'): said.append(c['mask_note'])
     said.append('Intervals: 95 %, each for itself.')
     if 'permutations' in c:
@@ -66,39 +74,46 @@ def _caption(c):
 def _shuffled_lines(s):
     "What the heads on shuffled labels say"
     true, expected = f"{s['true_probability']:.3f}", f"{s['expected']:.3f}"
-    said = [f'Shuffled labels: the true class gets a probability of {true} on average, {expected} are expected of chance.']
+    said = [f'Shuffled labels: the true class gets a probability of {true} on average, '
+            f'and would get {expected} by chance.']
     if 'shuffles' not in s:
         said.append('The accuracy and AUC of that row are one draw out of very many and have no interval.')
         return ' '.join(said)
-    own = f"that of the network itself {s['own_excess']:+.4f}"
-    said.append(f"The excess is {s['excess']:+.4f} on average over {s['shuffles']} shuffles, {own};")
-    said.append(f"a leak would give more than {s['margin']:.3f} (p = {s['p']:.2f}, one-sided, by flipping signs).")
-    said.append('The accuracy and AUC of that row are means, with their range over the shuffles.')
+    own = f"that of the network itself is {s['own_excess']:+.4f}"
+    said += [f"The excess is {s['excess']:+.4f} on average over {s['shuffles']} shuffles, and {own};",
+             f"a leak would give more than {s['margin']:.3f} (p = {s['p']:.2f}, one-sided, by flipping signs).",
+             'The accuracy and AUC of that row are means, with their range over the shuffles.']
     return ' '.join(said)
 
 def _source_table(sources):
     "Scores of the intact images, by source"
-    scores = dict(accuracy='accuracy', f1='macro F1', auc='AUC')
-    rows = [{'n': x['n'], 'classes': x['classes']} | {name: with_interval(x[k], interval_of(x, k)) for k, name in scores.items()}
-            for x in sources]
+    rows = []
+    for x in sources:
+        scores = {name: with_interval(x[key], interval_of(x, key)) for key, name in _SCORES.items()}
+        rows.append({'n': x['n'], 'classes': x['classes'], **scores})
     return pd.DataFrame(rows, index=pd.Index([x['source'] for x in sources], name='source'))
 
 def controls_lines(
     c:dict, # What `controls` returns, or controls.json holds
-)->str: # Markdown, with a last line end
+) -> str: # Markdown, with a last line end
     "The sentence, the table, and what is known of the sources"
-    text = c['sentence'] + '\n\n' + table_markdown(controls_table(c), _caption(c))
+    parts = [c['sentence'] + '\n', table_markdown(controls_table(c), _caption(c))]
     if o := c.get('outline'):
-        ends = f"95 % interval {o['interval'][0]:+.3f} to {o['interval'][1]:+.3f}"
-        text += f"\nThe AUC with the own outline blacked out less that with another's: {o['difference']:+.3f} ({ends}).\n"
-    if s := c.get('shuffled'): text += f'\n{_shuffled_lines(s)}\n'
-    if sources := c.get('sources'): text += '\n' + table_markdown(_source_table(sources), 'By source, intact images.')
+        low, high = o['interval']
+        parts.append("The AUC with the patient's own outline blacked out, less that with another's, "
+                     f"is {o['difference']:+.3f} (95 % interval {low:+.3f} to {high:+.3f}).\n")
+    if s := c.get('shuffled'): parts.append(f'{_shuffled_lines(s)}\n')
+    if sources := c.get('sources'): parts.append(table_markdown(_source_table(sources), 'By source, intact images.'))
     if a := c.get('source_alone'):
-        gives = f"the class of {with_interval(a['accuracy'], a.get('interval'))} of {a['n']:,} images"
-        text += f"\nThe source alone, without the image, gives {gives}; always answering {a['answer']}: {a['chance']:.3f}.\n"
-    return text
+        share = with_interval(a['accuracy'], a.get('interval'))
+        parts.append('The source alone, without the image, names the right class '
+                     f'for a share of {share} of {a["n"]:,} images; '
+                     f'always answering {a["answer"]} does so for {a["chance"]:.3f}.\n')
+    return '\n'.join(parts)
 
 # %% ../../nbs/report/07_tally.ipynb #3bdd367a
+_MEASURED = {'Accuracy': 'accuracy', 'AUC': 'auc'}   # rows that each control adds to a study's table
+
 def _end(r, key):
     "The interval of a score, or what stands in its place"
     if r['control'] == SHUFFLED and r[key] is not None:
@@ -106,40 +121,46 @@ def _end(r, key):
         return f'mean of {n} shuffles' if n else 'one draw'
     return interval_of(r, key)
 
-def with_controls(
-    table:pd.DataFrame, # From `metric_table`
-    results, # Pairs of column name and controls (a dict, or None where they were not run); several seeds, several pairs
-)->pd.DataFrame: # The same table with the rows below
-    "The metric table of a study with the controls' rows: 'Accuracy, lungs blacked out', 'AUC, lungs blacked out', …"
-    if odd := [name for name, _ in results if name not in table]:
-        raise ValueError(f"controls of {odd[0]!r}, which is no column of the table: it has {', '.join(table.columns)}")
-    measures, value, one = (('Accuracy', 'accuracy'), ('AUC', 'auc')), {}, {}
-    seeds = {name: sum(n == name for n, _ in results) for name, _ in results}
+def _by_cell(results):
+    "Scores and ends by (column, row) of a study's table, a score and an end for each seed that has them"
+    scores:dict = {}
+    ends:dict = {}
     for name, c in results:
         for r in c['rows'] if c else ():
             if r['control'] == INTACT: continue
-            for what, key in measures:
+            for what, key in _MEASURED.items():
                 at = name, f"{what}, {r['control']}"
-                value.setdefault(at, []).append(np.nan if r[key] is None else r[key])
-                if seeds[name] == 1: one[at] = _end(r, key)
-    known = {row for _, row in value}
-    rows = [row for control in ORDER for what, _ in measures if (row := f'{what}, {control}') in known]
-    def cells(f):
-        columns = {col: [f(value.get((col, r), []), seeds.get(col, 0)) for r in rows] for col in table.columns}
-        return pd.DataFrame(columns, index=rows, dtype=float)
-    # a mean over fewer seeds than the column's other rows would be another quantity
-    mean = cells(lambda v, n: np.mean(v) if n and len(v) == n else np.nan)
-    sd = cells(lambda v, n: np.std(v, ddof=1) if n > 1 and len(v) == n else np.nan)
-    def join(a, b): return pd.concat([a, b]).rename_axis(table.index.name)
-    attrs, table = dict(table.attrs), table.copy()
-    old = attrs.get('sd')
-    table.attrs = {}   # pandas compares .attrs when it joins, and cannot compare tables
-    res = join(table, mean)
-    res.attrs = attrs | (dict(sd=join(old, sd)) if old is not None else {})
-    def end(name, r):
-        asked = len(value.get((name, r), []))
-        if asked == seeds.get(name, 0): return one.get((name, r), None if seeds.get(name) == 1 else '')
-        return 'not for every seed' if asked else 'not run'
+                scores.setdefault(at, []).append(np.nan if r[key] is None else r[key])
+                ends.setdefault(at, []).append(_end(r, key))
+    return scores, ends
+
+def with_controls(
+    table:pd.DataFrame, # From `metric_table`
+    results:Sequence[tuple[str, dict | None]], # (column, controls or None: not run); one per seed
+) -> pd.DataFrame: # The same table with the rows below
+    "The metric table of a study with the controls' rows: 'Accuracy, lungs blacked out', 'AUC, lungs blacked out', …"
+    if odd := [name for name, _ in results if name not in table]:
+        raise ValueError(f"controls of {odd[0]!r}, which is no column of the table: it has {', '.join(table.columns)}")
+    seeds = Counter(name for name, _ in results)
+    scores, ends = _by_cell(results)
+    known = {row for _, row in scores}
+    rows = [row for control in ORDER for what in _MEASURED if (row := f'{what}, {control}') in known]
+    def cells(f, fewest):
+        "Of the scores of all seeds: a mean over fewer seeds than the column's other rows would be another quantity"
+        def cell(col, row):
+            found = scores.get((col, row), [])
+            return f(found) if len(found) == seeds[col] >= fewest else np.nan
+        return pd.DataFrame({col: [cell(col, row) for row in rows] for col in table.columns}, index=rows, dtype=float)
+    def end(col, row):
+        found = ends.get((col, row), [])
+        if len(found) < seeds[col]: return 'not for every seed' if found else 'not run'
+        return found[0] if len(found) == 1 else ''
+    def joined(above, below): return pd.concat([above, below]).rename_axis(table.index.name)
+    attrs, plain = dict(table.attrs), table.copy()
+    plain.attrs = {}   # pandas compares .attrs when it joins, and cannot compare tables
+    out = joined(plain, cells(np.mean, 1))
+    out.attrs = attrs
+    if (sd := attrs.get('sd')) is not None: out.attrs['sd'] = joined(sd, cells(lambda v: np.std(v, ddof=1), 2))
     intervals = attrs.get('intervals', {})
-    res.attrs['intervals'] = {name: [*ends, *(end(name, r) for r in rows)] for name, ends in intervals.items()}
-    return res
+    out.attrs['intervals'] = {col: [*above, *(end(col, row) for row in rows)] for col, above in intervals.items()}
+    return out

@@ -9,7 +9,8 @@ __all__ = ['INTACT', 'NO_LUNGS', 'OTHER_LUNGS', 'ONLY_LUNGS', 'BORDER', 'COARSE'
            'LEVEL', 'LEAST', 'interval_of', 'percent', 'Finding', 'adjusted', 'findings', 'verdict', 'sentence_of']
 
 # %% ../../nbs/report/06_verdict.ipynb #1239bbba
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from ..evaluate.paired import holm
 
@@ -25,14 +26,14 @@ MEASURES = dict(accuracy='accuracy', auc='AUC')
 
 def interval_of(
     row:dict, # Of `rows`
-    key:str, # 'accuracy', 'f1' or 'auc'
-)->list|None:
+    key:Literal['accuracy', 'f1', 'auc'], # Which score
+) -> list | None: # (low, high)
     "The interval that is filed with a score"
     return row.get('interval' if key == 'accuracy' else f'{key}_interval')
 
 def percent(
-    share, # Value and both ends, of 1
-)->str:
+    share:Sequence[float], # Value and both ends, of 1
+) -> str:
     "A share with its interval, as it stands in a sentence"
     value, low, high = (100*max(0., v) for v in share)
     return f'{value:.0f} % ({low:.0f}–{high:.0f} %)'
@@ -45,33 +46,33 @@ _LONE = 'outline', 'shuffled'   # questions that are no row
 class Finding(NamedTuple):
     "What one measure of one control shows"
     control: str
-    key: str # 'accuracy' or 'auc'
+    key: Literal['accuracy', 'auc']
     value: float
-    interval: list|None # 95 %, for itself
+    interval: list | None # 95 %, for itself
     at: float # Chance: of always giving the commonest answer, or 0.5
     p: float # Adjusted for all looks
-    way: str # 'knows', 'reversed', 'little' or 'nothing'
-    share: list|None # Of the intact score above chance that is left, with the ends of its 95 % interval
+    way: Literal['knows', 'reversed', 'little', 'nothing']
+    share: list | None # Of the intact score above chance that is left, with the ends of its 95 % interval
 
 def _ps(c):
     "p-values of a run: on the intact images, and of all that is asked where these are recognised"
     intact, rest = {}, {}
     if 'permutations' not in c: return intact, rest   # of an older version
     for r in c['rows']:
-        for key in MEASURES:
-            if (p := r.get(f'{key}_p')) is not None: (intact if r['control'] == INTACT else rest)[r['control'], key] = p
+        ps = intact if r['control'] == INTACT else rest
+        ps |= {(r['control'], key): p for key in MEASURES if (p := r.get(f'{key}_p')) is not None}
     rest |= {(name, 'p'): c[name]['p'] for name in _LONE if c.get(name)}
     return intact, rest
 
 def adjusted(
     c:dict, # Of `xray_xfer.controls.ask.controls`
-    beside=(), # The same of other runs that are judged together with this one
-)->dict: # (control, 'accuracy' or 'auc'): p; and ('outline', 'p'), ('shuffled', 'p')
+    beside:Sequence[dict]=(), # The same of other runs that are judged together with this one
+) -> dict: # {(control, 'accuracy' or 'auc'): p}; and ('outline', 'p'), ('shuffled', 'p')
     "p-values of a run adjusted for all looks at all these runs (Holm 1979), those at the intact images for themselves"
-    res = {}
-    for own, *others in zip(*map(_ps, (c, *beside))):
+    res:dict = {}
+    for own, *others in zip(*map(_ps, (c, *beside)), strict=True):
         more = [p for ps in others for p in ps.values()]
-        res |= dict(zip(own, holm([*own.values(), *more])))
+        res |= dict(zip(own, holm([*own.values(), *more]), strict=False))   # the others' own are theirs to say
     return res
 
 def _way(value, interval, at, expected, p):
@@ -82,12 +83,14 @@ def _way(value, interval, at, expected, p):
     return 'reversed' if high < expected*(1 - LEAST) else 'little'
 
 def findings(
-    c:dict, beside=(), # As in `adjusted`
-)->dict: # (control, 'accuracy' or 'auc'): `Finding`; none where a measure is not defined
+    c:dict, # Of `xray_xfer.controls.ask.controls`
+    beside:Sequence[dict]=(), # As in `adjusted`
+) -> dict: # {(control, 'accuracy' or 'auc'): `Finding`}; none where a measure is not defined
     "What each look shows"
     ps, res = adjusted(c, beside), {}
+    chance:dict[Literal['accuracy', 'auc'], float] = {'accuracy': c['chance']['accuracy'], 'auc': .5}
     for r in c['rows']:
-        for key, at in dict(accuracy=c['chance']['accuracy'], auc=.5).items():
+        for key, at in chance.items():
             if (p := ps.get((r['control'], key))) is None: continue
             value, interval = r[key], interval_of(r, key)
             way, share = _way(value, interval, at, r[f'{key}_expected'], p), (r.get('kept') or {}).get(key)
@@ -121,14 +124,15 @@ def _untaught(c, found):
     intact, auc = [f for f in found.values() if f.control == INTACT], found.get((INTACT, 'auc'))
     if any(f.way == 'knows' for f in intact): return None
     if auc and auc.way == 'reversed':
-        said = f'On the intact images its AUC is {auc.value:.2f}, and not by chance below 0.50'
-        then = 'it tells the classes apart and takes one for the other, so look for exchanged labels before anything else'
+        said = f'On the intact images its AUC is {auc.value:.2f}, which is below 0.50 and not by chance'
+        then = 'it tells the classes apart and takes one for another, so look for exchanged labels before anything else'
         return 'reversed', f'{said}: {then}.'
     scores = ' and '.join(f'an {MEASURES[f.key]} of {f.value:.2f}' for f in intact)
-    said = f"On the intact images it has {scores} (always answering {c['chance']['answer']}: {c['chance']['accuracy']:.2f})"
-    nothing = all(f.way == 'nothing' for f in intact)
-    if nothing: return 'untaught', f'{said}, which cannot be told from chance: there is nothing to question yet.'
-    return 'untaught', f'{said}, which is hardly more than chance: too little to question.'
+    always = f"always answering {c['chance']['answer']}: {c['chance']['accuracy']:.2f}"
+    then = 'which is hardly more than chance: too little to question'
+    if all(f.way == 'nothing' for f in intact):
+        then = 'which cannot be told from chance: there is nothing to question yet'
+    return 'untaught', f'On the intact images it has {scores} ({always}), {then}.'
 
 def _leak(c, p):
     "2. Do heads trained on shuffled labels know the true ones?"
@@ -156,7 +160,8 @@ def _partly(c, found):
     "4. Is anything left without the lungs?"
     if not (f := _best(found, TAKEN)): return None
     left = f'is not at chance ({_score(c, f.control, f.key)})'
-    if f.share: left = f'keeps {percent(f.share)} of its {MEASURES[f.key]} above chance ({_beside(c, f.control, f.key)})'
+    if f.share:
+        left = f'keeps {percent(f.share)} of its {MEASURES[f.key]} above chance ({_beside(c, f.control, f.key)})'
     if _best(found, [ONLY_LUNGS]): end = f'it reads {_lungs(c)}, and something else besides'
     else: end = 'it reads something else besides, and nothing shows that it reads the lungs'
     return 'partly', f'{TAKEN[f.control][0]} it {left}: {end}.'
@@ -179,6 +184,12 @@ def _fallen(c, found):
     f = max(little, key=lambda f: abs(f.value - f.at))
     return f'{TAKEN[f.control][0]} hardly anything is left of its score ({_score(c, f.control, f.key)})'
 
+_ONLY_LUNGS = {   # what the lungs alone give where that is no clear answer
+    'reversed': 'it puts the classes in the wrong order ({}), and not by chance',
+    'little': 'hardly more is left ({})',
+    'knows': 'its answers are no guide ({})',
+    'nothing': 'its score cannot be told from chance either ({})'}
+
 def _alone(c, found):
     "6. and 7. What do the lungs alone give?"
     fallen, key = _fallen(c, found), _key(found, ONLY_LUNGS)
@@ -188,11 +199,9 @@ def _alone(c, found):
         then = f'what it reads lies in {_lungs(c)}, as far as these controls can tell'
         return 'lungs', f'{fallen}, and with nothing but the lungs it {some}: {then}.'
     way = found[ONLY_LUNGS, key].way if (ONLY_LUNGS, key) in found else 'nothing'
-    some = {'reversed': 'it puts the classes in the wrong order', 'little': 'hardly more is left',
-            'knows': 'its answers are no guide'}.get(way, 'it cannot be told from chance either')
-    alone = f'{some} ({_score(c, ONLY_LUNGS, key)})' + ', and not by chance'*(way == 'reversed')
+    alone = _ONLY_LUNGS[way].format(_score(c, ONLY_LUNGS, key))
     then = 'blacked-out images are strange to it, and these controls cannot say what it reads'
-    return 'unclear', f'{fallen}, but with nothing but the lungs {alone}: {then}.'
+    return 'unclear', f'{fallen}, and yet with the lungs alone {alone}: {then}.'
 
 def _outline(c, found, p):
     "What another patient's outline takes away"
@@ -213,9 +222,9 @@ def _source(c):
     return f'the source of an image alone, without looking at it, {gives}'
 
 def verdict(
-    c:dict, # rows, chance, mask, permutations; outline, shuffled, source_alone (as `controls` files them)
-    beside=(), # The same of other runs that are judged together with this one: those of its study
-)->tuple: # Name of the branch, sentence
+    c:dict, # What `xray_xfer.controls.ask.controls` files
+    beside:Sequence[dict]=(), # The same of other runs that are judged with this one: of its study
+) -> tuple[str, str]: # Name of the branch, sentence
     "Which branch of the rule the results fall into, and the sentence; of an older version, what it filed"
     if 'permutations' not in c: return c.get('verdict', ''), c.get('sentence', '')
     ps, found = adjusted(c, beside), findings(c, beside)
@@ -227,8 +236,8 @@ def verdict(
 
 def sentence_of(
     c:dict, # What controls.json holds
-    beside=(), # The same of the other runs of a study
-)->str:
+    beside:Sequence[dict]=(), # The same of the other runs of a study
+) -> str:
     "The sentence as it holds beside other runs; alone, or where it cannot be judged again, as it was filed"
     filed = c.get('sentence') or 'No sentence was filed.'
     if not beside or 'permutations' not in c: return filed

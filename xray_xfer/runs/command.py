@@ -13,71 +13,80 @@ from collections.abc import Mapping, Sequence
 
 from ..core.say import text_of
 from ..models.hub import address
+from ..options import option_words
+from ..settings import SETTINGS, filed_settings
 
 # %% ../../nbs/runs/04_command.ipynb #b7283e66
-_OPTIONS = ('epochs', 'bs', 'wd', 'dropout', 'size', 'resize', 'valid', 'test', 'split_seed', 'precision', 'device')
-
-def _arch(c):
+def _arch(config):
     "The arch as a command names it: of a folder its name, as of the data, for where it lies is no one else's business"
-    where = address(c['arch'])
-    return f'local-dir:{where.short}' if where and where.kind == 'local-dir' else c['arch']
+    where = address(config['arch'])
+    return f'local-dir:{where.short}' if where and where.kind == 'local-dir' else config['arch']
 
-def _pretrained(c): return str(c['pretrained']).lower() if isinstance(c['pretrained'], bool) else c['pretrained'].rpartition(' sha256:')[0] or c['pretrained']
+_UNUSUAL = ('views', 'features', 'backend')   # spelled only where they are not as usual: they change hardly anything
+
+def _settings_of(configs, study):
+    "{name: value} of all configs have in common and that is to be spelled; of a study without what it varies"
+    alike = [filed_settings(c) for c in configs]
+    first, varied = alike[0], ('arch', 'depth', 'pretrained', *['seed'] * study)
+    said = {name: v for name, v in first.items() if name not in varied and all(a.get(name) == v for a in alike)}
+    return {name: v for name, v in said.items() if name not in _UNUSUAL or v != SETTINGS[name].default}
+
+def _pretrained(config): return filed_settings(config)['pretrained']
+
+def _weights(configs):
+    "`pretrained` for one arch or for several: a value, or {arch: value}"
+    weights = {_arch(c): _pretrained(c) for c in configs}
+    return weights if len(set(weights.values())) > 1 else next(iter(weights.values()))
 
 def command(
     configs:Sequence, # config.json of the run, or of every run of a study
     folder:str, # Where the result went: name of the study's folder, or of the run's
     study:bool=False, # `study`, for all of them, instead of `run`
-    margin:float=None, # Of the study
-)->str:
+    margin:float|None=None, # Of the study
+) -> str:
     "The command that trains the same again"
-    c, of = configs[0], lambda k: list(dict.fromkeys(str(c[k]) for c in configs))
-    words = [['xray_xfer', 'study' if study else 'run', c['data']]]
+    first, settings, weights = configs[0], _settings_of(configs, study), _weights(configs)
+    low, high = settings.pop('lr')
+    if abs(low - high / 3) > 1e-12: return _call(configs, settings | dict(lr=(low, high)), folder, study, margin)
+    words = [['xray_xfer', 'study' if study else 'run', first['data']]]
     if study:
-        weights = {_arch(c): _pretrained(c) for c in configs}
-        values = list(weights.values())[:1] if len(set(weights.values())) == 1 else [f'{a}={v}' for a, v in weights.items()]
-        words += [['--archs', *dict.fromkeys(map(_arch, configs))], ['--depths', *of('depth')], ['--seeds', *of('seed')], ['--pretrained', *values]]
-    else: words += [['--arch', _arch(c)], ['--depth', str(c['depth'])], ['--seed', str(c['seed'])], ['--pretrained', _pretrained(c)]]
-    low, high = c['lr']
-    options = [['--lr', repr(high)]] + [[f"--{k.replace('_', '-')}", str(c[k])] for k in _OPTIONS if c.get(k) is not None and len(of(k)) == 1]
-    if c.get('augment'): options.append(['--augment'])
-    if c.get('colour'): options.append(['--colour'])
-    if c.get('groups') is False: options.append(['--no-groups'])
-    if c.get('groups') == 'almost': options.append(['--groups', 'almost'])
-    if c.get('cache') is False: options.append(['--no-cache'])
-    options += [[f'--{k}', str(c[k])] for k, usual in dict(views=1, features='float16', backend='auto').items() if c.get(k, usual) != usual]
-    if c.get('split'): options.append(['--split', c['split']])
-    options += [[f'--{k}', *c[asked]] for k, asked in dict(classes='classes_given', exclude='exclude').items() if c.get(asked)]
-    if margin is not None: options.append(['--margin', repr(margin)])
-    options.append(['--out', folder] if study else ['--name', folder])
-    if abs(low - high / 3) > 1e-12: return _call(c, configs if study else None, folder, margin)
-    lines = [shlex.join(map(text_of, w)) for w in words + options]
-    out = [lines[0]]
-    for line in lines[1:]:   # a few options a line
-        if len(out[-1]) + len(line) < 88 and len(out) > 1: out[-1] += ' ' + line
-        else: out.append('  ' + line)
+        each = lambda key: list(dict.fromkeys(str(c[key]) for c in configs))
+        words += [['--archs', *dict.fromkeys(map(_arch, configs))], ['--depths', *each('depth')], ['--seeds', *each('seed')]]
+        if isinstance(weights, Mapping): words.append(['--pretrained', *(f'{a}={_typed(v)}' for a, v in weights.items())])
+        else: words.append(option_words('pretrained', weights))
+    else:
+        words += [['--arch', _arch(first)], ['--depth', str(first['depth'])], option_words('pretrained', weights)]
+    words.append(['--lr', repr(high)])
+    words += [option_words(name, value) for name, value in settings.items()]
+    if margin is not None: words.append(['--margin', repr(margin)])
+    words.append(['--out', folder] if study else ['--name', folder])
+    return _lines([shlex.join(map(text_of, w)) for w in words if w])
+
+def _typed(value): return option_words('pretrained', value)[1]
+
+def _lines(options, width=88):
+    "A few options per line"
+    out = options[:1]
+    for option in options[1:]:
+        if len(out) > 1 and len(out[-1]) + len(option) < width: out[-1] += ' ' + option
+        else: out.append('  ' + option)
     return ' \\\n'.join(out)
 
 def controls_command(
     folder:str, # Folder of the run
     config:Mapping, # Its config.json
-)->str:
+) -> str:
     "The command that asks a run whether it reads the lungs"
     return text_of(shlex.join(['xray_xfer', 'controls', str(folder), config['data']]))
 
-def _call(c, configs, folder, margin):
+def _call(configs, settings, folder, study, margin):
     "The same as a call in Python, which can say two learning rates"
-    keep = ('epochs', 'bs', 'wd', 'dropout', 'augment', 'size', 'resize', 'colour', 'valid', 'test', 'split', 'groups', 'cache', 'views', 'features', 'backend', 'seed', 'split_seed', 'precision', 'device')
-    all_, weights = configs or [c], lambda x: x['pretrained'] if isinstance(x['pretrained'], bool) else _pretrained(x)
-    own = {k: c[k] for k in keep if c.get(k) is not None and not (configs and k == 'seed') and all(x.get(k) == c[k] for x in all_)}
-    own |= {k: c[asked] for k, asked in dict(classes='classes_given', exclude='exclude').items() if c.get(asked)}
-    own |= dict(lr=tuple(c['lr']), pretrained=weights(c) if len({weights(x) for x in all_}) == 1 else {_arch(x): weights(x) for x in all_})
-    if margin is not None: own['margin'] = margin
-    if configs:
-        columns = [_arch(x) for x in configs], [x['depth'] for x in configs], [x['seed'] for x in configs]
-        first = ', '.join(repr(list(dict.fromkeys(column))) for column in columns)
-    else: first = f"{_arch(c)!r}, {c['depth']!r}"
-    args = ', '.join(f'{k}={v!r}' for k, v in own.items())
-    verb, place = ('study', 'out') if configs else ('run', 'name')
-    module = 'study' if configs else 'train'
-    return text_of(f"from xray_xfer.{module} import {verb}\n{verb}({c['data']!r}, {first}, {args}, {place}={folder!r})")
+    first, keywords = configs[0], {name: v for name, v in settings.items() if v is not None} | dict(pretrained=_weights(configs))
+    if margin is not None: keywords['margin'] = margin
+    if study:
+        columns = map(_arch, configs), (c['depth'] for c in configs), (c['seed'] for c in configs)
+        which = ', '.join(repr(list(dict.fromkeys(column))) for column in columns)
+    else: which = f"{_arch(first)!r}, {first['depth']!r}"
+    verb, place, module = ('study', 'out', 'study') if study else ('run', 'name', 'train')
+    given = ', '.join(f'{name}={v!r}' for name, v in keywords.items())
+    return text_of(f"from xray_xfer.{module} import {verb}\n{verb}({first['data']!r}, {which}, {given}, {place}={folder!r})")

@@ -24,7 +24,7 @@ from ..data.decode import decode
 from ..data.packing import Pack, planes
 from ..data.split import PARTS
 from ..models.blueprint import blueprint, stats
-from .ready import fitting, packed, parts_of
+from .ready import frame_of, packed, parts_of
 
 # %% ../../nbs/training/03_loaders.ipynb #0ae3245e
 class PackedImage(DisplayedTransform):
@@ -109,7 +109,7 @@ def dataloaders(
     "fastai `DataLoaders` over any source of chest X-rays, decoded once"
     plan = blueprint(arch)
     s = stats(plan)
-    p = packed(data, *fitting(data, plan, size, resize, colour), quiet, classes=classes, exclude=exclude)
+    p = packed(data, frame_of(data, plan, size, resize, colour), quiet, classes, exclude)
     parts = parts_of(p, valid, test, split_seed, split)
     n_train = int((np.asarray(parts) == 'train').sum())
     block = datablock(p, parts, s['mean'], s['std'], augment)

@@ -201,6 +201,10 @@ class FeaturesDL(DataLoader):
         super().__init__(range(len(self.labels)), bs=bs, num_workers=0, shuffle=shuffle, drop_last=drop_last, device=torch.device(device))
         self.views = [(arrays, np.asarray(at)) for arrays, at in views]
 
+    def show_batch(self, *args, **kwargs):
+        raise TypeError('these loaders hold features, and features are no images: '
+                        'learn.images.show_batch() shows the images of a Learner from `learner`')
+
     def create_batches(self, samps):
         draw = np.random.default_rng(self.rng.getrandbits(63)) if len(self.views) > 1 else None
         for b in chunked(samps, self.bs, self.drop_last):
