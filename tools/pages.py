@@ -161,7 +161,9 @@ class Text(DocmentText):
     def __init__(self, obj, **kwargs):
         super().__init__(obj, **kwargs)
         self.cls = obj if inspect.isclass(obj) else None
-        for p in self.dm.values(): p['anno'] = readable(p['anno'])
+        for p in self.dm.values():
+            p['anno'] = readable(p['anno'])
+            if getattr(p.get('default'), '__name__', '') == '<lambda>': p['default'] = Shown('lambda ...')
         if not self.cls: return
         self.dm.pop('return', None)
         made = next(c for c in self.cls.__mro__ if '__init__' in vars(c) or '__new__' in vars(c))
