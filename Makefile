@@ -6,7 +6,7 @@ SHARED := $(if $(wildcard ../shared/data/radiographs),--flags shared)
 # libraries talk to their own developers, and timm warns when models/03_classifier registers its networks in a process that has imported them
 export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning,ignore:Overwriting:UserWarning
 
-.PHONY: demo test pages long clean
+.PHONY: demo test pages docs long clean
 
 demo: .venv/.installed
 	$(BIN)/xray_xfer demo
@@ -29,6 +29,9 @@ pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make 
 long: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate.py intervals differences seeds
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/controls_sim.py
+
+docs: .venv/.installed-dev   # the site in _docs, which needs Quarto; tools/pages.py is found by PYTHONPATH
+	PYTHONPATH=. $(BIN)/nbdev-docs
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'xray_xfer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...'; exit 1; }

@@ -1,5 +1,6 @@
-"The staged documentation (`nbdev.serve.proc_nbs` writes _proc): links lead somewhere, outputs are there, nothing of this machine is shown."
-import json, re, tempfile
+"""The documentation. The notebooks: titles, links, outputs, a text for each picture, nothing of this machine. The staged
+pages (`nbdev.serve.proc_nbs` writes _proc): all prose arrives, each link leads to the right room, signatures are short."""
+import ast, json, re, tempfile
 from pathlib import Path
 
 import pytest
@@ -39,17 +40,158 @@ def test_every_public_name_has_its_proof(nb):
     names = re.findall(r'^(?:def|class) ([A-Za-z]\w*)', exported, re.M)
     assert [n for n in names if not re.search(rf'\b{n}\b', tests)] == []
 
-def test_staged_pages():
-    "Every notebook is staged, and the links between staged pages hold"
+# Pictures
+
+def directives(cell): return dict(re.findall(r'^#\| *([\w-]+):? *(.*)$', ''.join(cell['source']), re.M))
+def pictured(cell): return any(k.startswith('image/') for o in cell.get('outputs', []) for k in o.get('data', {}))
+def sentence(text): return len(text.split()) > 5 and text[0].isupper() and text.endswith('.')
+
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=place)
+def test_every_picture_is_described(nb):
+    "Who cannot see a figure reads what it shows: a sentence in `#| fig-alt:`, or between the brackets of `![]()`"
+    for c in cells(nb):
+        if pictured(c):
+            alt = directives(c).get('fig-alt', '')
+            assert alt[:1] == alt[-1:] == '"' and sentence(alt[1:-1]), ''.join(c['source'])
+        html = ''.join(''.join(o.get('data', {}).get('text/html', '')) for o in c.get('outputs', []))
+        assert all(re.search(r'\balt="[^"]', i) for i in re.findall(r'<img[^>]*>', html))
+    for alt in re.findall(r'!\[([^\]]*)\]\(', prose(nb)): assert sentence(alt), alt
+
+# The staged pages
+
+def defined(nb):
+    "The names that a page documents, with the methods of its classes: {'Pack': {'notes', ...}, 'pack': set()}"
+    found = {}
+    for c in cells(nb):
+        source = ''.join(c['source'])
+        if not re.match(r'#\| *exports?\s', source): continue
+        for d in ast.parse(source).body:
+            if not isinstance(d, (ast.FunctionDef, ast.ClassDef)) or d.name[0] == '_': continue
+            found[d.name] = {m.name for m in ast.walk(d) if isinstance(m, ast.FunctionDef)} - {d.name}
+    return found
+
+DEFINED = {place(nb): defined(nb) for nb in NOTEBOOKS}
+MODULE = r'#\| *default_exp +(\S+)'
+PACKAGED = {place(nb): m[1] for nb in NOTEBOOKS for c in cells(nb) if (m := re.match(MODULE, ''.join(c['source'])))}
+
+def imported(nb):
+    "What the cells of a page import: {name: {module, ...}}"
+    found = {}
+    for c in cells(nb):
+        if c['cell_type'] != 'code' or ''.join(c['source']).startswith('%'): continue
+        for n in ast.walk(ast.parse(''.join(c['source']))):
+            for a in n.names if isinstance(n, ast.ImportFrom) else []: found.setdefault(a.asname or a.name, set()).add(n.module or '')
+    return found
+
+def linkable(nb):
+    "All Markdown of a staged page: its prose, and what `show_doc` says"
+    outputs = [o.get('data', {}).get('text/markdown', '') for c in cells(nb) for o in c.get('outputs', [])]
+    return '\n\n'.join([prose(nb), *map(''.join, outputs)])
+
+def anchors(nb):
+    "The ids of a page's headings, as pandoc makes them"
+    ids = []
+    for line in re.sub(r'^```.*?^```', '', linkable(nb), flags=re.M | re.S).splitlines():
+        if not (m := re.match(r'#+ +(.*?)(?: *\{#([\w-]+)\})?$', line)): continue
+        text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', m[1])
+        ids.append(m[2] or re.sub(r'^[^a-z]+', '', re.sub(r'[^\w\-. ]', '', text.lower()).replace(' ', '-')))
+    return ids
+
+def unlinked(text):
+    "Prose without its links, ids of headings and line ends"
+    return ' '.join(re.sub(r'\[([^\]]*)\]\([^)]*\)| \{#[\w-]+\}$', r'\1', text, flags=re.M).split())
+
+@pytest.fixture(scope='module')
+def staged():
+    "The staged pages, by place"
     proc = root/'_proc'
-    if not proc.is_dir(): pytest.skip('no staged pages: python -c "from nbdev.serve import proc_nbs; proc_nbs(force=True)" makes them in _proc')
-    staged = {p.relative_to(proc).as_posix(): p for p in proc.rglob('*.ipynb')}
-    assert set(staged) == {place(n) + '.ipynb' for n in NOTEBOOKS}
-    assert (proc/'_quarto.yml').is_file()
-    for nb in staged.values():
-        text = prose(nb)
-        for target in re.findall(r'\]\(([^)\s]+)\)', text):
-            if target.startswith(('http', '#')): continue
-            there = nb.parent/target.split('#')[0]
-            assert there.exists() or there.with_suffix('.ipynb').exists(), f'{nb.name}: {target}'
-        assert 'xray_xfer' in json.dumps(cells(nb))
+    make = 'python -c "from nbdev.serve import proc_nbs; proc_nbs(force=True)"'
+    if not proc.is_dir(): pytest.skip(f'no staged pages: {make} makes them in _proc')
+    found = {p.relative_to(proc).as_posix()[:-len('.ipynb')]: p for p in sorted(proc.rglob('*.ipynb'))}
+    assert set(found) == {place(n) for n in NOTEBOOKS}
+    assert (proc/'_quarto.yml').is_file() and (proc/'images/favicon.svg').is_file()
+    return found
+
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=place)
+def test_all_prose_arrives(nb, staged):
+    import yaml
+    front = next(''.join(c['source']) for c in cells(staged[place(nb)]) if c['cell_type'] == 'raw').strip().strip('-')
+    front, there = yaml.safe_load(front), unlinked(prose(staged[place(nb)]))
+    for c in cells(nb):
+        text = ''.join(c['source'])
+        if c['cell_type'] != 'markdown': continue
+        if text.startswith('# '): assert text.split() == f"# {front['title']} > {front['description']}".split()
+        else: assert unlinked(text) in there, text
+
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=place)
+def test_links_of_staged_pages(nb, staged):
+    "A link leads to a page and a heading that are there; one on a name, to the page that defines it and that is meant"
+    page, here = staged[place(nb)], place(nb)
+    homes = lambda name: {p for p, names in DEFINED.items() if name in names}
+    for text, target in re.findall(r'\[([^\]]*)\]\(([^)\s]+)\)', linkable(page)):
+        file, _, mark = target.partition('#')
+        if file.startswith('http'): continue
+        there = (page.parent/file).resolve() if file else page
+        assert there.exists(), target
+        if mark: assert mark in anchors(there), f'{target}: no such heading'
+        if not (mark and re.fullmatch(r'`[\w.]+(\(\))?`', text)): continue
+        home = there.relative_to(root/'_proc').as_posix()[:-len('.ipynb')]
+        name, *member = text.strip('`()').split('.')[-2 if text.count('.') == 1 else -1:]
+        original = next((n for n in DEFINED[home] if n in (name, mark) or n.lower() == mark), None)
+        assert original, f'{home} does not define {text}'
+        if member: assert member[0] in DEFINED[home][name], f'{home} does not define {text}'
+        meant = home == here or any(f'xray_xfer.{PACKAGED[home]}.'.startswith(f'{m}.') for m in imported(nb).get(name, ()))
+        assert meant or homes(name) == {home}, f'{text} may be another: {homes(name)}'
+
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=place)
+def test_names_of_staged_pages(nb, staged):
+    "Each documented name has one heading, outside any Div, a link to its own lines, and a signature for people"
+    page = staged[place(nb)]
+    timed = [c for c in cells(page) if 'execution' in c['metadata']]
+    assert not timed, 'Quarto wraps such a cell in a Div, and its headings are not in the contents'
+    ids = anchors(page)
+    assert len(ids) == len(set(ids)), 'two headings with one id'
+    headings = re.findall(r'^### (\w+) \{#(\w+)\}$', linkable(page), re.M)
+    assert {n for n, _ in headings} == set(DEFINED[place(nb)])
+    if not headings: return
+    module = 'xray_xfer/' + PACKAGED[place(nb)].replace('.', '/') + '.py'
+    lines = (root/module).read_text(encoding='utf-8').splitlines()
+    shown = r'^\[source\]\(https://\S+/blob/main/(\S+)#L(\d+)\)\{.*?\}\n\n### (\w+)'
+    sources = re.findall(shown, linkable(page), re.M)
+    assert len(sources) == len(headings)
+    for file, line, name in sources:
+        assert file == module and re.match(rf'(def|class) {name}\b', lines[int(line) - 1]), (file, line, name)
+    for text in re.findall(r'^### .*?^```python\n(.*?)^```', linkable(page), re.M | re.S):
+        code = re.sub(r'#.*|\'[^\']*\'', '', text)
+        assert not re.search(r'<|__main__|Annotated|NoneType|[a-z_]\w*\.[A-Za-z_]', code), text
+        assert code.count('=') < 40, text
+
+def test_common_words_are_no_links():
+    "A name in backticks is a link where it can mean one thing only: words wait until the page defines or imports them"
+    from pages import link, rooms
+    by = {r.module.removeprefix('xray_xfer.') or 'index': r for r in rooms().values()}
+    home = by['index']
+    words = 'run table test true True stats levels describe compare report.html L'.split()
+    assert [w for w in words if link(w, home)] == []
+    assert link('run', by['cli']) == '#run'
+    assert link('find_odd', home) == by['data.odd'].page + '#find_odd'
+    train = by['train'].page
+    assert link('xray_xfer.train.run', home) == f'{train}#run' and link('xray_xfer.train', home) == train
+    assert link('Classifier.train', by['data.demo']) == '../' + by['models.classifier'].page + '#classifier'
+    assert link('Classifier.no_such', home) is None
+    assert link('Cut', home) == by['trunk.cutting'].page + '#Cut' and link('cut', by['trunk.cutting']) == '#cut'
+
+def test_site():
+    "The site names the version, the licence and the repository of settings.ini, and shows the floors in the order of the data"
+    import yaml
+    from configparser import ConfigParser
+    ini = ConfigParser(delimiters=['='])
+    ini.read(root/'settings.ini', encoding='utf-8')
+    cfg, site = ini['DEFAULT'], yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))['website']
+    assert site['page-footer']['left'] == f"{cfg['lib_name']} {cfg['version']}, {cfg['license']}"
+    assert [i['href'] for i in site['navbar']['right']] == [cfg['git_url']]
+    assert site['page-navigation'] is True and (root/'nbs'/site['favicon']).is_file()
+    first, *sections = site['sidebar']['contents']
+    order = [s['contents'][0].split('/')[0] for s in sections if '/' in s['contents'][0]]
+    flow = 'tutorials data twins models trunk training evaluate runs controls report bench core explanations'.split()
+    assert first == 'index.ipynb' and [f for f in flow if f in order] == [f for f in order if f in flow]

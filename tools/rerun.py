@@ -1,0 +1,85 @@
+"""Run notebooks again and say where a saved text output is not what the code gives now.
+
+    python tools/rerun.py core/01_say evaluate/01_scores           # pages under nbs/
+    python tools/rerun.py --save core/01_say evaluate/01_scores    # and keep the new outputs of the cells that differ
+
+Times, dates, paths of temporary folders and addresses in memory may differ; figures and warnings are not compared. A cell
+with a flag that nbdev-test leaves out (pyproject.toml, `tst_flags`) is left out here too. tests/test_outputs.py runs the
+quick pages."""
+import json, os, re, sys, tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NUMBER = r'\d+(?:[.,]\d+)*(?:e[+-]?\d+)?'
+PASSING = [   # what may differ between two runs of the same code, and what stands for it
+    (r' at 0x[0-9a-fA-F]+', ''),
+    (rf'{re.escape(tempfile.gettempdir())}/[\w./-]*', 'FOLDER'),
+    (r'\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:[.+]\S*)?)?', 'DATE'),
+    (rf'{NUMBER} ?(?:µs|ms|s|seconds?|min|minutes?|h|images/s)\b', 'TIME'),
+    (r'\bid="[^"]*"|#T_\w+', 'ID'),
+]
+
+def plain(text):
+    "A text without what passes"
+    for pattern, stands in PASSING: text = re.sub(pattern, stands, text)
+    return text.strip()
+
+def texts(cell):
+    "The text outputs of a cell: printed, or a result's fullest text form"
+    said = []
+    for o in cell.get('outputs', []):
+        data = o.get('data', {})
+        # a page shows no warnings
+        if any(k.startswith('image/') for k in data) or o.get('name') == 'stderr': continue
+        kind = next((k for k in ('text/markdown', 'text/html', 'text/plain') if k in data), None)
+        said.append(''.join(data[kind] if kind else o.get('text', '')))
+    return plain('\n'.join(said))
+
+def rerun(page, save=False):
+    "The cells of a page whose text is another now: (number, saved, now)"
+    from execnb.shell import CaptureShell
+    from nbdev.config import get_config
+    from nbdev.process import NBProcessor
+    flags = set(str(get_config(ROOT).tst_flags).split())
+    notebook = ROOT/'nbs'/f'{page}.ipynb'
+    nb = NBProcessor(notebook, rm_directives=False, process=True).nb
+    whole = json.loads(notebook.read_text(encoding='utf-8'))
+    saved = whole['cells']
+    before, differ = Path.cwd(), []
+    os.chdir(notebook.parent)
+    try:
+        shell = CaptureShell(notebook, profile=False)
+        for i, cell in enumerate(nb.cells):
+            if cell.cell_type != 'code' or flags & set(cell.directives_): continue
+            shell.cell(cell)
+            if e := shell.exc: raise RuntimeError(f'{page}, cell {i}: {type(e).__name__}: {e}') from e
+            if (was := texts(saved[i])) == (now := texts(cell)): continue
+            differ.append((i, was, now))
+            saved[i]['outputs'] = [as_saved(o) for o in cell.outputs if o.get('name') != 'stderr']
+    finally: os.chdir(before)
+    if not (save and differ): return differ
+    text = json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True)
+    notebook.write_text(text + '\n', encoding='utf-8')
+    return differ
+
+def as_saved(output):
+    "An output in the form that nbdev-clean leaves"
+    lines = lambda text: re.sub(r' at 0x[0-9a-fA-F]+(?=>)', '', ''.join(text)).splitlines(keepends=True)
+    o = {k: v for k, v in json.loads(json.dumps(output)).items() if k != 'execution_count'}
+    if 'text' in o: o['text'] = lines(o['text'])
+    if 'data' in o:
+        data = {k: lines(v) if k.startswith('text/') else v for k, v in o['data'].items()}
+        o |= {'data': data, 'metadata': {}}
+    return o | ({'execution_count': None} if o['output_type'] == 'execute_result' else {})
+
+def main(pages):
+    "Print what differs; the number of pages that do"
+    os.environ['IN_TEST'] = '1'   # nbdev's own sign: a notebook that exports itself does not
+    wrong, save = 0, '--save' in pages
+    for page in [p for p in pages if p != '--save']:
+        found = rerun(page, save)
+        wrong += bool(found)
+        for i, was, now in found: print(f'{page}, cell {i}\n--- saved\n{was}\n--- now\n{now}')
+    return wrong
+
+if __name__ == '__main__': sys.exit(main(sys.argv[1:]))
