@@ -5,7 +5,7 @@
   wrong     nothing but the lungs, in the wrong order (AUC about 0.30): is it told that it reads the lungs?
   leak      heads on shuffled labels: images with meaningless labels, with true ones, and with true labels that leak into half of the shuffled ones
 
-"Before" is the rule of commit 17deaf4, "after" the one of nbs/report/06_verdict.ipynb. Writes benchmarks/controls.json and .md."""
+"Before" is the rule of commit 17deaf4, "after" the one of nbs/report/07_verdict.ipynb. Writes benchmarks/controls.json and .md."""
 import argparse, json
 from datetime import date
 from pathlib import Path
