@@ -35,14 +35,18 @@ def _groups(model, depth):
     "Parameter groups of `nn.Sequential(backbone, head)`: the frozen rest first, then each group that learns"
     backbone, hot = dict(model.backbone.named_parameters()), model.groups[len(model.groups) - depth:]
     names = {n for g in hot for n in g}
-    return [[p for n, p in backbone.items() if n not in names], *[[backbone[n] for n in g] for g in hot], list(model.head.parameters())]
+    frozen = [p for n, p in backbone.items() if n not in names]
+    return [frozen, *[[backbone[n] for n in g] for g in hot], list(model.head.parameters())]
 
 def _loaders(table, parts, size, norm, bs, workers, device):
     "fastai loaders over the files, as its documentation has them"
     part = np.asarray(parts)
     seen = table[part != 'test'].reset_index(drop=True)
-    block = DataBlock(blocks=(ImageBlock, CategoryBlock(vocab=sorted(set(table.label)))), get_x=ColReader('path'), get_y=ColReader('label'),
-        splitter=IndexSplitter(np.flatnonzero(part[part != 'test'] == 'valid')), item_tfms=Resize(size, method='squish'), batch_tfms=Normalize.from_stats(norm['mean'], norm['std']))
+    valid = np.flatnonzero(part[part != 'test'] == 'valid')
+    block = DataBlock(blocks=(ImageBlock, CategoryBlock(vocab=sorted(set(table.label)))),
+                      get_x=ColReader('path'), get_y=ColReader('label'), splitter=IndexSplitter(valid),
+                      item_tfms=Resize(size, method='squish'),
+                      batch_tfms=Normalize.from_stats(norm['mean'], norm['std']))
     kw = dict(device=torch.device(device)) | ({} if workers is None else dict(num_workers=workers))
     dls = block.dataloaders(seen, bs=bs, **kw)
     test = table[part == 'test']
@@ -53,27 +57,34 @@ def _learner(s, dls, tuned):
     model = build(s['arch'], s['depth'], len(dls.vocab), s['pretrained'], size=s['size'])
     if tuned:
         precision = resolve_precision('auto', s['device'])
-        return Learner(dls, model, CrossEntropyLossFlat(), splitter=splitter, train_bn=False, wd=.01, cbs=[ChannelsLast()] if precision == 'fp32' else [ChannelsLast(), MixedPrecision(precision)])
+        cbs = [ChannelsLast()] if precision == 'fp32' else [ChannelsLast(), MixedPrecision(precision)]
+        return Learner(dls, model, CrossEntropyLossFlat(), splitter=splitter, train_bn=False, wd=.01, cbs=cbs)
     for p in model.parameters(): p.requires_grad_(True)
-    learn = Learner(dls, nn.Sequential(model.backbone, model.head), CrossEntropyLossFlat(), splitter=lambda _: _groups(model, s['depth']), wd=.01)
+    plain, groups = nn.Sequential(model.backbone, model.head), _groups(model, s['depth'])
+    learn = Learner(dls, plain, CrossEntropyLossFlat(), splitter=lambda _: groups, wd=.01)
     learn.freeze_to(-(s['depth'] + 1))
     return learn
 
 class _Clock(Callback):
     "When the first training batch was done, and the seconds of validation"
-    def before_fit(self): self.first, self.valid = None, 0.
-    def after_batch(self):
+    def before_fit(self) -> None: self.first, self.valid = None, 0.
+    def after_batch(self) -> None:
         if not self.training or self.first is not None: return
         if torch.cuda.is_initialized(): torch.cuda.synchronize()
         self.first = time.perf_counter()
-    def before_validate(self): self.started = time.perf_counter()
-    def after_validate(self): self.valid += time.perf_counter() - self.started
+    def before_validate(self) -> None: self.started = time.perf_counter()
+    def after_validate(self) -> None: self.valid += time.perf_counter() - self.started
 
 def _scaled(seconds, first, valid, timed, batches, epochs):
-    "Seconds of `batches` batches and all validations, from `seconds` of `timed` batches, of which the first took `first`, and `epochs` times fewer validations, `valid`: what happens once is not scaled"
+    "Seconds of a full training, from `seconds` of a shorter one: what happens once is not scaled"
+    # `timed` of the `batches` were done, `first` is what the first of them took; `valid` was spent on validation,
+    # of which a full training has `epochs` times as many
     return first + (seconds - first - valid) * (batches - 1) / (timed - 1) + valid * epochs
 
-def timed_fastai(s, tuned):
+def timed_fastai(
+    s:dict, # Settings of the case: data, split, model, batch, rates, and the epochs to be timed
+    tuned:bool, # As an expert would, instead of as fastai comes
+) -> dict: # Seconds of `setup`, `train` and `evaluate`, `images_per_second` and `accuracy`
     "One model by fastai: seconds of phases, metrics"
     start = time.perf_counter()
     table = images_of(s['data'])
@@ -85,9 +96,12 @@ def timed_fastai(s, tuned):
     set_seed(s['seed'])
     dls, test = _loaders(table, parts, s['size'], norm, s['bs'], s['workers'], s['device'])
     clock, epochs, bs = _Clock(), max(1, round(s['timed'])), dls.train.bs
-    timed, batches = epochs * len(dls.train), s['epochs'] * (s['n_train'] // bs)   # batches that are timed, and of the full training
-    if not batches: raise ValueError(f"{s['n_train']} training images are fewer than one batch of {bs}: give a smaller bs")
-    if timed < min(2, batches): raise ValueError(f"{s['timed']} of an epoch is {timed} batches of {bs} here: give more to be timed")
+    # batches that are timed, and of the full training
+    timed, batches = epochs * len(dls.train), s['epochs'] * (s['n_train'] // bs)
+    if not batches:
+        raise ValueError(f"{s['n_train']} training images are fewer than one batch of {bs}: give a smaller bs")
+    if timed < min(2, batches):
+        raise ValueError(f"{s['timed']} of an epoch is {timed} batches of {bs} here: give more to be timed")
     learn = _learner(s, dls, tuned)
     ready = time.perf_counter()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, slice(s['lr'] / 3, s['lr']), cbs=clock)
@@ -96,16 +110,22 @@ def timed_fastai(s, tuned):
     scores = metrics(y.numpy(), softmax(logits.float().numpy()), list(dls.vocab))
     done = time.perf_counter()
     seconds = trained - ready
-    if timed < batches: seconds = _scaled(seconds, clock.first - ready, clock.valid, timed, batches, s['epochs'] / epochs)
-    return dict(setup=ready - start, train=seconds, evaluate=done - trained, images_per_second=batches * bs / seconds, accuracy=scores['accuracy'])
+    if timed < batches:
+        first = clock.first - ready
+        seconds = _scaled(seconds, first, clock.valid, timed, batches, s['epochs'] / epochs)
+    return dict(setup=ready - start, train=seconds, evaluate=done - trained,
+                images_per_second=batches * bs / seconds, accuracy=scores['accuracy'])
 
-def loader_speed(s):
-    "The quickest batch size and number of loader processes for a tuned run: images/s of each over a few batches"
+def loader_speed(
+    s:dict, # Settings of the case; its `tries` are batch sizes, numbers of workers, and images
+) -> dict: # `tries`: images/s of each over a few batches; `best`: the quickest of them
+    "The quickest batch size and number of loader processes for a tuned run"
     table, parts, norm, rows = images_of(s['data']), pd.read_csv(s['split']).part.to_numpy(), stats(s['arch']), []
-    cuda, half = s['device'].startswith('cuda'), torch.bfloat16 if resolve_precision('auto', s['device']) == 'bf16' else torch.float16
+    n_train, cuda = (parts == 'train').sum(), s['device'].startswith('cuda')
+    half = torch.bfloat16 if resolve_precision('auto', s['device']) == 'bf16' else torch.float16
     sync = torch.cuda.synchronize if cuda else lambda: None
     for workers, bs in itertools.product(s['tries']['workers'], s['tries']['bs']):
-        if (parts == 'train').sum() < 2 * bs: continue   # one batch to warm up, one to be timed
+        if n_train < 2 * bs: continue   # one batch to warm up, one to be timed
         set_seed(0)
         dls, _ = _loaders(table, parts, s['size'], norm, bs, workers, s['device'])
         learn, start, timed = _learner(s, dls, True), None, 0
@@ -117,10 +137,15 @@ def loader_speed(s):
             learn.loss_func(z.float(), y).backward()
             learn.opt.step()
             learn.opt.zero_grad()
-            if start is None: sync(); start = time.perf_counter()   # the first batch warms up
+            if start is None:   # the first batch warms up
+                sync()
+                start = time.perf_counter()
             else: timed += len(y)
             if timed >= s['tries']['images']: break
         sync()
         rows.append(dict(bs=bs, workers=workers, images_per_second=timed / (time.perf_counter() - start)))
-    if not rows: raise ValueError(f"{(parts == 'train').sum()} training images are fewer than two of the smallest batch to be tried, {min(s['tries']['bs'])}: give more images, or tries with smaller batches")
+    if not rows:
+        least = min(s['tries']['bs'])
+        raise ValueError(f'{n_train} training images are fewer than two of the smallest batch to be tried, {least}: '
+                         'give more images, or tries with smaller batches')
     return dict(tries=rows, best=max(rows, key=lambda r: r['images_per_second']))

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ..core.say import counted
 from ..evaluate.tables import display_name
 
 # %% ../../nbs/bench/01_ratios.ipynb #a2883170
@@ -20,48 +21,85 @@ WAYS = ('stock', 'tuned', 'cold', 'warm')
 
 def ratios(
     rows:list, # Of a `bench`
-)->list: # A row for each case: its name, seconds of each way, and baseline / ours
+) -> list: # One row per case: its name, seconds of each way, and baseline / ours
     "How many times faster than the baselines"
     t = pd.DataFrame(rows)
-    get = lambda **kw: t.loc[np.logical_and.reduce([t[k] == v for k, v in kw.items()]), 'whole'].sum() or None
-    cases = [(f'{display_name(a)} depth {d}', dict(arch=a, depth=d), dict(arch=a, depth=d)) for a, d in dict.fromkeys(zip(t.arch, t.depth)) if d != 'study']
-    res = []
-    for name, base, ours in cases + [(f'{display_name(a)} study', a, dict(arch=a, depth='study')) for a in dict.fromkeys(t.arch)] + [('whole study', None, dict(depth='study'))] * (set(t.arch) == set(t.arch[t.depth == 'study'])):   # while it runs, the last arch has no study yet
-        part = lambda w: get(way=w, **base) if isinstance(base, dict) else float(t[(t.way == w) & (t.depth != 'study') & ((t.arch == base) | (base is None))].whole.sum()) or None
-        s = dict(stock=part('stock'), tuned=part('tuned'), cold=get(way='cold', **ours), warm=get(way='warm', **ours))
-        res.append(dict(case=name, **s, **{f'{b}/{o}': s[b] / s[o] if s[b] and s[o] else None for b in ('stock', 'tuned') for o in ('cold', 'warm')}))
-    return res
+    single, archs = t[t.depth != 'study'], list(dict.fromkeys(t.arch))
+    cases = []   # name, which single runs of a baseline, which measurement of ours
+    for arch, depth in dict.fromkeys(zip(single.arch, single.depth)):
+        which = dict(arch=arch, depth=depth)
+        cases.append((f'{display_name(arch)} depth {depth}', which, which))
+    for arch in archs: cases.append((f'{display_name(arch)} study', dict(arch=arch), dict(arch=arch, depth='study')))
+    # while it runs, the last arch has no study yet
+    if set(archs) == set(t.arch[t.depth == 'study']): cases.append(('whole study', {}, dict(depth='study')))
+    found = []
+    for name, theirs, ours in cases:
+        seconds = {w: _whole(single, way=w, **theirs) for w in ('stock', 'tuned')}
+        seconds |= {w: _whole(t, way=w, **ours) for w in ('cold', 'warm')}
+        times = {f'{b}/{o}': _times(seconds[b], seconds[o]) for b in ('stock', 'tuned') for o in ('cold', 'warm')}
+        found.append(dict(case=name, **seconds, **times))
+    return found
+
+def _whole(t, **where):
+    "Seconds of these measurements together; None where there are none"
+    these = np.logical_and.reduce([t[k] == v for k, v in where.items()])
+    return float(t.loc[these, 'whole'].sum()) or None
+
+def _times(baseline, ours): return baseline / ours if baseline and ours else None
 
 # %% ../../nbs/bench/01_ratios.ipynb #f01eb894
 def _where(res):
-    e = res['environment']
-    v = e['versions']
-    return (f"{e['device_name']}, {e['cores']} cores, {e['device']}; Python {e['python']}, torch {v['torch']}, fastai {v['fastai']}, timm {v['timm']}, onnxruntime {v.get('onnxruntime', '')}; {res['images']:,} images "
-            f"({res['parts']['test']} in the test part), {res['epochs']} epochs; {res['date']}")
+    "Device, versions, images and date"
+    e, test = res['environment'], res['parts']['test']
+    versions = {name: e['versions'].get(name, '') for name in ('torch', 'fastai', 'timm', 'onnxruntime')}
+    libraries = [f"Python {e['python']}", *(f'{name} {version}' for name, version in versions.items())]
+    said = [f"{e['device_name']}, {counted(e['cores'], 'core')}, {e['device']}", ', '.join(libraries),
+            f"{counted(res['images'], 'image')} ({test} in the test part), {counted(res['epochs'], 'epoch')}",
+            res['date']]
+    return '; '.join(said)
 
-def _range(seeds): return f" ({min(seeds):.4f}–{max(seeds):.4f}, {len(seeds)} seeds)" if len(seeds) > 1 else ''
+def _range(seeds): return f' ({min(seeds):.4f}–{max(seeds):.4f}, {len(seeds)} seeds)' if len(seeds) > 1 else ''
+
+def _figure(x, form): return '' if x is None or pd.isna(x) else format(x, form)
+
+def _line(cells): return f"| {' | '.join(map(str, cells))} |"
+
+def _measured(r, epochs):
+    "The cells of a measurement"
+    study = r['depth'] == 'study'
+    scaled = '' if r['epochs_timed'] == epochs else f" ({r['epochs_timed']} of {epochs} epochs timed, scaled)"
+    loaders = r['workers']
+    if loaders is None: loaders = 'default' if r['way'] == 'stock' else ''
+    accuracy = '' if study else _figure(r['accuracy'], '.4f') + _range(r.get('seeds', ()))
+    return [f"{display_name(r['arch'])} {'study' if study else 'depth ' + str(r['depth'])}", r['way'] + scaled,
+            r['bs'], loaders, *(f'{r[k]:.1f}' for k in ('setup', 'train', 'evaluate', 'whole')),
+            f"{r['images_per_second']:.0f}", f"{r['peak_gb']:.1f}", accuracy]
+
+_MEASURED = ('model', 'way', 'batch', 'loaders', 'set up and features, s', 'training, s', 'test, s', 'whole, s',
+             'training images/s', 'peak GB', 'accuracy')
+_RATIOS = 'stock/cold', 'tuned/cold', 'stock/warm', 'tuned/warm'
 
 def bench_text(
     res:dict, # Of a `bench`
-)->str: # Markdown
+) -> str: # Markdown
     "Two tables: every measurement, and the ratios"
-    f = lambda x, form: '' if x is None or pd.isna(x) else format(x, form)
-    lines = ['| model | way | batch | loaders | set up and features, s | training, s | test, s | whole, s | training images/s | peak GB | accuracy |', '|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|']
-    for r in res['rows']:
-        scaled = '' if r['epochs_timed'] == res['epochs'] else f" ({r['epochs_timed']} of {res['epochs']} epochs timed, scaled)"
-        name = f"{display_name(r['arch'])} {'study' if r['depth'] == 'study' else 'depth ' + str(r['depth'])}"
-        lines.append(f"| {name} | {r['way']}{scaled} | {r['bs']} | {'default' if r['workers'] is None and r['way'] == 'stock' else '' if r['workers'] is None else r['workers']} | {r['setup']:.1f} | {r['train']:.1f} | {r['evaluate']:.1f} | "
-                     f"{r['whole']:.1f} | {r['images_per_second']:.0f} | {r['peak_gb']:.1f} | {'' if r['depth'] == 'study' else f(r['accuracy'], '.4f') + _range(r.get('seeds', ()))} |")
-    lines += ['', '| case | stock, s | tuned, s | cold, s | warm, s | stock / cold | tuned / cold | stock / warm | tuned / warm |', '|---|' + '---:|' * 8]
-    for r in res['ratios']: lines.append(f"| {r['case']} | " + ' | '.join(f(r[w], ',.1f') for w in WAYS) + ' | ' + ' | '.join(f(r[k], '.1f') + '×' * (r[k] is not None) for k in ('stock/cold', 'tuned/cold', 'stock/warm', 'tuned/warm')) + ' |')
+    lines = [_line(_MEASURED), '|---|---|' + '---:|' * 9]
+    lines += [_line(_measured(r, res['epochs'])) for r in res['rows']]
+    lines += ['', _line(['case', *(f'{w}, s' for w in WAYS), *(k.replace('/', ' / ') for k in _RATIOS)])]
+    lines.append('|---|' + '---:|' * 8)
+    for r in res['ratios']:
+        times = [_figure(r[k], '.1f') + '×' * (r[k] is not None) for k in _RATIOS]
+        lines.append(_line([r['case'], *(_figure(r[w], ',.1f') for w in WAYS), *times]))
     return '\n'.join(lines) + f'\n\n{_where(res)}\n'
 
 # %% ../../nbs/bench/01_ratios.ipynb #625a3cce
 def bench_figure(
     res:dict, # Of a `bench`
-)->Figure:
-    "Whole seconds of each case by each way, and seconds against epochs for each depth by stock fastai and by this package; both on a log scale"
-    colours, archs = dict(stock='#999999', tuned='#56B4E9', cold='#0072B2', warm='#009E73'), list(dict.fromkeys(r['arch'] for r in res['rows']))
+) -> Figure:
+    "Whole seconds of each case by each way, and seconds against epochs for each depth, on log scales"
+    colours = dict(stock='#999999', tuned='#56B4E9', cold='#0072B2', warm='#009E73')
+    names = dict(stock='stock fastai', tuned='fastai, tuned', cold='here, cold cache', warm='here, warm')
+    archs = list(dict.fromkeys(r['arch'] for r in res['rows']))
     fig = Figure(figsize=(10, 1.6 + .55 * len(res['ratios'])), layout='constrained')
     grid = fig.add_gridspec(len(archs), 2, width_ratios=(3, 2))
     left = fig.add_subplot(grid[:, 0])
@@ -69,22 +107,28 @@ def bench_figure(
         for j, w in enumerate(WAYS):
             if not r[w]: continue
             left.barh(i + (j - 1.5) * .2, r[w], .2, color=colours[w])
-            left.text(r[w] * 1.05, i + (j - 1.5) * .2, f'{r[w]:,.0f}' if r[w] >= 10 else f'{r[w]:.1f}', va='center', fontsize=8)
+            seconds = f'{r[w]:,.0f}' if r[w] >= 10 else f'{r[w]:.1f}'
+            left.text(r[w] * 1.05, i + (j - 1.5) * .2, seconds, va='center', fontsize=8)
     left.set(xscale='log', xlabel='whole time, seconds', title='The same study, by each way')
     left.set_yticks(range(len(res['ratios'])), [r['case'] for r in res['ratios']])
     left.invert_yaxis()
     left.margins(x=.12)
     ways = [w for w in WAYS if any(r[w] for r in res['ratios'])]
-    fig.legend([Patch(color=colours[w]) for w in ways], [dict(stock='stock fastai', tuned='fastai, tuned', cold='here, cold cache', warm='here, warm').get(w) for w in ways], loc='outside lower center', ncols=4, frameon=False)
+    fig.legend([Patch(color=colours[w]) for w in ways], [names[w] for w in ways], loc='outside lower center',
+               ncols=4, frameon=False)
     epochs, styles = np.linspace(0, 2 * res['epochs'], 100), ('-', '--', ':', '-.')
     for k, a in enumerate(archs):
         ax = fig.add_subplot(grid[k, 1])
         rows = [r for r in res['rows'] if r['arch'] == a and r['depth'] != 'study' and r['way'] in ('stock', 'cold')]
         depths = list(dict.fromkeys(r['depth'] for r in rows))
         for r in rows:
-            ax.plot(epochs, r['setup'] + r['evaluate'] + epochs * r['train'] / res['epochs'], styles[depths.index(r['depth']) % 4], color=colours[r['way']], lw=1.8)
-        ax.set(yscale='log', xlim=(0, None), ylabel='seconds', title=f'{display_name(a)}: time against epochs', xlabel='epochs' if k == len(archs) - 1 else '')
-        ax.legend(handles=[Line2D([], [], color='#444444', ls=styles[i % 4], label=f'depth {d}') for i, d in enumerate(depths)], frameon=False, fontsize=8, ncols=3, handlelength=1.6)
+            seconds = r['setup'] + r['evaluate'] + epochs * r['train'] / res['epochs']
+            style = styles[depths.index(r['depth']) % 4]
+            ax.plot(epochs, seconds, style, color=colours[r['way']], lw=1.8)
+        ax.set(yscale='log', xlim=(0, None), ylabel='seconds', title=f'{display_name(a)}: time against epochs',
+               xlabel='epochs' if k == len(archs) - 1 else '')
+        lines = [Line2D([], [], color='#444444', ls=styles[i % 4], label=f'depth {d}') for i, d in enumerate(depths)]
+        ax.legend(handles=lines, frameon=False, fontsize=8, ncols=3, handlelength=1.6)
         ax.spines[['top', 'right']].set_visible(False)
         ax.grid(alpha=.25)
     left.spines[['top', 'right']].set_visible(False)

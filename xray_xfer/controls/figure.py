@@ -34,10 +34,10 @@ def _broken(name):
 
 def controls_figure(
     c:dict, # What `controls` returns, or controls.json holds
-    examples:dict, # Control -> uint8 (n, size, size) or (n, 3, size, size): the same one or two images under each
+    examples:dict, # Control → the same one or two images under it, uint8 (n, [3,] size, size)
     labels:list, # The classes of these images
     title:str='', # Which model, on which images
-)->Figure: # 9 inches wide
+) -> Figure: # 9 inches wide
     "Example images of each control, and its scores"
     fig = Figure(figsize=(9, 1.45*len(labels) + 2.6), layout='constrained')
     grid = fig.add_gridspec(len(labels) + 1, len(examples), height_ratios=[1]*len(labels) + [1.5])

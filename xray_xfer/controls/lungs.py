@@ -9,7 +9,9 @@ __all__ = ['MASKS', 'BOX', 'lung_box', 'box_mask', 'read_mask', 'lungs_of', 'don
 
 # %% ../../nbs/controls/01_lungs.ipynb #6929833e
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -26,39 +28,48 @@ def _small(image):
     return np.asarray(Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
 
 def _edge(profile, start, step):
-    "Where, from `start` on, the profile has risen half of the way to its highest value beyond, and does not fall back before it"
+    "Where, from `start` on, the profile has risen for good half of the way to its highest value beyond"
     line = profile[start::step]
     top = int(line.argmax())
     below = np.flatnonzero(line[:top + 1] <= (line[0] + line[top])/2)
     return start + step*(int(below[-1]) + 1 if top else 0)
 
+def _darkest(profile, a, b):
+    "Where from `a` to `b` the profile is lowest"
+    return a + int(profile[a:b + 1].argmin())
+
 def lung_box(
     image:np.ndarray, # (h, w) uint8, a frontal chest X-ray, upright
-)->tuple: # left, top, right, bottom as fractions of the image's width and height
+) -> tuple: # Left, top, right, bottom as fractions of the image's width and height
     "A box that holds both lungs, and what lies between them"
-    if image.ndim != 2 or image.dtype != np.uint8: raise ValueError(f'an image of shape {image.shape} and type {image.dtype}: give one grey image (h, w) of uint8, such as pack.pixels[0]')
-    g, at = _small(image), lambda f: round(f*_SIDE)
-    smooth = lambda a: gaussian_filter1d(a, 1)
+    if image.ndim != 2 or image.dtype != np.uint8:
+        raise ValueError(f'an image of shape {image.shape} and type {image.dtype}: '
+                         'give one grey image (h, w) of uint8, such as pack.pixels[0]')
+    g = _small(image)
+    def at(fraction): return round(fraction*_SIDE)
+    def smooth(a): return gaussian_filter1d(a, 1)
     columns = smooth(g[at(.2):at(.6)].mean(0))
     spine = at(.36) + int(columns[at(.36):at(.64)].argmax())
     sides, tops, bottoms = [], [], []
     for step in (-1, 1):
         a, b = sorted((spine + step*at(.34), spine + step*at(.08)))
         a, b = max(a, 0), min(b, _SIDE - 1)
-        darkest = lambda profile: a + int(profile[a:b + 1].argmin())
         bands = [smooth(g[at(y):at(y + .2)].mean(0)) for y in (.25, .4, .55)]
-        sides.append([_edge(band, darkest(band), step) for band in bands])
-        x = darkest(columns)
+        sides.append([_edge(band, _darkest(band, a, b), step) for band in bands])
+        x = _darkest(columns, a, b)
         rows = smooth(g[:, max(0, x - at(.06)):x + at(.06)].mean(1))
         y = at(.2) + int(rows[at(.2):at(.5)].argmin())
-        tops.append(_edge(rows, y, -1)); bottoms.append(_edge(rows, y, 1))
-    found = min(sides[0])/_SIDE - .03, min(tops)/_SIDE - .05, (max(sides[1]) + 1)/_SIDE + .03, (max(bottoms) + 1)/_SIDE + .07
-    return (*(max(0., min(f, least)) for f, least in zip(found[:2], _LEAST)), *(min(1., max(f, least)) for f, least in zip(found[2:], _LEAST[2:])))
+        tops.append(_edge(rows, y, -1))
+        bottoms.append(_edge(rows, y, 1))
+    left, top = min(sides[0])/_SIDE - .03, min(tops)/_SIDE - .05
+    right, bottom = (max(sides[1]) + 1)/_SIDE + .03, (max(bottoms) + 1)/_SIDE + .07
+    return (max(0., min(left, _LEAST[0])), max(0., min(top, _LEAST[1])),
+            min(1., max(right, _LEAST[2])), min(1., max(bottom, _LEAST[3])))
 
 def box_mask(
-    box:tuple, # left, top, right, bottom as fractions, see `lung_box`
+    box:tuple, # Left, top, right, bottom as fractions, see `lung_box`
     size:int, # Side of the square image in pixels
-)->np.ndarray: # (size, size) bool
+) -> np.ndarray: # (size, size) bool
     "True inside the box"
     left, top, right, bottom = (round(f*size) for f in box)
     mask = np.zeros((size, size), bool)
@@ -68,14 +79,15 @@ def box_mask(
 # %% ../../nbs/controls/01_lungs.ipynb #0822ad0e
 def _upright(path):
     "Width and height as shown: a camera's turn by 90° swaps them"
-    with Image.open(path, formats=('PNG', 'JPEG')) as im: return im.size[::-1] if im.getexif().get(0x0112, 1) > 4 else im.size
+    with Image.open(path, formats=('PNG', 'JPEG')) as im:
+        return im.size[::-1] if im.getexif().get(0x0112, 1) > 4 else im.size
 
 def read_mask(
-    path, # The mask's file, PNG or JPEG, of any size
-    image, # The file of the image that it belongs to
+    path:str|Path, # The mask's file, PNG or JPEG, of any size
+    image:str|Path, # The file of the image that it belongs to
     size:int, # Side of the result in pixels: the pack's
-    resize:str='squish', # As the image was resized: the pack's
-)->np.ndarray|str: # (size, size) bool, True in the lungs; or the reason why there is none
+    resize:Literal['squish', 'pad']='squish', # As the image was resized: the pack's
+) -> np.ndarray|str: # (size, size) bool, True in the lungs; or the reason why there is none
     "The lung mask of one image, at the size of the pack"
     a = decode(path, size, resize)
     if isinstance(a, str): return a
@@ -91,14 +103,16 @@ MASKS, BOX = "the data set's masks", 'automatic lung box'
 
 def lungs_of(
     pack:Pack, # Its table may have a column `mask`
-    rows=None, # Row numbers of the images that are wanted; default all
-)->tuple: # masks (n, size, size) bool; `MASKS` or `BOX`; a sentence on how it came to that
+    rows:Sequence|None=None, # Row numbers of the images that are wanted; default all
+) -> tuple: # Masks (n, size, size) bool; `MASKS` or `BOX`; a sentence on how it came to that
     "Where the lungs of each image are"
     rows = np.arange(len(pack)) if rows is None else np.asarray(rows)
     table = pack.table.iloc[rows]
     given = [m if isinstance(m, str) and m else None for m in table['mask']] if 'mask' in table else len(rows)*[None]
     lungs, why = np.zeros((len(rows), pack.size, pack.size), bool), {}
-    if missing := given.count(None): kind, note = BOX, 'No masks are known.' if missing == len(rows) else f'{missing} of {len(rows)} images have no mask.'
+    if missing := given.count(None):
+        some_have = f'{missing} of {len(rows)} images have no mask.'
+        kind, note = BOX, 'No masks are known.' if missing == len(rows) else some_have
     else:
         for i, (m, image) in enumerate(zip(given, table.path)):
             mask = read_mask(m, image, pack.size, pack.resize)
@@ -107,17 +121,20 @@ def lungs_of(
         kind, note = MASKS if len(why) <= .05*len(rows) else BOX, f'All {len(rows)} images have a mask.'
         if why:
             i, reason = next(iter(why.items()))
-            note = f"{len(why)} of {len(rows)} masks cannot be used (first: {Path(given[i]).name}: {reason})" + (': these images get the automatic lung box.' if kind == MASKS else ': every image gets the automatic lung box.')
+            who = 'these images get' if kind == MASKS else 'every image gets'
+            note = (f'{len(why)} of {len(rows)} masks cannot be used (first: {Path(given[i]).name}: {reason}): '
+                    f'{who} the {BOX}.')
             warnings.warn(note, stacklevel=2)
-    for i in range(len(rows)) if kind == BOX else why: lungs[i] = box_mask(lung_box(pack.grey(rows[i:i + 1])[0]), pack.size)
+    for i in range(len(rows)) if kind == BOX else why:
+        lungs[i] = box_mask(lung_box(pack.grey(rows[i:i + 1])[0]), pack.size)
     return lungs, kind, note
 
 # %% ../../nbs/controls/01_lungs.ipynb #4a151d62
 def donors(
-    label, # Class of each image
-    ids, # A number per image, shared by the images of one group: patients, near-duplicates
+    label:Iterable, # Class of each image
+    ids:Sequence, # A number per image, shared by the images of one group: patients, near-duplicates
     seed:int=0, # Of the drawing
-)->np.ndarray|None: # Row of another image for each image; None where all images are of one group
+) -> np.ndarray|None: # Row of another image for each image; None where all images are of one group
     "Whose outline each image gets: drawn over all classes, never from its own group"
     (_, label), ids = np.unique(np.asarray(list(label), dtype=str), return_inverse=True), np.asarray(ids)
     if len(np.unique(ids)) < 2: return None

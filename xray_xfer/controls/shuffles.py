@@ -8,6 +8,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/controls/shuffles.html.md"""
 __all__ = ['SHUFFLES', 'LEAST_EXCESS', 'shuffled_labels', 'trained_heads', 'shuffled_heads', 'excess', 'shuffle_test']
 
 # %% ../../nbs/controls/02_shuffles.ipynb #c1925e76
+from collections.abc import Iterable, Iterator, Sequence
+
 import numpy as np, pandas as pd, torch
 from fastai.data.core import DataLoaders
 import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
@@ -29,10 +31,10 @@ from ..trunk.store import FeaturesDL, features
 # %% ../../nbs/controls/02_shuffles.ipynb #f511a372
 def shuffled_labels(
     table:pd.DataFrame, # Image table
-    parts, # 'train', 'valid' or 'test' for each row
+    parts:Sequence, # 'train', 'valid' or 'test' for each row
     seed:int=0, # Of the shuffling
-)->pd.DataFrame: # path, label and split
-    "The table with the labels of training and of validation shuffled, each for itself; the test part keeps its own"
+) -> pd.DataFrame: # Columns `path`, `label` and `split`
+    "The labels of training and of validation shuffled, each for itself; the test part keeps its own"
     parts, label, rng = np.asarray(parts), np.array(table.label, object), np.random.default_rng(seed)
     for part in ('train', 'valid'):   # each by itself, so that no small class can lose its last training image
         rows = np.flatnonzero(parts == part)
@@ -41,6 +43,7 @@ def shuffled_labels(
 
 # %% ../../nbs/controls/02_shuffles.ipynb #728c27e1
 SHUFFLES = 19
+_EPOCHS = 3   # of one-cycle training
 
 def _frozen(model, pack, config, device, quiet):
     "What the backbone makes of each image, and the network that goes on from there"
@@ -59,15 +62,14 @@ def _frozen(model, pack, config, device, quiet):
 def trained_heads(
     model:Classifier, # On its device; frozen at depth 0 by this, and its head is lost
     pack:Pack, # Images
-    parts, # 'train', 'valid' or 'test' for each row of `pack.table`
-    tables, # Image tables of these rows, one for each head: their labels are what it is trained on
-    config:dict, # config.json of the run: classes, mean, std, bs, and how its features were made
+    parts:Sequence, # 'train', 'valid' or 'test' for each row of `pack.table`
+    tables:Iterable, # Image tables of these rows, one per head: it is trained on their labels
+    config:dict, # The run's config.json: classes, mean, std, bs, and how its features were made
     *,
-    seeds, # One for each head: its first weights, the order of the images, Dropout
-    epochs:int=3, # Of one-cycle training
+    seeds:Iterable, # One per head: its first weights, the order of the images, Dropout
     device:str='cpu', # Of the training
     quiet:bool=False, # No progress bar
-): # Yields float32 (test images, classes)
+) -> Iterator[np.ndarray]: # Float32 (test images, classes)
     "Train a new head for each table on the frozen backbone; its logits of the test part"
     model.freeze(0)
     arrays, net = _frozen(model, pack, config, device, quiet)
@@ -85,15 +87,19 @@ def trained_heads(
             dls = DataLoaders(train, loader('valid', config['bs']), device=torch.device(device))
             one_group, loss = lambda _: [head], CrossEntropyLossFlat()
             learn = Learner(dls, net, loss, splitter=one_group, opt_func=adam_for(model), wd=.01)
-            with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 2e-3)
+            with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(_EPOCHS, 2e-3)
         yield logits_of(net, loader('test', config['bs']))   # outside: the caller's random numbers are its own
 
 def shuffled_heads(
-    model:Classifier, pack:Pack, parts, config:dict, # As in `trained_heads`
+    model:Classifier, # On its device; frozen at depth 0 by this, and its head is lost
+    pack:Pack, # Images
+    parts:Sequence, # 'train', 'valid' or 'test' for each row of `pack.table`
+    config:dict, # Of the run, as in `trained_heads`; its `seed` chooses the shuffles
     *,
     n:int=SHUFFLES, # Shuffles
-    device:str='cpu', quiet:bool=False, # As in `trained_heads`
-): # Yields float32 (test images, classes)
+    device:str='cpu', # Of the training
+    quiet:bool=False, # No progress bar
+) -> Iterator[np.ndarray]: # Float32 (test images, classes)
     "Heads trained on shuffled labels, each shuffle with a seed of its own"
     seeds = [int(s) for s in np.random.SeedSequence([config['seed'], 19]).generate_state(n)]
     tables = (shuffled_labels(pack.table, parts, seed) for seed in seeds)
@@ -101,9 +107,9 @@ def shuffled_heads(
 
 # %% ../../nbs/controls/02_shuffles.ipynb #1d161c30
 def excess(
-    y, # int array (n,): number of the true class of each image
-    probs, # float array (n, k)
-)->tuple: # Mean probability of the true class, and what it would be did the probabilities not depend on the image
+    y:np.ndarray, # Number of the true class of each image, int (n,)
+    probs:np.ndarray, # Of each image and class, (n, k)
+) -> tuple: # Mean probability of the true class, and the same if no image mattered
     "Whether probabilities know the classes; unlike accuracy and AUC it moves little where classes lie together"
     shares = np.bincount(y, minlength=probs.shape[1])/len(y)
     return float(probs[np.arange(len(y)), y].mean()), float(probs.mean(0, dtype=np.float64) @ shares)
@@ -111,11 +117,11 @@ def excess(
 LEAST_EXCESS = .1, .01   # of the network's own, and at all: less may come about without the true labels
 
 def shuffle_test(
-    y, # int array (n,): number of the true class of each test image
-    heads, # Logits (n, k) of each head that was trained on shuffled labels
-    own, # Logits (n, k) of the network itself
-)->dict: # shuffles, true_probability, expected, excess, own_excess, margin, p, p_learnt, draws (the excess of each)
-    "Do these heads know the true labels? p: flipped signs (Fisher 1935); p_learnt: (1 + b)/(n + 1), Ojala & Garriga 2010"
+    y:np.ndarray, # Number of the true class of each test image, int (n,)
+    heads:Iterable, # Logits (n, k) of each head that was trained on shuffled labels
+    own:np.ndarray, # Logits (n, k) of the network itself
+) -> dict: # Mean probabilities and excesses, `margin`, `p`, `p_learnt`, and each head's `draws`
+    "Do these heads know the true labels?"
     found = np.array([excess(y, softmax(z)) for z in heads])
     draws = found[:, 0] - found[:, 1]
     true, expected = excess(y, softmax(own))

@@ -9,12 +9,14 @@ __all__ = ['arch_name', 'Blueprint', 'blueprint', 'filed_blueprint', 'stats']
 
 # %% ../../nbs/models/05_blueprint.ipynb #a49a5515
 import dataclasses, difflib, os, re, warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import timm
+from timm.data import resolve_data_config
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, get_deprecated_models
 
-from .hub import Address, address, read_spec
+from .hub import Address, Spec, address, read_spec
 from .shufflenet import TORCHVISION_NAMES
 
 # %% ../../nbs/models/05_blueprint.ipynb #49d21308
@@ -61,8 +63,8 @@ def _released(arch):
         raise ValueError(f'unknown arch {arch!r}: timm has no release {tag!r} of {base}; give {allowed}')
 
 def arch_name(
-    arch:str, # timm model name, old or new, also with the tag of a release; or an address, see `xray_xfer.models.hub`
-)->str: # As a run files it
+    arch:str, # Name of a timm model, old or new, also with a release's tag; or an `address`
+) -> str: # As a run files it
     "The name that timm has for it now, or the address in full; an unknown one is an error that says what to type"
     if isinstance(arch, str) and (found := address(arch)): return str(found)
     if not isinstance(arch, str) or not timm.is_model(arch):
@@ -89,22 +91,22 @@ _ELSEWHERE = ('url', 'file', 'state_dict', 'custom_load')   # of timm's configur
 class Blueprint:
     "What a backbone is built from"
     name: str # As it is filed: timm's name, or an address
-    architecture: str # timm's name, with the tag of a release where one was given
+    architecture: str # The name in timm, with the tag of a release where one was given
     cfg: PretrainedCfg # What it was pretrained with
     args: dict=dataclasses.field(default_factory=dict) # Of its construction
-    spec: object=None # The `Spec` of an address, for its weights; None for timm's own, and when read from a run
+    spec: Spec|None=None # Of an address, for its weights; None for timm's own and for a run's
 
     @property
-    def address(self)->Address|None: return address(self.name)
+    def address(self) -> Address|None: return address(self.name)
     @property
-    def filed(self)->dict: # For config.json: nothing, or `network`
+    def filed(self) -> dict: # For config.json: nothing, or `network`
         "What cannot be found again by the name alone"
         cfg = {k: getattr(self.cfg, k) for k in _FILED}
         return dict(network=dict(architecture=self.architecture, args=self.args) | cfg) if self.address else {}
 
 def blueprint(
-    arch, # timm model name, an address, or a `Blueprint`, which comes back as it is
-)->Blueprint:
+    arch:str|Blueprint, # Name of a timm model, or an address; a `Blueprint` comes back as it is
+) -> Blueprint:
     "Read what a backbone is built from; the weights are not touched"
     if isinstance(arch, Blueprint): return arch
     name = arch_name(arch)
@@ -125,17 +127,18 @@ def _cfg_of(architecture, said):
     return PretrainedCfg(**dict(first_conv=usual.first_conv, classifier=usual.classifier) | said)
 
 def filed_blueprint(
-    config, # config.json of a run
-)->Blueprint:
+    config:Mapping, # What a run's config.json holds
+) -> Blueprint:
     "The blueprint of a finished run's network, from its config alone"
     if (network := config.get('network')) is None: return blueprint(config['arch'])
     cfg = {k: network.get(k) for k in _FILED} | dict(mean=config['mean'], std=config['std'])
     return Blueprint(config['arch'], network['architecture'], _cfg_of(network['architecture'], cfg), network['args'])
 
 def stats(
-    arch:str, # timm model name, an address, or a `Blueprint`
-)->dict: # mean and std (3 floats each, for pixels in 0..1) and size (pixels)
+    arch:str|Blueprint, # Name of a timm model, an address, or a `Blueprint`
+) -> dict: # `mean` and `std` (3 floats each, for pixels in 0..1) and `size` (pixels)
     "What the backbone was pretrained with: normalisation and input size"
-    cfg = blueprint(arch).cfg
-    mean, std = (list(v) * (3 if len(v) == 1 else 1) for v in (cfg.mean, cfg.std))   # one grey channel stands for three
-    return dict(mean=mean, std=std, size=cfg.input_size[-1])
+    data = resolve_data_config(pretrained_cfg=blueprint(arch).cfg.to_dict())
+    # one grey channel stands for three
+    mean, std = (list(values) * (3 if len(values) == 1 else 1) for values in (data['mean'], data['std']))
+    return dict(mean=mean, std=std, size=data['input_size'][-1])

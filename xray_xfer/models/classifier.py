@@ -9,25 +9,30 @@ __all__ = ['layer_groups', 'make_head', 'Classifier', 'splitter', 'build', 'cali
 
 # %% ../../nbs/models/06_classifier.ipynb #ca24793a
 import os, re
+from collections.abc import Iterable
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
+from typing import Literal
 
-import timm, torch.utils.checkpoint
+import timm, torch
 from timm.models import group_parameters
 from torch import nn
 
 from ..core.say import error_words
-from .blueprint import blueprint
+from .blueprint import Blueprint, blueprint
 from .hub import WEIGHTS, ask_hub, find_weights, no_network, read_spec
 from .weights import load_weights
 
 # %% ../../nbs/models/06_classifier.ipynb #8f7eb6e5
-def _own_group(spec): return [(r, (99998,) if s == (99999,) else s) for r, s in spec] if isinstance(spec, (list, tuple)) else spec
+def _own_group(spec):
+    "A rule of timm's, with a group of its own for what timm merges into the one before"
+    if not isinstance(spec, (list, tuple)): return spec
+    return [(pattern, (99998,) if suffix == (99999,) else suffix) for pattern, suffix in spec]
 
 def layer_groups(
     backbone:nn.Module, # A timm model, best without classifier (`num_classes=0`)
-)->list: # Lists of parameter names, from the input to the output
+) -> list: # Lists of parameter names, from the input to the output
     "The backbone's parameters as a scale of depths: depth *d* trains the last *d* of these groups"
     params = dict(backbone.named_parameters())
     if hasattr(backbone, 'group_matcher'):
@@ -49,38 +54,44 @@ def layer_groups(
 def make_head(
     width:int, # Features that the backbone gives
     n_classes:int, # Logits that come out
-    dropout:float=0.2, # Probability before each of the three layers; what torchvision's EfficientNet-B0 uses before its classifier
-)->nn.Sequential:
-    "Three fully connected layers, 1024 → 512 → `n_classes`, without BatchNorm: pooled features (n, width) to logits (n, n_classes)"
-    return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 1024), nn.ReLU(), nn.Dropout(dropout), nn.Linear(1024, 512), nn.ReLU(),
+    dropout:float=0.2, # Probability before each of the three layers
+) -> nn.Sequential:
+    "Three fully connected layers without BatchNorm: pooled features (n, width) to logits (n, n_classes)"
+    return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 1024), nn.ReLU(),
+                         nn.Dropout(dropout), nn.Linear(1024, 512), nn.ReLU(),
                          nn.Dropout(dropout), nn.Linear(512, n_classes))
 
 # %% ../../nbs/models/06_classifier.ipynb #eee7bac1
 class Classifier(nn.Module):
-    "A timm `backbone` (n, 3, h, w) → (n, width) and a `head` → logits (n, classes), of which the last `depth` layer groups and the head learn"
-    def __init__(self, backbone:nn.Module, head:nn.Module, arch:str=''):
+    "A backbone and a head, of which the last `depth` layer groups and the head learn"
+    def __init__(self,
+        backbone:nn.Module, # Of timm, without classifier: images (n, 3, h, w) → features (n, width)
+        head:nn.Module, # Features → logits (n, classes)
+        arch:str='', # Its name, for the errors
+    ):
         super().__init__()
         self.backbone, self.head, self.arch = backbone, head, arch
         self.groups, self.weights, self.left_out = layer_groups(backbone), 'random', []
         self.blueprint, self.file = None, None   # what `build` made it from, and the file of weights where there is one
         self.freeze(0)
 
-    def forward(self, x): return self.head(self.backbone(x))
+    def forward(self, x:torch.Tensor) -> torch.Tensor: return self.head(self.backbone(x))
 
     def freeze(self,
-        depth:int|str, # 0: head only; d: and the last d layer groups; 'all': everything
-    ):
+        depth:int|Literal['all'], # 0: head only; d: and the last d layer groups; 'all': everything
+    ) -> 'Classifier': # Itself
         "Set `requires_grad` so that the head and the last `depth` layer groups learn"
         n, whole = len(self.groups), isinstance(depth, Integral) and not isinstance(depth, bool)
         if depth != 'all' and not (whole and 0 <= depth <= n):
-            raise ValueError(f"depth={depth!r}: {self.arch or 'this backbone'} has {n} layer groups; give 0 (head only) to {n}, or 'all'")
-        hot = {p for g in (self.groups if depth == 'all' else self.groups[n - depth:]) for p in g}
+            raise ValueError(f"depth={depth!r}: {self.arch or 'this backbone'} has {n} layer groups; "
+                             f"give 0 (head only) to {n}, or 'all'")
+        hot = {name for g in self.groups[0 if depth == 'all' else n - depth:] for name in g}
         for name, p in self.backbone.named_parameters(): p.requires_grad_(name in hot)
         self.head.requires_grad_(True)
         self.depth = depth if depth == 'all' else int(depth)
         return self.train(self.training)
 
-    def train(self, mode:bool=True):
+    def train(self, mode:bool=True) -> 'Classifier':
         "Training mode for what learns; whatever is not wholly trainable stays in evaluation mode"
         super().train(mode)
         def visit(m, learns):
@@ -91,8 +102,10 @@ class Classifier(nn.Module):
         return self
 
 # %% ../../nbs/models/06_classifier.ipynb #34532685
-def splitter(model:Classifier)->list:
-    "Lists of the trainable parameters, one for each layer group that learns (input to output), then the head: a fastai `splitter`"
+def splitter(
+    model:Classifier, # Frozen as it will be trained
+) -> list: # One list per layer group that learns, input to output, then the head's
+    "The parameters that learn: a fastai `splitter`"
     params = dict(model.backbone.named_parameters())
     groups = [[params[n] for n in g if params[n].requires_grad] for g in model.groups]
     return [g for g in groups if g] + [list(model.head.parameters())]
@@ -106,20 +119,22 @@ def _create(plan, pretrained, size):
     if plan.address:   # its weights are read by `load_weights`
         try: return timm.create_model(plan.architecture, pretrained_cfg=cfg, num_classes=0, in_chans=3, **args)
         except (TypeError, ValueError, KeyError, AttributeError, AssertionError, RuntimeError) as e:
-            raise ValueError(f'{plan.name}: timm cannot build {plan.architecture} with {args} ({error_words(e)})') from e
+            why = error_words(e)
+            raise ValueError(f'{plan.name}: timm cannot build {plan.architecture} with {args} ({why})') from e
     if pretrained and not cfg.has_weights:
         raise ValueError(f'timm has no pretrained weights for {plan.name}: '
                          'give pretrained=PATH (a .safetensors or .pth file) or pretrained=False (random weights)')
     try:
         if pretrained and cfg.hf_hub_id and not os.environ.get('TIMM_USE_OLD_CACHE'):
-            ask_hub(cfg.hf_hub_id, [*([cfg.hf_hub_filename] if cfg.hf_hub_filename else []), *WEIGHTS[:2]])
+            named = [cfg.hf_hub_filename] if cfg.hf_hub_filename else []
+            ask_hub(cfg.hf_hub_id, [*named, *WEIGHTS[:2]])
         return timm.create_model(plan.architecture, pretrained=pretrained, num_classes=0, **args)
     except no_network() as e:
         if not pretrained: raise
-        raise ConnectionError(f'the pretrained weights of {plan.name} could not be downloaded ({error_words(e)}). Ways out: '
+        raise ConnectionError(
+            f'the pretrained weights of {plan.name} could not be downloaded ({error_words(e)}). Ways out: '
             'pretrained=PATH (--pretrained) with a .safetensors or .pth file that you have, '
             'or pretrained=False (--pretrained false) for random weights') from e
-
 
 @contextmanager
 def _sized(plan, size):
@@ -144,13 +159,13 @@ def _origin(plan, pretrained, cfg):
     return where.place if where.kind == 'hf-hub' else f'local-dir:{where.short}'
 
 def build(
-    arch, # timm model name such as 'efficientnet_b0', 'hf-hub:OWNER/NAME', 'local-dir:FOLDER', or a `Blueprint`
-    depth:int|str=0, # 0: head only; d: and the last d layer groups; 'all': everything
+    arch:str|Blueprint, # Name of a timm model, or hf-hub:OWNER/NAME, or local-dir:FOLDER
+    depth:int|Literal['all']=0, # 0: head only; d: and the last d layer groups; 'all': everything
     n_classes:int=4, # Logits that come out
-    pretrained:bool|str|Path=True, # The arch's own release, a weights file, or False for random weights
+    pretrained:bool|str|Path=True, # The arch's own release, a file, or False for random weights
     dropout:float=0.2, # Probability before each layer of the head
-    size:int=None, # Side of the square input in pixels; default the arch's own
-)->Classifier:
+    size:int|None=None, # Side of the square input in pixels; default the arch's own
+) -> Classifier:
     "A backbone with the three-layer head, frozen but for the head and the last `depth` layer groups"
     if n_classes < 2: raise ValueError(f'n_classes={n_classes}: a classifier needs at least 2')
     if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
@@ -159,8 +174,9 @@ def build(
     file = _weights_file(plan, pretrained)
     with _sized(plan, size): net = _create(plan, pretrained is True, size).eval()
     left_out = load_weights(net, file) if file else []
+    side = size or plan.cfg.input_size[-1]
     # the width is not always `num_features` (MobileNetV3)
-    with _sized(plan, size), torch.no_grad(): out = net(torch.zeros(1, 3, *[size or plan.cfg.input_size[-1]] * 2))
+    with _sized(plan, size), torch.no_grad(): out = net(torch.zeros(1, 3, side, side))
     if out.ndim != 2:
         raise ValueError(f'{plan.name} gives features of shape {tuple(out.shape)}, not (n, width): '
                          'it is no classification backbone')
@@ -172,10 +188,11 @@ def build(
 # %% ../../nbs/models/06_classifier.ipynb #ac5b1e65
 def calibrate(
     model:Classifier, # Its frozen BatchNorm statistics are set in place
-    batches, # Iterable of training images (n, 3, h, w), normalised, on the model's device
-):
+    batches:Iterable, # Training images (n, 3, h, w), normalised, on the model's device
+) -> Classifier: # The same
     "Set the BatchNorm statistics of a random backbone to the averages over `batches`, each batch counting the same"
-    norms = [m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    batchnorms = (m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    norms = [m for m in batchnorms if m.track_running_stats]
     momenta = [m.momentum for m in norms]
     was = model.training
     model.eval()

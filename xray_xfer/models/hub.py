@@ -15,7 +15,7 @@ from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.say import error_words
+from ..core.say import error_words, some
 
 # %% ../../nbs/models/02_hub.ipynb #be56e485
 class Address(NamedTuple):
@@ -25,13 +25,13 @@ class Address(NamedTuple):
 
     def __str__(self): return f'{self.kind}:{self.place}'
     @property
-    def short(self):
+    def short(self) -> str:
         "For figures and tables: the repository, or the folder's own name"
         return self.place if self.kind == 'hf-hub' else os.path.basename(self.place) or self.place
 
 def address(
-    arch:str, # timm model name, or an address
-)->Address|None: # None for what is no address
+    arch:str, # Name of a timm model, or an address
+) -> Address|None: # None for what is no address
     "The address that a name is; 'hf_hub:' is timm's old spelling"
     kind, colon, place = str(arch).partition(':')
     kind, place = kind.strip().lower().replace('_', '-'), place.strip()
@@ -41,8 +41,8 @@ def address(
 
 # %% ../../nbs/models/02_hub.ipynb #9ffa53b8
 def plain_name(
-    arch:str, # timm model name, or an address
-)->str: # A timm model name is its own
+    arch:str, # Name of a timm model, or an address
+) -> str: # A timm model name is its own
     "One folder's name for a network, the same for the same, another for another"
     if (found := address(arch)) is None: return arch
     readable = found.short.replace('/', '--')
@@ -56,7 +56,7 @@ def plain_name(
 # %% ../../nbs/models/02_hub.ipynb #9d4b201b
 class Spec(NamedTuple):
     "What a `config.json` of timm says"
-    architecture: str # timm's name, without the tag of a release
+    architecture: str # The name in timm, without the tag of a release
     args: dict # Of its construction
     cfg: dict # Fields of timm's `PretrainedCfg`: mean, std, input_size and others
 
@@ -82,9 +82,9 @@ def _what_else(config, where):
     return 'it has no "architecture", the timm name of its network'
 
 def parse_spec(
-    config, # What config.json holds
+    config:object, # What config.json holds: of any type, for nobody has checked it yet
     where:Address, # For the errors
-)->Spec:
+) -> Spec:
     "Check a configuration and take from it what a backbone needs"
     if not isinstance(config, Mapping) or not isinstance(config.get('architecture'), str):
         raise ValueError(f"the config.json of {where} is none of timm's: {_what_else(config, where)}")
@@ -101,7 +101,7 @@ def parse_spec(
     return Spec(config['architecture'].partition('.')[0], args, cfg)
 
 # %% ../../nbs/models/02_hub.ipynb #abb18139
-def no_network()->tuple: # Exception types
+def no_network() -> tuple: # Exception types
     "What a request to the Hub may raise where there is no network, or a bad one"
     from huggingface_hub.errors import HfHubHTTPError
     return OSError, *HfHubHTTPError.__bases__   # among these the base class of whatever HTTP library it uses
@@ -109,7 +109,7 @@ def no_network()->tuple: # Exception types
 def ask_hub(
     repo:str, # OWNER/NAME, also with @REVISION
     names:list, # Of files, any of which is wanted
-):
+) -> None:
     "Raise one of `no_network`, soon, where the Hub cannot be reached and none of the files lies in its cache"
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError
@@ -121,7 +121,7 @@ def ask_hub(
 def from_hub(
     where:Address, # On the Hub
     names:list, # Of files, the first that is there is taken
-)->Path: # In the Hub's cache
+) -> Path: # In the Hub's cache
     "A file of a repository, downloaded or from the cache; each way to fail says what to do"
     from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
     repo, _, revision = where.place.partition('@')
@@ -152,7 +152,7 @@ _ENDINGS = ('.safetensors', '.pth', '.pt', '.bin', '.ckpt', '.tar')
 
 def read_spec(
     where:Address, # Of a folder or a repository
-)->Spec:
+) -> Spec:
     "The configuration of a network at an address"
     file = Path(where.place)/'config.json'
     if where.kind == 'hf-hub': file = from_hub(where, ['config.json'])
@@ -170,7 +170,7 @@ def read_spec(
 def find_weights(
     where:Address, # Of a folder or a repository
     spec:Spec, # From `read_spec`
-)->Path:
+) -> Path:
     "The file of its weights"
     if where.kind == 'hf-hub':
         named = spec.cfg.get('hf_hub_filename')
@@ -182,5 +182,5 @@ def find_weights(
     if not others:
         raise FileNotFoundError(f"{where} holds no weights ({', '.join(WEIGHTS[:2])}): "
                                 'give pretrained=PATH (--pretrained), or pretrained=False for random ones')
-    raise ValueError(f"{where} holds several files of weights ({', '.join(p.name for p in others[:4])}): "
+    raise ValueError(f"{where} holds several files of weights ({some([p.name for p in others], 4)}): "
                      'say which by pretrained=PATH (--pretrained)')

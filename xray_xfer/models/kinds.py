@@ -73,7 +73,7 @@ def _zip_kind(path):
 
 def file_kind(
     path:str|Path, # A file
-)->FileKind: # SAFETENSORS, TORCH, or something else with its repair
+) -> FileKind: # SAFETENSORS, TORCH, or something else with its repair
     "What a file is by its first bytes, whatever its name says"
     with open(path, 'rb') as f: head = f.read(512)
     if not head: return FileKind('an empty file', FETCH_AGAIN)

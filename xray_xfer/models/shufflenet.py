@@ -9,60 +9,64 @@ __all__ = ['TORCHVISION_NAMES', 'default_cfgs', 'ShuffleNetV2', 'shufflenetv2_05
            'shufflenetv2_200']
 
 # %% ../../nbs/models/01_shufflenet.ipynb #de3987c5
-import torch.utils.checkpoint
+import torch
 from timm.layers import SelectAdaptivePool2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
+from torch.utils.checkpoint import checkpoint_sequential
 from torchvision.models import get_model_weights
 from torchvision.models.shufflenetv2 import ShuffleNetV2 as TorchvisionShuffleNetV2
 
 # %% ../../nbs/models/01_shufflenet.ipynb #2829b4d8
 class ShuffleNetV2(TorchvisionShuffleNetV2):
-    "torchvision's ShuffleNetV2 ([Ma et al. 2018](https://arxiv.org/abs/1807.11164)) with timm's interface and torchvision's state-dict keys"
+    "torchvision's ShuffleNetV2, with timm's interface and torchvision's state-dict keys"
     def __init__(self,
         channels:tuple, # Channels after the stem, stages 2, 3, 4 and `conv5`
         repeats:tuple=(4, 8, 4), # Units in stages 2, 3 and 4
         num_classes:int=1000, # 0: no classifier, the pooled features come out
         in_chans:int=3, # Channels of the input image
-        global_pool:str='fast', # 'fast' is torchvision's mean over the two spatial axes; '' keeps the feature map
+        global_pool:str='fast', # 'fast': torchvision's mean over the image; '': the feature map
         drop_rate:float=0., # Dropout before the classifier (torchvision has none)
     ):
         super().__init__(list(repeats), list(channels))
         self.num_features = self.head_hidden_size = channels[-1]
-        self.feature_info = [dict(num_chs=c, reduction=r, module=m) for c, r, m in zip(
-            (channels[0], *channels[:4]), (2, 4, 8, 16, 32), ('conv1', 'maxpool', 'stage2', 'stage3', 'stage4'))]
+        modules = 'conv1', 'maxpool', 'stage2', 'stage3', 'stage4'
+        stages = zip((channels[0], *channels[:4]), (2, 4, 8, 16, 32), modules, strict=True)
+        self.feature_info = [dict(num_chs=c, reduction=r, module=m) for c, r, m in stages]
         if in_chans != 3: self.conv1[0] = nn.Conv2d(in_chans, channels[0], 3, 2, 1, bias=False)
         self.drop_rate, self.grad_checkpointing = drop_rate, False
         self.reset_classifier(num_classes, global_pool)
 
-    def group_matcher(self, coarse:bool=False):
-        "timm's rule for layer groups: stem, one group a stage (or a unit), `conv5` merged into the last"
-        return dict(stem=r'^conv1', blocks=[(r'^stage(\d+)' if coarse else r'^stage(\d+)\.(\d+)', None), (r'^conv5', (99999,))])
+    def group_matcher(self, coarse:bool=False) -> dict:
+        "timm's rule for layer groups: stem, one group per stage (or per unit), `conv5` merged into the last"
+        stage = r'^stage(\d+)' if coarse else r'^stage(\d+)\.(\d+)'
+        return dict(stem=r'^conv1', blocks=[(stage, None), (r'^conv5', (99999,))])
 
-    def set_grad_checkpointing(self, enable:bool=True): self.grad_checkpointing = enable
+    def set_grad_checkpointing(self, enable:bool=True) -> None: self.grad_checkpointing = enable
 
-    def get_classifier(self): return self.fc
+    def get_classifier(self) -> nn.Module: return self.fc
 
-    def reset_classifier(self, num_classes:int, global_pool:str=None):
+    def reset_classifier(self, num_classes:int, global_pool:str|None=None) -> None:
         "A new classifier for `num_classes`, or none for 0"
         if global_pool is not None: self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=True)
         self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features * self.global_pool.feat_mult(), num_classes) if num_classes else nn.Identity()
+        width = self.num_features * self.global_pool.feat_mult()
+        self.fc = nn.Linear(width, num_classes) if num_classes else nn.Identity()
 
-    def forward_features(self, x):
+    def forward_features(self, x:torch.Tensor) -> torch.Tensor:
         "Images (n, in_chans, h, w) to feature maps (n, num_features, h/32, w/32)"
         x = self.maxpool(self.conv1(x))
         for stage in (self.stage2, self.stage3, self.stage4):
-            if self.grad_checkpointing and self.training: x = torch.utils.checkpoint.checkpoint_sequential(stage, len(stage), x, use_reentrant=False)
-            else: x = stage(x)
+            if not (self.grad_checkpointing and self.training): x = stage(x)
+            else: x = checkpoint_sequential(stage, len(stage), x, use_reentrant=False)
         return self.conv5(x)
 
-    def forward_head(self, x, pre_logits:bool=False):
+    def forward_head(self, x:torch.Tensor, pre_logits:bool=False) -> torch.Tensor:
         "Feature maps to logits, or to pooled features with `pre_logits`"
         x = nn.functional.dropout(self.global_pool(x), self.drop_rate, self.training)
         return x if pre_logits else self.fc(x)
 
-    def forward(self, x): return self.forward_head(self.forward_features(x))
+    def forward(self, x:torch.Tensor) -> torch.Tensor: return self.forward_head(self.forward_features(x))
 
 # %% ../../nbs/models/01_shufflenet.ipynb #05728949
 TORCHVISION_NAMES = dict(shufflenetv2_050='shufflenet_v2_x0_5', shufflenetv2_100='shufflenet_v2_x1_0',
@@ -73,21 +77,28 @@ _CHANNELS = dict(shufflenetv2_050=(24, 48, 96, 192, 1024), shufflenetv2_100=(24,
 def _cfg(torchvision_name):
     w = get_model_weights(torchvision_name).DEFAULT
     t = w.transforms()
-    return dict(url=w.url, num_classes=len(w.meta['categories']), input_size=(3, t.crop_size[0], t.crop_size[0]), pool_size=(7, 7),
-        crop_pct=round(t.crop_size[0] / t.resize_size[0], 4), interpolation=t.interpolation.value, mean=tuple(t.mean), std=tuple(t.std),
-        first_conv='conv1.0', classifier='fc', license='bsd-3-clause', origin_url='https://github.com/pytorch/vision')
+    side = t.crop_size[0]
+    return dict(url=w.url, num_classes=len(w.meta['categories']), input_size=(3, side, side), pool_size=(7, 7),
+                crop_pct=round(side / t.resize_size[0], 4), interpolation=t.interpolation.value,
+                mean=tuple(t.mean), std=tuple(t.std), first_conv='conv1.0', classifier='fc',
+                license='bsd-3-clause', origin_url='https://github.com/pytorch/vision')
 
 default_cfgs = generate_default_cfgs({f'{k}.tv_in1k': _cfg(tv) for k, tv in TORCHVISION_NAMES.items()})
 
 def _shufflenetv2(variant, pretrained, **kwargs):
-    return build_model_with_cfg(ShuffleNetV2, variant, pretrained, channels=_CHANNELS[variant], feature_cfg=dict(flatten_sequential=False), **kwargs)
+    return build_model_with_cfg(ShuffleNetV2, variant, pretrained, channels=_CHANNELS[variant],
+                                feature_cfg=dict(flatten_sequential=False), **kwargs)
 
 # %% ../../nbs/models/01_shufflenet.ipynb #3c3c1c14
 @register_model
-def shufflenetv2_050(pretrained=False, **kwargs): return _shufflenetv2('shufflenetv2_050', pretrained, **kwargs)
+def shufflenetv2_050(pretrained:bool=False, **kwargs) -> ShuffleNetV2:
+    return _shufflenetv2('shufflenetv2_050', pretrained, **kwargs)
 @register_model
-def shufflenetv2_100(pretrained=False, **kwargs): return _shufflenetv2('shufflenetv2_100', pretrained, **kwargs)
+def shufflenetv2_100(pretrained:bool=False, **kwargs) -> ShuffleNetV2:
+    return _shufflenetv2('shufflenetv2_100', pretrained, **kwargs)
 @register_model
-def shufflenetv2_150(pretrained=False, **kwargs): return _shufflenetv2('shufflenetv2_150', pretrained, **kwargs)
+def shufflenetv2_150(pretrained:bool=False, **kwargs) -> ShuffleNetV2:
+    return _shufflenetv2('shufflenetv2_150', pretrained, **kwargs)
 @register_model
-def shufflenetv2_200(pretrained=False, **kwargs): return _shufflenetv2('shufflenetv2_200', pretrained, **kwargs)
+def shufflenetv2_200(pretrained:bool=False, **kwargs) -> ShuffleNetV2:
+    return _shufflenetv2('shufflenetv2_200', pretrained, **kwargs)

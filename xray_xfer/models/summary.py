@@ -8,6 +8,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/models/summary.html.md"""
 __all__ = ['model_size', 'summary', 'param_table']
 
 # %% ../../nbs/models/07_summary.ipynb #8a02a581
+from collections.abc import Sequence
+
 import pandas as pd, torch, torchvision
 from torch import nn
 
@@ -37,8 +39,9 @@ def _outputs(model, size):
     for m in model.modules():
         if id(m) not in skip and not isinstance(m, containers): hooks.append(m.register_forward_hook(count))
     mode = model.training
+    image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
     try:
-        with torch.no_grad(): model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+        with torch.no_grad(): model.eval()(image)
     finally:
         for h in hooks: h.remove()
         model.train(mode)
@@ -47,7 +50,7 @@ def _outputs(model, size):
 def model_size(
     model:Classifier, # From `build`
     size:int=224, # Side of the square input in pixels
-)->dict: # Parameter counts, and sizes in MB (2^20 bytes, float32, one image)
+) -> dict: # Parameter counts, and sizes in MB (2^20 bytes, float32, one image)
     "Parameters and torchsummary's memory estimate, as the report gives them"
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -61,20 +64,25 @@ def model_size(
 def summary(
     model:Classifier, # From `build`
     size:int=224, # Side of the square input in pixels
-)->str: # The report's seven lines, and one that says whose modules the estimate counts
+) -> str: # The report's seven lines, and one that says whose modules the estimate counts
     "The summary block of the report"
     s = model_size(model, size)
-    return (f"Total params: {s['total']:,}\nTrainable params: {s['trainable']:,}\nNon-trainable params: {s['non_trainable']:,}\n"
-            f"Input size (MB): {s['input_mb']:.2f}\nForward/backward pass size (MB): {s['forward_backward_mb']:.2f}\n"
-            f"Params size (MB): {s['params_mb']:.2f}\nEstimated Total Size (MB): {s['total_mb']:.2f}\n"
-            f"(forward/backward size: torchsummary's estimate on {s['modules']}'s modules)\n")
+    lines = [f"Total params: {s['total']:,}",
+             f"Trainable params: {s['trainable']:,}",
+             f"Non-trainable params: {s['non_trainable']:,}",
+             f"Input size (MB): {s['input_mb']:.2f}",
+             f"Forward/backward pass size (MB): {s['forward_backward_mb']:.2f}",
+             f"Params size (MB): {s['params_mb']:.2f}",
+             f"Estimated Total Size (MB): {s['total_mb']:.2f}",
+             f"(forward/backward size: torchsummary's estimate on {s['modules']}'s modules)"]
+    return '\n'.join(lines) + '\n'
 
 def param_table(
-    archs:list=('efficientnet_b0', 'shufflenetv2_100'), # timm model names
-    depths:list=(0, 1, 2), # Fine-tuning depths
+    archs:Sequence=('efficientnet_b0', 'shufflenetv2_100'), # Names of timm models
+    depths:Sequence=(0, 1, 2), # Fine-tuning depths
     n_classes:int=4, # The Kaggle database has four
     size:int=224, # Side of the square input in pixels
-)->pd.DataFrame: # One row an arch and depth; sizes in MB
+) -> pd.DataFrame: # One row per arch and depth; sizes in MB
     "The report's table of parameters for any archs and depths (no weights are downloaded)"
     rows = []
     for arch in archs:

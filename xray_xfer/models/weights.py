@@ -50,8 +50,8 @@ def _asked_for(path):
     return [n for n in dict.fromkeys(names) if not of_tensors.fullmatch(n)]
 
 def read_checkpoint(
-    path:str|Path, # .safetensors, or what torch.save wrote
-):
+    path:str|Path, # Of a .safetensors file, or of what torch.save wrote
+) -> object: # Tensors, and the lists and mappings that hold them
     "Whatever is stored in a weights file; nothing in it is run"
     path = Path(path).expanduser()
     if path.is_dir():
@@ -82,8 +82,8 @@ def _rank(names):
     return min((ENTRIES.index(n) for n in names if n in ENTRIES), default=len(ENTRIES))
 
 def state_dicts(
-    stored, # From `read_checkpoint`
-)->dict: # {where: {name: tensor}}; where is '' for the checkpoint itself, else such as 'state_dict'
+    stored:object, # From `read_checkpoint`
+) -> dict: # {where: {name: tensor}}, where '' is the checkpoint itself, 'state_dict' an entry
     "Every mapping from names to tensors in a checkpoint, in the order of ENTRIES"
     found = {}
     def visit(value, where):
@@ -153,9 +153,9 @@ class Fit(NamedTuple):
     channels: list # Names of the network whose weights were made for another number of channels
 
     @property
-    def whole(self): return not (self.missing or self.misshapen or self.unknown)
+    def whole(self) -> bool: return not (self.missing or self.misshapen or self.unknown)
     @property
-    def origin(self):
+    def origin(self) -> str:
         "Entry and prefix in words"
         said = [f'under {self.entry}'] if self.entry else []
         if self.prefix: said.append(f"with names that begin with {self.prefix}")
@@ -204,7 +204,7 @@ def _misfit(path, fit, tensors, net):
     "Why a file is not for this network"
     wanted, there = list(net.state_dict()), len(fit.tensors) if fit else 0
     lists = {'missing': fit.missing, 'unknown': fit.unknown, 'of another shape': fit.misshapen} if fit else {}
-    why = '; '.join(f'{len(names)} {what}: {some(names, 4)}' for what, names in lists.items() if names)
+    why = '; '.join(f'{len(names):,} {what}: {some(names, 4)}' for what, names in lists.items() if names)
     if not fit or there + len(fit.misshapen) < len(wanted) / 2:
         theirs, ours = ([n for n in names if n.endswith('weight')] or list(names) for names in (tensors, wanted))
         why = (f'only {there} of the {len(wanted)} weights that it needs are in the file. '
@@ -225,7 +225,7 @@ def _note(path, fit, others):
 def load_weights(
     backbone:nn.Module, # A timm model without classifier
     path:str|Path, # .safetensors, or .pth with tensors only
-)->list: # Names of the file that are left out: the classifier's, and other parts of a larger model
+) -> list: # Names of the file that are left out: a classifier's, and those of other parts
     "Load a file into `backbone`, whole: a missing, unknown or misshapen weight is a ValueError that names it"
     found = state_dicts(read_checkpoint(path))
     if not found: raise ValueError(f'{path} holds no state dict: expected a mapping from weight names to tensors')

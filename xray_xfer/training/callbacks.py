@@ -1,4 +1,4 @@
-"""What fastai's training loop is given here: a device, a precision, learning rates, buffers and layouts that stay, a step in one pass, and three small callbacks.
+"""Three small callbacks for fastai's training loop: exact means of each epoch, the best epoch kept, a line that says where a run is; and what is said when training breaks down.
 
 Docs: https://xray-xfer.github.io/xray_xfer/training/callbacks.html.md"""
 
@@ -8,10 +8,13 @@ Docs: https://xray-xfer.github.io/xray_xfer/training/callbacks.html.md"""
 __all__ = ['Breakdown', 'EpochLog', 'KeepBest', 'Progress', 'Diverged', 'check_losses', 'loss_warning', 'check_finite']
 
 # %% ../../nbs/training/07_callbacks.ipynb #ddfc70bf
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np, torch
 from fastai.callback.core import Callback, CancelFitException
+from tqdm import tqdm
 
 from ..evaluate.calibration import scaled_loss
 
@@ -28,24 +31,25 @@ class Breakdown:
     damaged: tuple # Names of the weights that held no finite numbers before the first step
 
 class EpochLog(Callback):
-    "Mean loss and accuracy over the images of each epoch, of training and of validation, in `.rows`; what ends a fit is in `.breakdown`"
-    def before_fit(self):
+    "Mean loss and accuracy of each epoch's two parts in `.rows`; what ended a fit in `.breakdown`"
+    def before_fit(self) -> None:
         self.rows, self.breakdown, self.first = [], None, None
         held = [*self.model.named_parameters(), *self.model.named_buffers()]
         self.damaged = tuple(dict.fromkeys(n for n, v in held if v.is_floating_point() and not torch.isfinite(v).all()))
-    def before_epoch(self): self.sums = {part: [0., 0., 0, 0] for part in ('train', 'valid')}
-    def after_loss(self):
+    def before_epoch(self) -> None: self.sums = {part: [0., 0., 0, 0] for part in ('train', 'valid')}
+    def after_loss(self) -> None:
         if self.first is None: self.first = self.loss.detach()
         # on a GPU, to look at each loss would wait for it
         if not self.training or self.loss.device.type != 'cpu' or torch.isfinite(self.loss): return
         self._stop(float(self.loss.detach()), batch=self.iter + 1)
-    def after_batch(self):
+    def after_batch(self) -> None:
         s, n = self.sums['train' if self.training else 'valid'], len(self.y)
-        # summed on the device: an `.item()` a batch would wait for the GPU each time
-        loss = self.loss.detach() if self.loss.device.type == 'mps' else self.loss.detach().double()   # MPS has no float64
+        # summed on the device: an `.item()` per batch would wait for the GPU each time
+        loss = self.loss.detach()
+        if loss.device.type != 'mps': loss = loss.double()   # MPS has no float64
         infinite = (~torch.isfinite(self.pred.detach())).flatten(1).any(1).sum()
         for i, v in enumerate((loss * n, (self.pred.argmax(1) == self.y).sum(), n, infinite)): s[i] = s[i] + v
-    def after_epoch(self):
+    def after_epoch(self) -> None:
         row = dict(epoch=self.epoch + 1)
         for part, (loss, hits, n, _) in self.sums.items():
             row |= {f'{part}_loss': float(loss) / n, f'{part}_accuracy': float(hits) / n}
@@ -56,34 +60,39 @@ class EpochLog(Callback):
     def _stop(self, train_loss, valid_loss=None, batch=None, infinite=0):
         # an error from within a callback comes out in fastai's words, not in ours
         from_the_start = not torch.isfinite(self.first)
-        self.breakdown = Breakdown(self.epoch + 1, batch, train_loss, valid_loss, infinite, from_the_start, self.damaged)
+        self.breakdown = Breakdown(self.epoch + 1, batch, train_loss, valid_loss, infinite, from_the_start,
+                                   self.damaged)
         raise CancelFitException
 
 # %% ../../nbs/training/07_callbacks.ipynb #76a4c358
 class KeepBest(Callback):
-    "Put back after the last epoch the weights of that with the lowest validation loss after temperature scaling (Berta et al. 2025, arXiv 2501.19195), in `EpochLog`'s `valid_loss_scaled`"
+    "Put back the weights of the epoch with the lowest scaled validation loss (`EpochLog` has it too)"
     order = EpochLog.order + 1
-    def before_fit(self): self.best, self.epoch_kept, self.state = float('inf'), None, None
-    def before_validate(self): self.seen = []
-    def after_batch(self):
+    def before_fit(self) -> None: self.best, self.epoch_kept, self.state = float('inf'), None, None
+    def before_validate(self) -> None: self.seen = []
+    def after_batch(self) -> None:
         if not self.training: self.seen.append((self.pred.detach(), self.y))
-    def after_epoch(self):
+    def after_epoch(self) -> None:
         logits, y = (torch.cat(v).cpu().numpy() for v in zip(*((z.float(), y) for z, y in self.seen)))
         loss = scaled_loss(logits, y)
         self.learn.epoch_log.rows[-1]['valid_loss_scaled'] = loss
         if loss < self.best:
             self.best, self.epoch_kept = loss, self.epoch + 1
             self.state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-    def after_fit(self):
+    def after_fit(self) -> None:
         if self.state is not None: self.model.load_state_dict(self.state)
 
 class Progress(Callback):
     "Advance a bar by the batch, and say in it which model, which epoch, and how well"
-    def __init__(self, bar, title:str): self.bar, self.title = bar, title
-    def after_batch(self): self.bar.update()
-    def after_epoch(self):
+    def __init__(self,
+        bar:tqdm, # Of the batches of all epochs, both parts
+        title:str, # Which model
+    ): self.bar, self.title = bar, title
+    def after_batch(self) -> None: self.bar.update()
+    def after_epoch(self) -> None:
         row = self.learn.epoch_log.rows[-1]
-        self.bar.set_description(f"{self.title} epoch {row['epoch']}/{self.n_epoch}, validation accuracy {row['valid_accuracy']:.3f}")
+        said = [f"{self.title} epoch {row['epoch']}/{self.n_epoch}", f"validation accuracy {row['valid_accuracy']:.3f}"]
+        self.bar.set_description(', '.join(said))
 
 # %% ../../nbs/training/07_callbacks.ipynb #ab01ede4
 class Diverged(FloatingPointError):
@@ -119,8 +128,8 @@ def _remedy(b, lr, precision):
 def check_losses(
     log:EpochLog, # After the fit
     lr:tuple, # Peak learning rates (deepest group, head), for the message
-    precision:str='fp32', # Of the training, for the message
-):
+    precision:Literal['fp32', 'fp16', 'bf16']='fp32', # Of the training, for the message
+) -> None:
     "Nothing if all losses of a fit were finite numbers; `Diverged` if not"
     if b := log.breakdown: raise Diverged(f'{_where(b, lr, precision)}. {_remedy(b, lr, precision)}')
 
@@ -128,9 +137,9 @@ def check_losses(
 def loss_warning(
     rows:list, # Of `EpochLog`
     kept:int, # The epoch whose weights were kept, from 1
-    labels, # Class of each training image
+    labels:Sequence, # Class of each training image
     lr:tuple, # Peak learning rates (deepest group, head), for the message
-)->str: # '' where there is nothing to say
+) -> str: # '' where there is nothing to say
     "What is to be said of validation losses far above that of answering with the class shares"
     shares = np.unique(np.asarray(labels), return_counts=True)[1] / len(labels)
     entropy = float(-(shares * np.log(shares)).sum())
@@ -152,9 +161,10 @@ def loss_warning(
 def check_finite(
     logits:np.ndarray, # (n, classes)
     part:str, # Name of the part that they are of, for the message
-)->np.ndarray: # The same logits
+) -> np.ndarray: # The same logits
     "`Diverged` if an image has logits that are no finite numbers"
     bad = ~np.isfinite(logits).all(1)
     if not bad.any(): return logits
-    raise Diverged(f'{bad.sum()} of {len(bad)} images of the {part} part get logits that are no finite numbers, '
-                   f'first number {bad.argmax() + 1} of it: the weights have grown too large. Give a lower lr (--lr) or more weight decay (wd=)')
+    raise Diverged(f'{bad.sum():,} of {len(bad):,} images of the {part} part get logits that are no finite numbers, '
+                   f'first number {bad.argmax() + 1} of it: the weights have grown too large. '
+                   'Give a lower lr (--lr) or more weight decay (wd=)')

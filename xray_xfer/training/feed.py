@@ -9,8 +9,10 @@ __all__ = ['Feed', 'feed', 'logits_of']
 
 # %% ../../nbs/training/04_feed.ipynb #f2121774
 import warnings
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np, torch
 from fastai.data.core import DataLoaders
@@ -32,65 +34,90 @@ class Feed:
     "Loaders, and the network that takes their batches"
     dls: DataLoaders # `.train`, `.valid` and `[2]`, the test part
     net: nn.Module # The whole network, or its tail
-    trains_on: str # 'features' or 'images'
+    trains_on: Literal['features', 'images'] # What its batches hold
     note: str # Why images, or what was special about the features; '' where there is nothing to say
-    features: list = field(default_factory=list) # The `Features`, one for each view
-    deepest: int = None # Depth whose features these were made from; None: made from the images
+    features: list = field(default_factory=list) # The `Features`, one per view
+    deepest: int|None = None # Depth whose features these were made from; None: made from the images
     warned: bool = False # `note` is the text of a warning that was given
     @property
-    def seconds(self)->float: return sum(f.seconds for f in self.features)
+    def seconds(self) -> float: return sum(f.seconds for f in self.features)
 
 def feed(
     model:Classifier, # Frozen as it will be trained, on the device of the training
     pack:Pack, # Images
-    parts, # 'train', 'valid' or 'test' for each row of `pack.table`
-    norm:dict, # mean and std, see `stats`
+    parts:Sequence, # 'train', 'valid' or 'test' for each row of `pack.table`
+    norm:dict, # `mean` and `std`, see `stats`
     *,
     bs:int=64, # Images in a batch, at most the training part
     augment:bool=False, # Other versions of each image in each epoch: only images can do that
     cache:bool=True, # Train on features where the network can be cut
     views:int=1, # Fixed versions of each training image, see `view_pixels`; 1: as they are
-    deepest:int|list=None, # Depths: the features of the deepest that can be cut are made first, and this one's from them
-    backend:str='auto', # Of the trunk: 'auto', 'onnxruntime' (CPU) or 'torch'
-    dtype:str='float16', # Of the features, or 'float32'
+    deepest:int|list|None=None, # Depths, of the deepest of which features are made first
+    backend:Literal['auto', 'onnxruntime', 'torch']='auto', # Of the trunk, see `Engine`
+    dtype:Literal['float16', 'float32']='float16', # Of the features
     device:str='cpu', # Of the training
     seed:int=0, # Of the order of the training images
     quiet:bool=False, # No progress bar
-)->Feed:
+) -> Feed:
     "What this network is trained on: cached features of its trunk, or images"
-    if views < 1: raise ValueError(f'views={views}: give 1 (the images as they are) or more')
-    if views > 1 and model.depth == 'all': raise ValueError(f"views={views} are cached versions of the images, and at depth 'all' nothing is frozen that could be cached: give augment=True (--augment)")
-    if views > 1 and (augment or not cache): raise ValueError(f'views={views} are cached versions of the images: leave out augment=True and cache=False (--augment, --no-cache), which make new ones in each epoch')
+    _check_views(views, model.depth, augment, cache)
     why, refused = '', False
     if augment: why = 'augment makes another image in each epoch, so nothing is cached'
     elif not cache: why = 'cache=False'
     elif model.depth == 'all': why = "at depth 'all' nothing is frozen"
     else:
-        try: c, deep = cut(model, pack.size), None
+        try: c = cut(model, pack.size)
         except CutError as e:
-            if views > 1: raise ValueError(f'views={views} needs features, and {model.arch} at depth {model.depth} cannot be cut: {e}. Give augment=True (--augment) instead') from e
+            if views > 1:
+                whole = f'{model.arch} at depth {model.depth} cannot be cut'
+                raise ValueError(f'views={views} needs features, and {whole}: {e}. '
+                                 'Give augment=True (--augment) instead') from e
             why, refused = _uncut(model, e), True
             warnings.warn(why, stacklevel=2)
-        else:
-            for d in sorted([deepest] if hasattr(deepest, '__index__') else deepest or (), reverse=True):
-                if d <= model.depth or deep: break
-                with suppress(CutError): deep = cut(model, pack.size, d)   # a depth that cannot be cut has no features to share
     if why:
-        dls = dataloaders(pack, model.blueprint or model.arch, bs=bs, split=list(parts), test=.2 * ('test' in set(parts)), augment=augment, device=torch.device(device))
+        test = .2 * ('test' in set(parts))
+        dls = dataloaders(pack, model.blueprint or model.arch, bs=bs, split=list(parts), test=test, augment=augment,
+                          device=torch.device(device))
         return _ordered(Feed(dls, model, 'images', why, warned=refused), seed)
-    kw = dict(deepest=deep, backend=backend, dtype=dtype, device=device, quiet=quiet, batch=bs if backend == 'torch' else None)
-    part, classes = np.asarray(parts), sorted(set(pack.table.label))
-    y = pack.table.label.map({k: i for i, k in enumerate(classes)}).to_numpy(dtype=np.int64)
+    deep = _deepest(model, pack.size, deepest)
+    how = dict(deepest=deep, backend=backend, dtype=dtype, device=device, quiet=quiet,
+               batch=bs if backend == 'torch' else None)
+    part, number = np.asarray(parts), {label: i for i, label in enumerate(sorted(set(pack.table.label)))}
+    y = pack.table.label.map(number).to_numpy(dtype=np.int64)
     rows = {p: np.flatnonzero(part == p) for p in PARTS}
-    made = [features(c, pack, norm['mean'], norm['std'], **kw)]
-    made += [features(c, pack, norm['mean'], norm['std'], rows=rows['train'], view=v, **kw) for v in range(1, views)]
-    there = iter(resident([a for f in made for a in f.arrays], device, [(f.path, i) for f in made for i in range(len(f.arrays))]))
+    made = [features(c, pack, norm['mean'], norm['std'], **how)]
+    for view in range(1, views):
+        made.append(features(c, pack, norm['mean'], norm['std'], rows=rows['train'], view=view, **how))
+    note = '; '.join(dict.fromkeys(f.note for f in made if f.note))
+    from_depth = deep.depth if made[0].derived else None
+    return _ordered(Feed(_on_features(made, rows, y, bs, device), c.tail, 'features', note, made, from_depth), seed)
+
+def _check_views(views, depth, augment, cache):
+    "Error where views of the images are asked for that would not be cached"
+    if views < 1: raise ValueError(f'views={views}: give 1 (the images as they are) or more')
+    if views > 1 and depth == 'all':
+        raise ValueError(f"views={views} are cached versions of the images, and at depth 'all' nothing is frozen "
+                         'that could be cached: give augment=True (--augment)')
+    if views > 1 and (augment or not cache):
+        raise ValueError(f'views={views} are cached versions of the images: leave out augment=True and cache=False '
+                         '(--augment, --no-cache), which make new ones in each epoch')
+
+def _deepest(model, size, depths):
+    "The cut of the greatest of these depths that can be cut: one that cannot has no features to share"
+    for depth in sorted([depths] if hasattr(depths, '__index__') else depths or (), reverse=True):
+        if depth <= model.depth: break
+        with suppress(CutError): return cut(model, size, depth)
+
+def _on_features(made, rows, y, bs, device):
+    "Loaders of features: the training images in all views, the others as they are"
+    keys = [(f.path, i) for f in made for i in range(len(f.arrays))]
+    there = iter(resident([a for f in made for a in f.arrays], device, keys))
     first, *others = [[next(there) for _ in f.arrays] for f in made]
-    training = [(first, rows['train'])] + [(arrays, np.arange(len(f))) for arrays, f in zip(others, made[1:])]
+    views = [(first, rows['train'])] + [(arrays, np.arange(len(f))) for arrays, f in zip(others, made[1:])]
     n = len(rows['train'])
-    dls = DataLoaders(FeaturesDL(training, y[rows['train']], min(bs, n), shuffle=True, drop_last=True, device=device),
-                      *(FeaturesDL([(first, rows[p])], y[rows[p]], bs, device=device) for p in PARTS[1:] if len(rows[p])), device=torch.device(device))
-    return _ordered(Feed(dls, c.tail, 'features', '; '.join(dict.fromkeys(f.note for f in made if f.note)), made, deep.depth if made[0].derived else None), seed)
+    train = FeaturesDL(views, y[rows['train']], min(bs, n), shuffle=True, drop_last=True, device=device)
+    judged = [FeaturesDL([(first, rows[p])], y[rows[p]], bs, device=device) for p in PARTS[1:] if len(rows[p])]
+    return DataLoaders(train, *judged, device=torch.device(device))
 
 def _uncut(model, error):
     "What a network that cannot be cut costs, in words"
@@ -107,8 +134,8 @@ def _ordered(fed, seed):
 @full_float32()
 def logits_of(
     net:nn.Module, # Of a `Feed`
-    dl, # A loader of it
-)->np.ndarray: # (n, classes), float32
+    dl:Iterable, # A loader of it
+) -> np.ndarray: # (n, classes), float32
     "The network's logits in the order of the loader, in evaluation mode"
     was, out = net.training, []
     net.eval()

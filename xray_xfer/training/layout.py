@@ -21,33 +21,37 @@ def _kept(t): return t.contiguous(memory_format=torch.channels_last)
 class _Pointwise(torch.autograd.Function):
     "A 1 × 1 convolution; its gradients are one with the transposed weights, and a matrix product over all pixels"
     @staticmethod
-    def forward(ctx, x, weight):
+    def forward(ctx, x:torch.Tensor, weight:torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight)
     @staticmethod
-    def backward(ctx, grad):
-        (x, weight), pixels = ctx.saved_tensors, lambda t: t.permute(0, 2, 3, 1).flatten(0, 2)
+    def backward(ctx, grad:torch.Tensor) -> tuple:
+        x, weight = ctx.saved_tensors
+        def pixels(t): return t.permute(0, 2, 3, 1).flatten(0, 2)
         return (F.conv2d(grad, weight.transpose(0, 1)) if ctx.needs_input_grad[0] else None,
                 (pixels(grad).T @ pixels(x)).view(weight.shape) if ctx.needs_input_grad[1] else None)
 
 class _ChannelsLastMode(TorchFunctionMode):
-    "Within it, what a convolutional network computes of (n, channels, height, width) stays channels_last, its gradient too"
+    "Within it, what a convolutional network computes stays channels_last, its gradient too"
     pointwise = (1, 1), (0, 0), (1, 1), 1   # stride, padding, dilation, groups
     spatial = (2, 3), [2, 3], (-2, -1), [-2, -1]
     elementwise = {F.batch_norm, F.relu, F.relu6, F.leaky_relu, F.silu, F.hardswish, F.gelu}
     def __torch_function__(self, f, types, args=(), kwargs=None):
         kwargs, x = kwargs or {}, args[0] if args else None
         if not (torch.is_grad_enabled() and isinstance(x, torch.Tensor) and x.ndim == 4): return f(*args, **kwargs)
-        if f is torch.conv2d and len(args) == 7 and (x.requires_grad or args[1].requires_grad):   # as `nn.Conv2d` calls it
+        if f is torch.conv2d and len(args) == 7 and (x.requires_grad or args[1].requires_grad):   # `nn.Conv2d`'s call
             x, weight, bias, *how = args = _kept(x), *args[1:]
-            return self.keep(_Pointwise.apply(x, weight) if bias is None and weight.shape[2:] == (1, 1) and tuple(how) == self.pointwise else f(*args))
-        if f is torch.Tensor.mean and x.requires_grad and len(args) == 2 and args[1] in self.spatial and kwargs.keys() <= {'keepdim'}:
+            pointwise = bias is None and weight.shape[2:] == (1, 1) and tuple(how) == self.pointwise
+            return self.keep(_Pointwise.apply(x, weight) if pointwise else f(*args))
+        means = f is torch.Tensor.mean and x.requires_grad and len(args) == 2
+        if means and args[1] in self.spatial and kwargs.keys() <= {'keepdim'}:
             # of the same memory, seen as (n, height, width, channels): its gradient comes in that order
             out = f(x.permute(0, 2, 3, 1), (1, 2))
             return out[:, :, None, None] if kwargs.get('keepdim') else out
         out = f(*args, **kwargs)
         return self.keep(out) if f in self.elementwise else out
-    def keep(self, out):
+    def keep(self, out:torch.Tensor) -> torch.Tensor:
+        "Have the gradient of a channels_last tensor come in that order"
         if out.requires_grad and out.is_contiguous(memory_format=torch.channels_last): out.register_hook(_kept)
         return out
 
@@ -56,12 +60,13 @@ def _within(forward, *args, **kwargs):
     with _ChannelsLastMode(): return forward(*args, **kwargs)
 
 class KeepChannelsLast(ChannelsLast):
-    "fastai's `ChannelsLast`; on a CPU, activations and gradients stay so too, and the gradient of a 1 × 1 convolution is a matrix product"
-    def before_fit(self):
+    "fastai's `ChannelsLast`; on a CPU, activations and gradients stay so too"
+    def before_fit(self) -> None:
         super().before_fit()
         self.after_fit()   # of a fit that broke off
-        if next(self.model.parameters()).device.type == 'cpu': self.model.forward = partial(_within, self.model.forward)
-    def after_fit(self):
+        on_cpu = next(self.model.parameters()).device.type == 'cpu'
+        if on_cpu: self.model.forward = partial(_within, self.model.forward)
+    def after_fit(self) -> None:
         kept = vars(self.model).get('forward')
         if getattr(kept, 'func', None) is not _within: return
         del self.model.forward

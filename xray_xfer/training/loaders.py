@@ -8,9 +8,11 @@ Docs: https://xray-xfer.github.io/xray_xfer/training/loaders.html.md"""
 __all__ = ['PackedImage', 'PackedDL', 'datablock', 'dataloaders']
 
 # %% ../../nbs/training/03_loaders.ipynb #1698e358
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
-import numpy as np, torch
+import numpy as np, pandas as pd, torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
@@ -23,19 +25,24 @@ from ..data.augment import chest_augmentations
 from ..data.decode import decode
 from ..data.packing import Pack, planes
 from ..data.split import PARTS
-from ..models.blueprint import blueprint, stats
+from ..models.blueprint import Blueprint, blueprint, stats
 from .ready import frame_of, packed, parts_of
 
 # %% ../../nbs/training/03_loaders.ipynb #0ae3245e
 class PackedImage(DisplayedTransform):
-    "Item (a row number of the pack, or an image file) to uint8 `TensorImage` (1, size, size), in colour (3, size, size)"
+    "A row number of the pack, or an image file, to uint8 `TensorImage` (1, or in colour 3, size, size)"
     input_types = (int, str, Path)   # fastai asks where in its pipeline an item of a type may enter
     read_as = None                   # as in a Learner exported before packs knew it
-    def __init__(self, pack:Pack, classes:list):
+    def __init__(self,
+        pack:Pack, # Images and their labels
+        classes:list, # Names of the classes, in the order of their numbers
+    ):
         super().__init__()
-        self.pixels, self.size, self.resize, self.colour, self.key = pack.pixels, pack.size, pack.resize, pack.colour, (pack.key, pack.crc)
+        self.pixels, self.key = pack.pixels, (pack.key, pack.crc)
+        self.size, self.resize, self.colour = pack.size, pack.resize, pack.colour
         self.read_as = pack.depths.read_as   # a new 16-bit file gets the brightness of this set
-        self.labels = pack.table.label.map({c: i for i, c in enumerate(classes)}).to_numpy(dtype=np.int64)
+        number = {c: i for i, c in enumerate(classes)}
+        self.labels = pack.table.label.map(number).to_numpy(dtype=np.int64)
 
     def encodes(self, o:int): return TensorImage(torch.from_numpy(planes(self.pixels[o][None])[0].copy()))
     def encodes(self, o:str|Path):
@@ -53,59 +60,65 @@ class _Column:
 class _Parts:
     "A fastai splitter that gives the parts of a split already made"
     def __init__(self, parts): self.parts = np.asarray(parts)
-    def __call__(self, items): return [np.flatnonzero(self.parts == p).tolist() for p in PARTS if p != 'test' or (self.parts == p).any()]
+    def __call__(self, items):
+        rows = {p: np.flatnonzero(self.parts == p).tolist() for p in PARTS}
+        return [at for p, at in rows.items() if p != 'test' or at]
 
 def _rows(pack): return list(range(len(pack.table)))
 
 # %% ../../nbs/training/03_loaders.ipynb #852369b7
 class PackedDL(TfmdDL):
     "fastai's loader, but a batch is one indexing of the pack's array"
-    def create_batches(self, samps):
+    def create_batches(self, samps:Iterable) -> Iterator[tuple]:
         tls = getattr(self.dataset, 'tls', ())
         fast = len(tls) == 2 and len(tls[0]) and isinstance(tls[0].items[0], int)
-        # what a user adds an image at a time is not skipped
+        # what a user adds image by image is not skipped
         fast = fast and all(isinstance(f, ToTensor) for f in self.after_item.fs) and not len(self.before_batch.fs)
-        if not fast: yield from super().create_batches(samps); return
+        if not fast:
+            yield from super().create_batches(samps)
+            return
         image = next(f for f in tls[0].tfms.fs if isinstance(f, PackedImage))
         device = self.device if self.device is not None else 'cpu'
         items, [pixels] = np.asarray(tls[0].items), resident([image.pixels], device, [image.key])
         image.there = pixels   # held from one epoch to the next
         for b in chunked(samps, self.bs, self.drop_last):
-            yield TensorImage(planes(take(pixels, items[b], device))), TensorCategory(torch.from_numpy(image.labels[items[b]]))
+            images, labels = planes(take(pixels, items[b], device)), image.labels[items[b]]
+            yield TensorImage(images), TensorCategory(torch.from_numpy(labels))
 
 # %% ../../nbs/training/03_loaders.ipynb #464cc390
 def datablock(
     pack:Pack, # Decoded images and their table
-    parts, # 'train', 'valid' or 'test' for each row of `pack.table` (see `split_of`)
-    mean:list=(0.485, 0.456, 0.406), # Of each channel, pixels in 0..1; default: ImageNet
-    std:list=(0.229, 0.224, 0.225), # Of each channel, pixels in 0..1
+    parts:Sequence, # 'train', 'valid' or 'test' for each row of `pack.table` (see `split_of`)
+    mean:Sequence=(0.485, 0.456, 0.406), # Of each channel, pixels in 0..1; default: ImageNet
+    std:Sequence=(0.229, 0.224, 0.225), # Of each channel, pixels in 0..1
     augment:bool|list=False, # True for `chest_augmentations`, or fastai batch transforms
-)->DataBlock: # Its source is the pack: `datablock(p, ...).dataloaders(p)`
+) -> DataBlock: # Its source is the pack: `datablock(p, ...).dataloaders(p)`
     "A fastai `DataBlock` over a pack: image block, category block, our split, normalisation"
     tfms = chest_augmentations() if augment is True else list(augment or [])
     classes = sorted(set(pack.table.label))
     image = TransformBlock(type_tfms=PackedImage(pack, classes), batch_tfms=IntToFloatTensor, dl_type=PackedDL)
+    # three means and deviations against one grey channel make the three channels that a backbone expects
+    norm = Normalize.from_stats(list(mean), list(std), cuda=False)
     return DataBlock(blocks=(image, CategoryBlock(vocab=classes)), get_items=_rows, get_y=_Column(pack.table.label),
-        splitter=_Parts(parts), # three means and deviations against one grey channel: `Normalize` makes the three channels a backbone expects
-        batch_tfms=[*tfms, Normalize.from_stats(list(mean), list(std), cuda=False)])
+                     splitter=_Parts(parts), batch_tfms=[*tfms, norm])
 
 def dataloaders(
-    data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
-    arch='efficientnet_b0', # timm model (or an address) whose normalisation and input size are used
-    size:int=None, # Side of the square images in pixels; default the arch's own
-    resize:str=None, # 'squish' to the square (the default), or 'pad' with black; the same for all parts
-    colour:bool=None, # Keep red, green and blue; default grey
+    data:str|Path|pd.DataFrame|Pack, # See `images_of`: folder, .zip, .csv, 'kaggle', 'demo', table
+    arch:str|Blueprint='efficientnet_b0', # Whose normalisation and input size are used
+    size:int|None=None, # Side of the square images in pixels; default the arch's own
+    resize:Literal['squish', 'pad']|None=None, # Squished (the default), or with black borders
+    colour:bool|None=None, # Keep red, green and blue; default grey
     bs:int=64, # Images in a batch, at most the training part
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split_seed:int=0, # Chooses the split, and nothing else
-    split=None, # Instead: a saved `split.csv`, or the part of each image
+    split:str|Path|Sequence|None=None, # Instead: a saved `split.csv`, or the part of each image
     augment:bool|list=False, # True for `chest_augmentations`, or fastai batch transforms
-    classes:list=None, # Classes that are wanted, and their spelling; default all
-    exclude:list=None, # Names of folders, files or labels to leave out
-    device=None, # Where batches go; default fastai's choice
+    classes:list|None=None, # Classes that are wanted, and their spelling; default all
+    exclude:list|None=None, # Names of folders, files or labels to leave out
+    device:str|torch.device|None=None, # Where batches go; default fastai's choice
     quiet:bool=False, # No progress bar
-)->DataLoaders: # `.train`, `.valid` and `[2]`, the test part; `.pack`, `.parts`, `.vocab`
+) -> DataLoaders: # `.train`, `.valid` and `[2]`, the test part; `.pack`, `.parts`, `.vocab`
     "fastai `DataLoaders` over any source of chest X-rays, decoded once"
     plan = blueprint(arch)
     s = stats(plan)

@@ -8,6 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/training/optimiser.html.md"""
 __all__ = ['FusedAdam', 'adam_for', 'autocast_ends', 'lr_range']
 
 # %% ../../nbs/training/06_optimiser.ipynb #4d51c0dc
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -19,9 +20,9 @@ from torch.optim.adamw import adamw
 
 # %% ../../nbs/training/06_optimiser.ipynb #48718710
 class FusedAdam(Optimizer):
-    "fastai's `Adam` (Loshchilov & Hutter 2019, decoupled weight decay; eps 1e-5), all parameters of a group in one fused pass"
+    "fastai's `Adam` with decoupled weight decay, all parameters of a group in one fused pass"
     def __init__(self,
-        params, # Parameters, or a list of them for each group
+        params:Iterable, # Parameters, or a list of them for each group
         lr:float, # Learning rate
         mom:float=0.9, # β1
         sqr_mom:float=0.99, # β2
@@ -29,28 +30,40 @@ class FusedAdam(Optimizer):
         wd:float=0.01, # Decoupled weight decay; none for parameters whose state says `do_wd=False`
     ): super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         "Gradients go, instead of being filled with zeros"
         for p, *_ in self.all_params(): p.grad = None
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self,
+        closure:None=None, # Of PyTorch's interface
+    ) -> None:
+        "One pass for what decays in each group, one for the rest"
         if closure is not None: raise NotImplementedError("fastai's optimisers take no closure")
         for params, hyper in zip(self.param_lists, self.hypers):
             for decays in True, False:
                 ps = [p for p in params if p.grad is not None and self.state[p].get('do_wd', True) == decays]
                 if not ps: continue
-                fused = ps[0].device.type in ('cpu', 'cuda')
-                # the fused pass goes through memory, so all must lie as the weight does
-                like = lambda p, t: t if t.stride() == p.stride() else torch.empty_like(p).copy_(t)
-                for p in ps:
-                    s = self.state[p]
-                    for k in 'grad_avg', 'sqr_avg': s[k] = like(p, s[k]) if k in s else torch.zeros_like(p)
-                    # fastai's own counts with an integer, and may have written the state that was loaded
-                    s['step'] = torch.as_tensor(s.get('step', 0), dtype=torch.float32, device=p.device if fused else 'cpu')
-                states = [self.state[p] for p in ps]
-                adamw(ps, [like(p, p.grad) for p in ps], *([s[k] for s in states] for k in ('grad_avg', 'sqr_avg')), [], [s['step'] for s in states], fused=fused,
-                      amsgrad=False, maximize=False, beta1=hyper['mom'], beta2=hyper['sqr_mom'], lr=hyper['lr'], weight_decay=hyper['wd'] * decays, eps=hyper['eps'])
+                adamw(ps, [_lying_as(p, p.grad) for p in ps], *self._averages(ps), amsgrad=False, maximize=False,
+                      beta1=hyper['mom'], beta2=hyper['sqr_mom'], lr=hyper['lr'], eps=hyper['eps'],
+                      weight_decay=hyper['wd'] * decays, fused=_fuses(ps[0]))
+
+    def _averages(self, ps):
+        "Both averages, no third one (of AMSGrad), and the count of each parameter, ready for the pass"
+        for p in ps:
+            s = self.state[p]
+            for k in 'grad_avg', 'sqr_avg': s[k] = _lying_as(p, s[k]) if k in s else torch.zeros_like(p)
+            # fastai's own counts with an integer, and may have written the state that was loaded
+            device = p.device if _fuses(p) else 'cpu'
+            s['step'] = torch.as_tensor(s.get('step', 0), dtype=torch.float32, device=device)
+        grad_avgs, sqr_avgs, steps = ([self.state[p][k] for p in ps] for k in ('grad_avg', 'sqr_avg', 'step'))
+        return grad_avgs, sqr_avgs, [], steps
+
+def _fuses(p): return p.device.type in ('cpu', 'cuda')
+
+def _lying_as(p, t):
+    "The fused pass goes through memory, so all must lie there as the weight does"
+    return t if t.stride() == p.stride() else torch.empty_like(p).copy_(t)
 
 def _without_decay(model, params, **hypers):
     opt = FusedAdam(params, **hypers)
@@ -59,13 +72,13 @@ def _without_decay(model, params, **hypers):
 
 def adam_for(
     model:nn.Module, # The whole network
-):
-    "`FusedAdam` as an `opt_func` for a tail of `model`: its norms and biases do not decay, also where tracing has taken a norm to pieces that fastai does not know as one"
+) -> Callable: # For fastai's `opt_func`
+    "`FusedAdam` for a tail of `model`: no norm or bias of it decays, in pieces or not"
     return partial(_without_decay, model)
 
 @contextmanager
-def autocast_ends():
-    "Half precision ends with the body, also where an error or ctrl-C broke off a batch: fastai's callback would leave it on for all that follows"
+def autocast_ends() -> Iterator[None]:
+    "Half precision ends with the body, also where an error or ctrl-C broke off a batch"
     was = {d: (torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ('cuda', 'cpu')}
     try: yield
     except BaseException:
@@ -80,7 +93,7 @@ def autocast_ends():
 # %% ../../nbs/training/06_optimiser.ipynb #8d50fd3f
 def lr_range(
     lr:float|tuple, # The head's peak, or (deepest group, head)
-)->tuple: # (deepest group, head)
+) -> tuple: # (deepest group, head)
     "Peak learning rates; between the two, the groups' rates are spaced evenly on a log scale"
     low, high = lr if isinstance(lr, (tuple, list)) else (lr / 3, lr)
     if not 0 < low <= high < float('inf'):

@@ -10,6 +10,7 @@ __all__ = ['Tail', 'held', 'Cut', 'cut', 'bridge']
 # %% ../../nbs/trunk/02_cutting.ipynb #4fd7573f
 import operator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from timm.layers import get_notrace_functions, get_notrace_modules
@@ -24,7 +25,8 @@ class _Tracer(fx.Tracer):
     def __init__(self):
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
         self.leaves = tuple(get_notrace_modules())
-    def is_leaf_module(self, m, name): return name == 'head' or isinstance(m, self.leaves) or super().is_leaf_module(m, name)
+    def is_leaf_module(self, m:nn.Module, name:str) -> bool:
+        return name == 'head' or isinstance(m, self.leaves) or super().is_leaf_module(m, name)
 
 def _constants(model): return {k: v for k, v in vars(model).items() if k.startswith('_tensor_constant')}
 
@@ -38,11 +40,16 @@ def _trace(model):
     # whatever a network's own code raises when it meets a stand-in for a tensor
     try: graph = _Tracer().trace(model)
     except Exception as e: raise CutError(f'torch.fx cannot follow it ({type(e).__name__}: {error_words(e)})') from e
-    if not isinstance(next(n for n in graph.nodes if n.op == 'output').args[0], fx.Node): raise CutError('it has more than one output')
+    if not isinstance(_result(graph), fx.Node): raise CutError('it has more than one output')
     return graph, _constants(model)
+
+def _result(graph):
+    "The node that a graph returns"
+    return next(n for n in graph.nodes if n.op == 'output').args[0]
 
 # %% ../../nbs/trunk/02_cutting.ipynb #1590c3e8
 def _learns(model, n):
+    "Whether a node owns what learns, or draws anew each time"
     if n.op == 'call_module':
         m = model.get_submodule(n.target)
         return m.training or any(p.requires_grad for p in m.parameters())
@@ -50,7 +57,8 @@ def _learns(model, n):
         o = operator.attrgetter(n.target)(model)
         return isinstance(o, torch.Tensor) and o.requires_grad
     # `F.dropout(x, p, self.training)` is fixed when it is traced
-    return n.op == 'call_function' and getattr(n.target, '__name__', '').endswith('dropout') and (n.kwargs.get('training') is True or True in n.args[2:3])
+    drops = n.op == 'call_function' and getattr(n.target, '__name__', '').endswith('dropout')
+    return drops and (n.kwargs.get('training') is True or True in n.args[2:3])
 
 def _hot(model, graph, known=()):
     "The nodes that learn or follow from such; and those that depend on the image at all"
@@ -69,32 +77,37 @@ class _BatchTimes:
 
 class _Values(fx.Interpreter):
     "Run a graph and keep the value of each of `names`"
-    def of(self, names, x):
+    def of(self, names:list, x:torch.Tensor) -> dict:
         self.names, self.kept = set(names), {}
         with torch.no_grad(): self.run(x)
         return self.kept
-    def run_node(self, n):
+    def run_node(self, n:fx.Node) -> object:
         v = super().run_node(n)
         # cloned, for a later node may write into it
         if n.name in self.names: self.kept[n.name] = v.clone() if isinstance(v, torch.Tensor) else v
         return v
 
+_CONSTANTS = int, float, bool, type(None), torch.Size, torch.dtype, torch.device
+
 def _kinds(model, graph, names, size):
     "Names of the tensors that are kept for each image, and {name: constant or multiple of the batch} for the rest"
     at = next(model.parameters())
-    draw = lambda n: torch.rand(n, 3, size, size, device=at.device, dtype=at.dtype)
+    def draw(n): return torch.rand(n, 3, size, size, device=at.device, dtype=at.dtype)
     # a graph that was traced with one batch may not run with another, and fails as it likes
     try: two, three = (_Values(fx.GraphModule(model, graph)).of(names, draw(n)) for n in (2, 3))
-    except Exception as e: raise CutError(f'its graph does not run for other images ({type(e).__name__}: {error_words(e)})') from e
+    except Exception as e:
+        why = f'{type(e).__name__}: {error_words(e)}'
+        raise CutError(f'its graph does not run for other images ({why})') from e
     tensors, rest = [], {}
     for n in names:
         u, v = two[n], three[n]
         if isinstance(u, torch.Tensor):
             if not (u.ndim and len(u) == 2 and len(v) == 3 and u.shape[1:] == v.shape[1:]):
-                raise CutError(f'{n} is {tuple(u.shape)} for 2 images and {tuple(v.shape)} for 3: an image is not a row of it')
+                raise CutError(f'{n} is {tuple(u.shape)} for 2 images and {tuple(v.shape)} for 3: '
+                               'an image is not a row of it')
             tensors.append(n)
         elif type(u) is int and u and u % 2 == 0 and v == u // 2 * 3: rest[n] = _BatchTimes(u // 2)
-        elif isinstance(u, (int, float, bool, type(None), torch.Size, torch.dtype, torch.device)) and type(u) is type(v) and u == v: rest[n] = u
+        elif isinstance(u, _CONSTANTS) and type(u) is type(v) and u == v: rest[n] = u
         else: raise CutError(f'{n} is {u!r} for 2 images and {v!r} for 3: it belongs to no image')
     if not tensors: raise CutError('no tensor crosses the boundary')
     return tensors, rest
@@ -126,21 +139,28 @@ def _part(model, graph, inputs, outputs, nodes, varies, rest, single=False):
     return fx.GraphModule(model, g)
 
 class Tail(nn.Module):
-    "What learns: the features of n images (one or more tensors) to logits (n, classes); its modules are the whole model's own"
-    def __init__(self, model:Classifier, train_graph:fx.GraphModule, eval_graph:fx.GraphModule):
+    "What learns: the features of n images (one or more tensors) to logits (n, classes)"
+    def __init__(self,
+        model:Classifier, # The whole, whose modules these are
+        train_graph:fx.GraphModule, # What it computes in training
+        eval_graph:fx.GraphModule, # And in evaluation
+    ):
         super().__init__()
         self.train_graph, self.eval_graph = train_graph, eval_graph
         self.whole = (model,)   # in a tuple, so that its parameters are not counted again
         self.train(model.training)
-    def forward(self, *features): return (self.train_graph if self.training else self.eval_graph)(*features)
-    def train(self, mode:bool=True):
+    def forward(self, *features:torch.Tensor) -> torch.Tensor:
+        return (self.train_graph if self.training else self.eval_graph)(*features)
+    def train(self, mode:bool=True) -> 'Tail':
         "Training mode for what learns, as the whole model has it"
         self.whole[0].train(mode)
         self.training = mode
         return self
 
 # %% ../../nbs/trunk/02_cutting.ipynb #ff329973
-def held(module:nn.Module)->dict: # name → tensor
+def held(
+    module:nn.Module, # Of any kind
+) -> dict: # Name → tensor
     "All that a module computes with: parameters and buffers, those too that are saved in no state"
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
@@ -154,8 +174,8 @@ def _same(a, b):
 class Cut:
     "A model in two: `tail(*trunk(images))` is `model(images)`"
     model: Classifier
-    depth: int|str # Where it is cut
-    trunk: fx.GraphModule # Images (n, 3, h, w) → a tuple of tensors, n rows each; frozen, in evaluation mode
+    depth: int|Literal['all'] # Where it is cut
+    trunk: fx.GraphModule # Images (n, 3, h, w) → a tuple of tensors, n rows each; frozen
     tail: Tail # These tensors → logits
     graph: fx.Graph # Of the whole model in evaluation mode
     names: list # Of the nodes that cross, in the order of the trunk's outputs
@@ -164,20 +184,23 @@ class Cut:
 def cut(
     model:Classifier, # Frozen as it will be trained
     size:int, # Side of its images in pixels
-    depth:int|str=None, # Cut for this depth instead of the model's own
-)->Cut: # The model is left as it was
+    depth:int|Literal['all']|None=None, # Cut for this depth instead of the model's own
+) -> Cut: # The model is left as it was
     "Cut a model at its frozen boundary; `CutError` where that cannot be done soundly"
     was, training = model.depth, model.training
     try:
         if depth is not None: model.freeze(depth)
-        if not any(not p.requires_grad for p in model.parameters()): raise CutError(f'at depth {model.depth!r} nothing is frozen')
+        if all(p.requires_grad for p in model.parameters()):
+            raise CutError(f'at depth {model.depth!r} nothing is frozen')
         model.train()
         g_train, c_train = _trace(model)
         training_hot, varies = _hot(model, g_train)
-        names = [n.name for n in g_train.nodes if n in varies - training_hot and any(u in training_hot for u in n.users)]
+        cold = varies - training_hot
+        names = [n.name for n in g_train.nodes if n in cold and any(u in training_hot for u in n.users)]
         model.eval()
         g_eval, c_eval = _trace(model)
-        if missing := [n for n in names if n not in {m.name for m in g_eval.nodes}]: raise CutError(f'{missing[0]} crosses the boundary in training only')
+        if missing := [n for n in names if n not in {m.name for m in g_eval.nodes}]:
+            raise CutError(f'{missing[0]} crosses the boundary in training only')
         tensors, rest = _kinds(model, g_eval, names, size)
         known, parts = {n.name for n in training_hot}, []
         for g, constants, training_mode in ((g_train, c_train, True), (g_eval, c_eval, False)):
@@ -187,11 +210,13 @@ def cut(
             node = {n.name: n for n in g.nodes}
             image, crossing = [n for n in g.nodes if n.op == 'placeholder'], [node[n] for n in tensors]
             parts.append((_part(model, g, image, crossing, varies - hot - set(image), varies, {}),
-                          _part(model, g, crossing, [next(n for n in g.nodes if n.op == 'output').args[0]], hot, varies, rest, single=True)))
+                          _part(model, g, crossing, [_result(g)], hot, varies, rest, single=True)))
         (trunk_train, tail_train), (trunk, tail_eval) = parts
-        if trunk.code != trunk_train.code or not _same(trunk, trunk_train): raise CutError('its trunk computes something else in training than in evaluation')
+        if trunk.code != trunk_train.code or not _same(trunk, trunk_train):
+            raise CutError('its trunk computes something else in training than in evaluation')
         if tail_eval.code == tail_train.code and _same(tail_eval, tail_train): tail_eval = tail_train
-        c = Cut(model, model.depth, trunk.eval().requires_grad_(False), Tail(model, tail_train, tail_eval), g_eval, tensors, c_eval)
+        tail = Tail(model, tail_train, tail_eval)
+        c = Cut(model, model.depth, trunk.eval().requires_grad_(False), tail, g_eval, tensors, c_eval)
         check_parts(c, size)
         return c
     finally:
@@ -203,7 +228,7 @@ def cut(
 def bridge(
     deep:Cut, # Of the greater depth
     shallow:Cut, # Of the smaller depth, of the same model
-)->fx.GraphModule|None: # The deep cut's features → the shallow cut's; None where these cannot be had without the image
+) -> fx.GraphModule|None: # Deep features → shallow ones; None where these need the image itself
     "The frozen layers between two cuts of one model"
     model, graph, was, training = shallow.model, shallow.graph, shallow.model.depth, shallow.model.training
     node = {n.name: n for n in graph.nodes}
@@ -213,13 +238,14 @@ def bridge(
         model.eval()
         _set_constants(model, shallow.constants)
         inputs, outputs = [node[n] for n in deep.names], [node[n] for n in shallow.names]
-        after, varies = set(), {n for n in _hot(model, graph)[1]}
+        after, (_, varies) = set(), _hot(model, graph)
         for n in graph.nodes:   # between: what follows from the deep features, and leads to the shallow ones
             if n in inputs or any(a in after for a in n.all_input_nodes): after.add(n)
         before = set(outputs)
         for n in reversed(graph.nodes):
             if any(u in before for u in n.users): before.add(n)
-        return _part(model, graph, inputs, outputs, (after & before) - set(inputs), varies, {}).eval().requires_grad_(False)
+        between = _part(model, graph, inputs, outputs, (after & before) - set(inputs), varies, {})
+        return between.eval().requires_grad_(False)
     except CutError: return None
     finally:
         _set_constants(model, {})

@@ -10,9 +10,11 @@ __all__ = ['BACKENDS', 'TOLERANCE', 'FromPixels', 'FromFeatures', 'channels_firs
 # %% ../../nbs/trunk/03_engine.ipynb #3cb670de
 import io, time, warnings
 from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
+from typing import Literal
 
 import numpy as np, torch
 from torch import nn
@@ -24,31 +26,35 @@ from .equal import in_float64
 
 # %% ../../nbs/trunk/03_engine.ipynb #3f39635a
 class FromPixels(nn.Module):
-    "A trunk that takes a pack's pixels, uint8 (n, size, size) or (n, 3, size, size), and gives its feature maps with the channels last: (n, h, w, c)"
+    "A trunk from a pack's pixels, uint8 (n, [3,] size, size), to feature maps (n, h, w, c)"
     def __init__(self,
-        trunk:nn.Module, # Normalised images (n, 3, size, size) → tuple of tensors; of `cut` or `bridge`
+        trunk:nn.Module, # Normalised images (n, 3, size, size) → tuple of tensors; a cut's
         mean:list, # Of each channel, pixels in 0..1
         std:list, # Of each channel, pixels in 0..1
     ):
         super().__init__()
         self.trunk = trunk
-        for name, v in dict(mean=mean, std=std).items(): self.register_buffer(name, torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1))
-    def forward(self, pixels):
+        for name, values in dict(mean=mean, std=std).items():
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1))
+    def forward(self, pixels:torch.Tensor) -> tuple:
         x = planes(pixels).float() / 255
         return _channels_last(self.trunk((x - self.mean) / self.std))
 
 class FromFeatures(nn.Module):
-    "A bridge between two cuts, from stored features to stored features: maps are (n, h, w, c) outside and (n, c, h, w) inside"
-    def __init__(self, bridge:nn.Module):
+    "A bridge from stored features to stored features: maps (n, h, w, c) outside, (n, c, h, w) inside"
+    def __init__(self,
+        bridge:nn.Module, # Between two cuts
+    ):
         super().__init__()
         self.trunk = bridge
-    def forward(self, *features): return _channels_last(self.trunk(*(channels_first(f.float()) for f in features)))
+    def forward(self, *features:torch.Tensor) -> tuple:
+        return _channels_last(self.trunk(*(channels_first(f.float()) for f in features)))
 
 def _channels_last(maps): return tuple(m.permute(0, 2, 3, 1).contiguous() if m.ndim == 4 else m for m in maps)
 
 def channels_first(
     t:torch.Tensor, # As it is stored
-)->torch.Tensor: # As the network has it; a view, in PyTorch's channels_last layout
+) -> torch.Tensor: # As the network has it; a view, in PyTorch's channels_last layout
     "Stored features (n, h, w, c) as feature maps (n, c, h, w); other shapes as they are"
     return t.permute(0, 3, 1, 2) if t.ndim == 4 else t
 
@@ -57,12 +63,13 @@ BACKENDS = ('auto', 'onnxruntime', 'torch')
 TOLERANCE = 1e-3   # ‖a − b‖ / ‖b‖ for each image, before features are rounded to float16
 
 def relative_error(
-    a, # Tuple of arrays, n rows each
-    b, # The reference, of the same shapes
-)->np.ndarray: # (n,), the largest over the arrays
+    a:Iterable, # Arrays of n rows each
+    b:Iterable, # The reference, of the same shapes
+) -> np.ndarray: # (n,), the largest over the arrays
     "‖a − b‖ / ‖b‖ for each image"
-    flat = lambda x: np.asarray(x, dtype=np.float64).reshape(len(x), -1)
-    return np.max([np.linalg.norm(flat(u) - flat(v), axis=1) / np.maximum(np.linalg.norm(flat(v), axis=1), 1e-30) for u, v in zip(a, b)], axis=0)
+    def flat(x): return np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+    def error(got, want): return np.linalg.norm(got - want, axis=1) / np.maximum(np.linalg.norm(want, axis=1), 1e-30)
+    return np.max([error(flat(got), flat(want)) for got, want in zip(a, b)], axis=0)
 
 def _onnx(module, example):
     "The module as ONNX, serialised; the first axis is free"
@@ -78,7 +85,7 @@ def _onnx(module, example):
     return file.getvalue()
 
 class _OnnxRuntime:
-    "ONNX Runtime on the CPU: one thread a batch, as many small batches at a time as there are cores"
+    "ONNX Runtime on the CPU: one thread per batch, as many small batches at a time as there are cores"
     name, batch = 'onnxruntime', 4
     def __init__(self, module, example):
         import onnxruntime
@@ -86,9 +93,12 @@ class _OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1   # each caller brings its own thread
         options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(_onnx(module, example), options, providers=['CPUExecutionProvider'])
+        network = _onnx(module, example)
+        self.session = onnxruntime.InferenceSession(network, options, providers=['CPUExecutionProvider'])
         self.names, self.workers = [i.name for i in self.session.get_inputs()], torch.get_num_threads()
-    def __call__(self, arrays): return tuple(torch.from_numpy(o) for o in self.session.run(None, {k: np.ascontiguousarray(a) for k, a in zip(self.names, arrays)}))
+    def __call__(self, arrays):
+        inputs = {name: np.ascontiguousarray(a) for name, a in zip(self.names, arrays)}
+        return tuple(torch.from_numpy(out) for out in self.session.run(None, inputs))
 
 class _Torch:
     "PyTorch: on a CPU in float32 with the channels last, on CUDA in half precision too"
@@ -100,34 +110,40 @@ class _Torch:
         if self.device.type != 'mps':
             for m in self.module.modules():
                 if isinstance(m, nn.Conv2d): m.to(memory_format=torch.channels_last)
-        # not measured yet: a compilation of half a minute, and a tenth of a millisecond saved an image, are assumed
-        self.compiled, self.seen = torch.compile(self.module, dynamic=False) if self.cuda and n >= 300_000 else None, False
+        # not measured yet: a compilation of half a minute, and a tenth of a millisecond saved per image, are assumed
+        pays = self.cuda and n >= 300_000
+        self.compiled, self.seen = torch.compile(self.module, dynamic=False) if pays else None, False
         self.context = (lambda: torch.autocast('cuda', torch.float16)) if self.cuda and half else full_float32
     def __call__(self, arrays):
-        # a copy from memory that is not pinned may be deferred on CUDA, which keeps it, but not on Apple's MPS
+        # on CUDA, which keeps it, a copy from memory that is not pinned may be deferred; not on MPS
         xs = [torch.from_numpy(np.array(a)).to(self.device, non_blocking=self.cuda) for a in arrays]
         with torch.no_grad(), self.context():
-            if self.compiled is None or len(xs[0]) != self.batch: return self.module(*xs)   # compiled for whole batches alone
+            if self.compiled is None or len(xs[0]) != self.batch: return self.module(*xs)   # compiled for whole batches
             if self.seen: return self.compiled(*xs)
             self.seen, want = True, self.module(*xs)
-            try: same = relative_error(*([t.float().cpu().numpy() for t in f] for f in (self.compiled(*xs), want))).max() <= 1e-2
+            try: same = relative_error(_arrays(self.compiled(*xs)), _arrays(want)).max() <= 1e-2
             except Exception: same = False   # no compiler, or a network that it cannot follow
             if not same: self.compiled = None
             return want
+
+def _arrays(tensors): return [t.float().cpu().numpy() for t in tensors]
 
 class Engine:
     "A frozen module made fast: arrays of n rows → tensors of n rows, batch by batch"
     def __init__(self,
         module:nn.Module, # `FromPixels` or `FromFeatures`, in evaluation mode
-        sample:tuple, # 3 to 8 rows of each input, on which the engine is checked; another number than the 2 it is exported with shows a batch size that was built in
-        backend:str='auto', # 'auto', 'onnxruntime' (CPU) or 'torch'
+        sample:tuple, # 3 to 8 rows of each input, on which the engine is checked
+        backend:Literal['auto', 'onnxruntime', 'torch']='auto', # ONNX Runtime is for CPUs
         device:str='cpu', # Where it computes
         half:bool=True, # On CUDA, compute in half precision
         n:int=0, # Rows to come: what takes long to prepare must pay for itself
-        batch:int=None, # Rows at a time, for 'torch'; default 16, on CUDA 256
+        batch:int|None=None, # Rows at a time, for 'torch'; default 16, on CUDA 256
     ):
-        if backend not in BACKENDS: raise ValueError(f'backend={backend!r}: give one of {", ".join(map(repr, BACKENDS))}')
-        if backend == 'onnxruntime' and device != 'cpu': raise ValueError(f"backend='onnxruntime' runs on the CPU here, and device is {device!r}: give backend='torch' or 'auto'")
+        if backend not in BACKENDS:
+            raise ValueError(f'backend={backend!r}: give one of {", ".join(map(repr, BACKENDS))}')
+        if backend == 'onnxruntime' and device != 'cpu':
+            raise ValueError(f"backend='onnxruntime' runs on the CPU here, and device is {device!r}: "
+                             "give backend='torch' or 'auto'")
         started, module = time.perf_counter(), module.eval()
         self.note, self.error, self.run = '', None, None
         sample = tuple(torch.from_numpy(np.array(a)) for a in sample)   # copied: a pack is read-only
@@ -137,33 +153,40 @@ class Engine:
                 self._check(module, sample)
             # an exporter fails in as many ways as there are networks; the reason is told, and PyTorch does it
             except Exception as e:
-                if backend == 'onnxruntime': raise RuntimeError(f'ONNX Runtime cannot run this trunk ({error_words(e)}): give backend="torch" (--backend torch)') from e
-                self.run, self.note = None, f'ONNX Runtime cannot run this trunk ({error_words(e)}); PyTorch does, more slowly'
+                refused = f'ONNX Runtime cannot run this trunk ({error_words(e)})'
+                if backend == 'onnxruntime':
+                    raise RuntimeError(f'{refused}: give backend="torch" (--backend torch)') from e
+                self.run, self.note = None, f'{refused}; PyTorch does, more slowly'
         if self.run is None:
             self.run = _Torch(module, device, half, n, batch)
             if self.run.cuda and half:
                 try: self._check(module, sample, tolerance=1e-2)
-                except ArithmeticError as e: self.note, self.run = f'half precision is not enough for this trunk ({error_words(e)}): float32', _Torch(module, device, False, n, batch)
+                except ArithmeticError as e:
+                    self.note = f'half precision is not enough for this trunk ({error_words(e)}): float32'
+                    self.run = _Torch(module, device, False, n, batch)
         self.name, self.seconds = f'{self.run.name} {self.run.version}', time.perf_counter() - started
 
     def _check(self, module, sample, tolerance=TOLERANCE):
         at = next(iter([*module.parameters(), *module.buffers()]), torch.zeros(())).device
         with torch.no_grad(), full_float32(): want = [t.cpu().numpy() for t in module(*(s.to(at) for s in sample))]
-        got = [t.float().cpu().numpy() for t in self.run(sample)]
+        got = _arrays(self.run(sample))
         self.error = float(relative_error(got, want).max())
         if self.error <= tolerance or _as_near(got, want, _exact(module, sample)): return
         differ = f'its features differ from those of PyTorch by {self.error:.1e}'
         raise ArithmeticError(f'{differ}, and {tolerance:.0e} is allowed')
 
     def __call__(self,
-        *arrays, # A pack's pixels, or features (n, …), one array for each input
-    ): # Yields tuples of tensors, in the order of the rows
+        *arrays:np.ndarray, # A pack's pixels, or features (n, …), one array for each input
+    ) -> Iterator[tuple]: # Tensors, in the order of the rows
         "Run over all rows, a few batches ahead of the caller"
         n, b = len(arrays[0]), self.run.batch
         jobs = (tuple(a[i:i + b] for a in arrays) for i in range(0, n, b))
-        if self.run.workers == 1: yield from map(self.run, jobs); return
+        if self.run.workers == 1:
+            yield from map(self.run, jobs)
+            return
         pool, ahead, threads = ThreadPoolExecutor(self.run.workers, 'trunk'), deque(), torch.get_num_threads()
-        torch.set_num_threads(1)   # the cores are taken: what the caller does with each batch by PyTorch would wait for a thread that gets none
+        # the cores are taken: what the caller does with each batch would wait for a thread that gets none
+        torch.set_num_threads(1)
         try:
             for j in jobs:
                 ahead.append(pool.submit(self.run, j))

@@ -8,8 +8,10 @@ Docs: https://xray-xfer.github.io/xray_xfer/trunk/equal.html.md"""
 __all__ = ['CutError', 'in_float64', 'check_parts']
 
 # %% ../../nbs/trunk/01_equal.ipynb #3a45dce2
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch.nn.functional import interpolate
@@ -49,7 +51,7 @@ class _WideOperations(TorchDispatchMode):
         return tree_map(_wider, f(*args, **kwargs))
 
 @contextmanager
-def in_float64():
+def in_float64() -> Iterator[None]:
     "All that is computed in the body is computed in float64, whatever the weights and the code say"
     with _WideOperations(), _WideCalls(): yield
 
@@ -76,14 +78,19 @@ def _rounded_once_more(images):
 
 @full_float32()
 @torch.no_grad()
-def check_parts(c, size):
+def check_parts(
+    c:Any, # A `Cut`
+    size:int, # Side of its images in pixels
+) -> None:
     "Error unless the parts give what the whole gives, but for rounding"
     images = _clouds(3, size).to(next(c.model.parameters()))
     c.tail.eval()
     three = c.trunk, c.tail.eval_graph, c.model
     # `squeeze()` forgets a batch of one
     try: got, want = _both(*three, images)
-    except Exception as e: raise CutError(f'its parts do not run on one image at a time ({type(e).__name__}: {error_words(e)})') from e
+    except Exception as e:
+        why = f'{type(e).__name__}: {error_words(e)}'
+        raise CutError(f'its parts do not run on one image at a time ({why})') from e
     spread = _largest(want - want.mean(0))
     if spread > 1e-4 * _largest(want) and (got - want).abs().max() <= 1e-4 * spread: return
     try:

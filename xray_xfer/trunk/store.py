@@ -9,11 +9,13 @@ __all__ = ['SCHEMA', 'Features', 'features', 'FeaturesDL']
 
 # %% ../../nbs/trunk/04_store.ipynb #9e3d33a5
 import errno, hashlib, json, os, shutil, time, warnings, zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np, torch
 from fastai.data.load import DataLoader
@@ -21,8 +23,7 @@ from fastcore.basics import chunked
 from tqdm import tqdm
 
 from ..core.cache import cache_limit, trim_cache
-from ..core.files import (DAMAGED, PlaceError, cache_dir, make_folder, replacing, sized,
-                                  sweep)
+from ..core.files import DAMAGED, PlaceError, cache_dir, make_folder, replacing, sized, sweep
 from ..core.resident import take
 from ..data.augment import BLOCK, VIEWS, view_pixels
 from ..data.packing import Pack
@@ -33,10 +34,14 @@ from .engine import Engine, FromFeatures, FromPixels, channels_first
 SCHEMA = 1
 _onnxruntime = version('onnxruntime') if find_spec('onnxruntime') else ''
 
+_PLAIN = bool, int, float, str, tuple, type(None)
+
 def _digest(module, *words):
     "Digest of a module's code and state, and of words"
-    # strides, paddings and activations stand in no state and, of modules that are not traced into, in no code; not all of it is printed
-    plain = [(name, k, v) for name, m in module.named_modules() for k, v in sorted(vars(m).items()) if k[0] != '_' and k != 'training' and isinstance(v, (bool, int, float, str, tuple, type(None)))]
+    # strides, paddings and activations stand in no state and, of modules that are not traced into, in no code;
+    # not all of it is printed
+    plain = [(name, k, v) for name, m in module.named_modules() for k, v in sorted(vars(m).items())
+             if k[0] != '_' and k != 'training' and isinstance(v, _PLAIN)]
     h = hashlib.sha256('\0'.join(map(str, (SCHEMA, *words, module.code, *module.children(), plain))).encode())
     for k, v in held(module).items():
         h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())
@@ -46,11 +51,11 @@ def _digest(module, *words):
 # %% ../../nbs/trunk/04_store.ipynb #8b3e2612
 @dataclass(eq=False)
 class Features:
-    "What the trunk makes of images: `arrays` has one array for each tensor that crosses the cut, with a row for each image"
-    arrays: list # (n, …) float16 or float32, memory-mapped, read-only; feature maps as (n, h, w, c)
+    "What the trunk makes of images"
+    arrays: list # One per tensor that crosses the cut: (n, …), memory-mapped; maps as (n, h, w, c)
     path: Path # Their folder in the cache
     engine: str # What computed them, with its version
-    dtype: str # 'float16' or 'float32'
+    dtype: Literal['float16', 'float32'] # As they are kept
     seconds: float # That this call took
     reused: bool # Found in the cache, and whole
     note: str = '' # What did not go as asked for
@@ -58,30 +63,51 @@ class Features:
 
     def __len__(self): return len(self.arrays[0])
     @property
-    def nbytes(self): return sum(a.nbytes for a in self.arrays)
-    def __repr__(self): return f"Features({len(self)} images, {' + '.join('×'.join(map(str, a.shape[1:])) for a in self.arrays)}, {self.dtype}, {self.nbytes / 1e6:.1f} MB, {self.engine})"
+    def nbytes(self) -> int: return sum(a.nbytes for a in self.arrays)
+    def __repr__(self):
+        shapes = ' + '.join('×'.join(map(str, a.shape[1:])) for a in self.arrays)
+        return f'Features({len(self)} images, {shapes}, {self.dtype}, {self.nbytes / 1e6:.1f} MB, {self.engine})'
 
 class _Overflow(ArithmeticError): pass
+
+def _begun(path, dtype, shape):
+    "A `.npy` file of which only the header is written yet"
+    file = open(path, 'wb')
+    about = dict(descr=np.lib.format.dtype_to_descr(np.dtype(dtype)), fortran_order=False, shape=shape)
+    np.lib.format.write_array_header_1_0(file, about)
+    return file
+
+def _place_for(n, shapes, dtype, part):
+    "Error unless the disk has room for them"
+    need = n * sum(np.prod(s) for s in shapes) * np.dtype(dtype).itemsize
+    free = shutil.disk_usage(part).free
+    if need <= free: return
+    raise PlaceError(errno.ENOSPC,
+        f'the features of {n:,} images need {sized(need)} and {part.parent} has {sized(free)} free: '
+        'make room (xray_xfer cache --clear features), set XRAY_XFER_CACHE to a folder on a larger disk, '
+        'or train without a cache (cache=False, --no-cache)')
+
+def _rounded(t, dtype):
+    "A tensor as it is kept; `_Overflow` for what cannot be"
+    whole, t = t.detach().float(), t.detach().to(getattr(torch, dtype))
+    if not torch.isfinite(t).all(): raise _Overflow
+    # what float16 cannot hold is too large, or so small that little is left of it
+    if dtype == 'float16' and (whole - t.float()).norm() > 2e-3 * whole.norm(): raise _Overflow
+    return t.cpu().contiguous().numpy()
 
 def _write(part, blocks, n, dtype, bar):
     "Write tensors as they come"
     part.mkdir()
     files, shapes, crcs, rows = [], [], [], 0
-    header = lambda f, shape: np.lib.format.write_array_header_1_0(f, dict(descr=np.lib.format.dtype_to_descr(np.dtype(dtype)), fortran_order=False, shape=shape))
     try:
         for tensors in blocks:
             if not files:
                 shapes = [tuple(t.shape[1:]) for t in tensors]
-                need, free = n * sum(np.prod(s) for s in shapes) * np.dtype(dtype).itemsize, shutil.disk_usage(part).free
-                if need > free: raise PlaceError(errno.ENOSPC, f'the features of {n:,} images need {sized(need)} and {part.parent} has {sized(free)} free: '
-                    'make room (xray_xfer cache --clear features), set XRAY_XFER_CACHE to a folder on a larger disk, or train without a cache (cache=False, --no-cache)')
-                files, crcs = [open(part/f'{i}.npy', 'wb') for i in range(len(tensors))], [0] * len(tensors)
-                for f, s in zip(files, shapes): header(f, (n, *s))
+                _place_for(n, shapes, dtype, part)
+                files = [_begun(part/f'{i}.npy', dtype, (n, *shape)) for i, shape in enumerate(shapes)]
+                crcs = [0] * len(files)
             for i, t in enumerate(tensors):
-                whole, t = t.detach().float(), t.detach().to(getattr(torch, dtype))
-                # what float16 cannot hold is too large, or so small that little is left of it
-                if not torch.isfinite(t).all() or (dtype == 'float16' and (whole - t.float()).norm() > 2e-3 * whole.norm()): raise _Overflow
-                a = t.cpu().contiguous().numpy()
+                a = _rounded(t, dtype)
                 crcs[i] = zlib.crc32(a, crcs[i])
                 files[i].write(a)
             rows += len(tensors[0])
@@ -91,7 +117,7 @@ def _write(part, blocks, n, dtype, bar):
     if rows != n: raise RuntimeError(f'the trunk gave {rows} rows for {n} images')
     return crcs, shapes
 
-_verified = {}   # features that this process has written or checked: not checked again while their description is the same file
+_verified = {}   # what this process has written or checked: not checked again while its description is the same file
 
 def _open(path, n):
     "Arrays and description of finished features; an error if they are not what was written"
@@ -105,9 +131,10 @@ def _open(path, n):
         if not fresh and _crc_of(a) != crc: raise ValueError('its values have changed')
         arrays.append(a)
     if not arrays: raise ValueError('it is empty')
-    meta['engine'], meta['note']   # what its reader needs beside the arrays
+    if not {'engine', 'note'} <= meta.keys(): raise ValueError('its description lacks the engine')
     _verified[path] = st.st_ino
-    with suppress(OSError): os.utime(path/'features.json')   # when it was last of use; a cache of somebody else's is only read
+    # when it was last of use; a cache of somebody else's is only read
+    with suppress(OSError): os.utime(path/'features.json')
     return arrays, meta
 
 def _crc_of(a):
@@ -121,91 +148,123 @@ def features(
     pack:Pack, # Of these pixels
     mean:list, # Normalisation of each channel, pixels in 0..1
     std:list, # Normalisation of each channel, pixels in 0..1
-    rows=None, # Rows of the pack; default all
+    rows:Sequence|None=None, # Rows of the pack; default all
     view:int=0, # See `view_pixels`
-    deepest:Cut=None, # A deeper cut of the same model, whose features are made first, and these from them
-    backend:str='auto', # 'onnxruntime', 'torch' or 'auto'
-    dtype:str='float16', # or 'float32'
+    deepest:Cut|None=None, # A deeper cut of the same model, from whose features these are made
+    backend:Literal['auto', 'onnxruntime', 'torch']='auto', # See `Engine`
+    dtype:Literal['float16', 'float32']='float16', # As they are kept
     device:str='cpu', # Where the trunk runs
-    batch:int=None, # Rows at a time for the 'torch' backend
-    cache=None, # Folder; default `cache_dir()`
-    limit_gb:float=None, # The oldest features go when all of them are larger; default $XRAY_XFER_CACHE_GB, or 50
+    batch:int|None=None, # Rows at a time for the 'torch' backend
+    cache:str|Path|None=None, # Folder; default `cache_dir()`
+    limit_gb:float|None=None, # Beyond it the oldest features go; default $XRAY_XFER_CACHE_GB, or 50
     quiet:bool=False, # No progress bar
-)->Features: # In the order of `rows`
+) -> Features: # In the order of `rows`
     "Run the trunk over the pack once; later calls open what is there"
     if dtype not in ('float16', 'float32'): raise ValueError(f"features={dtype!r}: give 'float16' or 'float32'")
     started, rows = time.perf_counter(), np.arange(len(pack)) if rows is None else np.asarray(rows)
     cache_limit(limit_gb)   # a limit that is no number is told before the work, not after it
     root = Path(cache or cache_dir()).expanduser().absolute()/'features'
     between = bridge(deepest, c) if deepest is not None and deepest.names != c.names else None
-    how = (mean, std, backend, dtype, device, batch)
-    key = _key(c.trunk, pack, rows, view, *how)
-    if between is not None: key = _digest(between, _key(deepest.trunk, pack, rows, view, *how))
-    n, half = len(rows), dtype == 'float16'
-    path, found, note, deep = root/key, None, '', None
+    how = dict(backend=backend, dtype=dtype, device=device, batch=batch)
+    key = _key(c.trunk, pack, rows, view, (mean, std), how)
+    if between is not None: key = _digest(between, _key(deepest.trunk, pack, rows, view, (mean, std), how))
+    path, found, deep = root/key, None, None
     if path.exists():
-        try: found = _open(path, n)
+        try: found = _open(path, len(rows))
         except DAMAGED as e: warnings.warn(f'the features in {path} are damaged ({e}): they are made again')
     reused = found is not None
     if not reused:
         make_folder(root)
         sweep(root)
         if between is not None:
-            deep = features(deepest, pack, mean, std, rows, view, None, backend, dtype, device, batch, cache, limit_gb, quiet)
+            deep = features(deepest, pack, mean, std, rows, view, cache=cache, limit_gb=limit_gb, quiet=quiet, **how)
             module, first = FromFeatures(between), tuple(a[:3] for a in deep.arrays)
-        else: module, first = FromPixels(c.trunk, mean, std).to(next(c.model.parameters()).device), (pack.pixels[rows[:3]],)
+        else:
+            module, first = FromPixels(c.trunk, mean, std), (pack.pixels[rows[:3]],)
+            module = module.to(next(c.model.parameters()).device)
         what = f'{c.model.arch or "trunk"} depth {c.depth}' + f' view {view}' * (view > 0)
-        def blocks(engine):
-            if deep is not None: yield from engine(*deep.arrays); return
-            if view == 0 and n == len(pack) and (rows == np.arange(n)).all(): yield from engine(pack.pixels); return
-            size = BLOCK if view else 1024
-            for b, i in enumerate(range(0, n, size)): yield from engine(view_pixels(pack.pixels[rows[i:i + size]], view, b))
-        for kept in (dtype, 'float32'):
-            try:
-                engine = Engine(module, first, backend, device, half and kept == 'float16', n, batch)
-                with replacing(path) as part, tqdm(total=n, desc=f'trunk of {what}', unit='image', leave=False, disable=quiet or None) as bar:
-                    # closed at once, also where a notebook keeps the frames of an error: the engine gives back its threads
-                    with closing(blocks(engine)) as tensors: crcs, shapes = _write(part, tensors, n, kept, bar)
-                    note = '; '.join(dict.fromkeys(filter(None, [deep.note if deep else '', engine.note, 'its values are beyond float16: kept in float32' * (kept != dtype)])))
-                    seen_by = deep.engine if deep else engine.name   # what saw the images
-                    (part/'features.json').write_text(json.dumps(dict(schema=SCHEMA, n=n, shapes=shapes, dtype=kept, crc32=crcs, what=what, engine=seen_by, error=engine.error, note=note,
-                        pack=pack.key, source=pack.source, seconds=round(time.perf_counter() - started, 3)), indent=1))
-                break
-            except _Overflow:
-                if kept == 'float32': raise FloatingPointError('the trunk gives infinite or undefined features: its weights are damaged, or not for this arch') from None
-        _verified[path] = (path/'features.json').stat().st_ino
-        found = _open(path, n)
+        pieces = _Pieces(pack, rows, view, deep, what)
+        for kept in dict.fromkeys((dtype, 'float32')):
+            half = dtype == kept == 'float16'
+            engine = Engine(module, first, backend, device, half, len(rows), batch)
+            note = 'its values are beyond float16: kept in float32' if kept != dtype else ''
+            try: _keep(path, pieces, engine, kept, note, started, quiet)
+            except _Overflow: continue
+            break
+        else: raise FloatingPointError('the trunk gives infinite or undefined features: '
+                                       'its weights are damaged, or not for this arch')
+        found = _open(path, len(rows))
         trim_cache(limit_gb, cache, keep=(path, deep.path) if deep else (path,))
     arrays, meta = found
-    return Features(arrays, path, meta['engine'], meta['dtype'], time.perf_counter() - started, reused, meta['note'], between is not None)
+    seconds = time.perf_counter() - started
+    return Features(arrays, path, meta['engine'], meta['dtype'], seconds, reused, meta['note'], between is not None)
 
-def _key(trunk, pack, rows, view, mean, std, backend, dtype, device, batch):
+class _Pieces(NamedTuple):
+    "What an engine is given, a piece at a time: the features of a deeper cut, else pixels"
+    pack: Pack
+    rows: np.ndarray
+    view: int
+    deep: Features|None
+    what: str # The trunk, in words
+
+    def through(self, engine:Engine) -> Iterator[tuple]:
+        "What the engine makes of them"
+        n, pixels = len(self.rows), self.pack.pixels
+        if self.deep is not None: yield from engine(*self.deep.arrays)
+        elif self.view == 0 and n == len(self.pack) and (self.rows == np.arange(n)).all(): yield from engine(pixels)
+        else:
+            size = BLOCK if self.view else 1024
+            for block, i in enumerate(range(0, n, size)):
+                yield from engine(view_pixels(pixels[self.rows[i:i + size]], self.view, block))
+
+def _keep(path, pieces, engine, dtype, note, started, quiet):
+    "Write what the engine makes of the pieces, and a description"
+    n, deep = len(pieces.rows), pieces.deep
+    progress = dict(desc=f'trunk of {pieces.what}', unit='image', leave=False, disable=quiet or None)
+    with replacing(path) as part, tqdm(total=n, **progress) as bar:
+        # closed at once, also where a notebook keeps the frames of an error: the engine gives back its threads
+        with closing(pieces.through(engine)) as tensors: crcs, shapes = _write(part, tensors, n, dtype, bar)
+        said = dict.fromkeys([deep.note if deep else '', engine.note, note])
+        seen_by = deep.engine if deep else engine.name   # what saw the images
+        about = dict(schema=SCHEMA, n=n, shapes=shapes, dtype=dtype, crc32=crcs, what=pieces.what, engine=seen_by,
+                     error=engine.error, note='; '.join(filter(None, said)), pack=pieces.pack.key,
+                     source=pieces.pack.source, seconds=round(time.perf_counter() - started, 3))
+        (part/'features.json').write_text(json.dumps(about, indent=1))
+    _verified[path] = (path/'features.json').stat().st_ino
+
+def _key(trunk, pack, rows, view, norm, how):
     "Name of the features of these rows"
-    engines = torch.__version__, _onnxruntime if device == 'cpu' and backend != 'torch' else ''   # another version may round otherwise
+    on_onnxruntime = how['device'] == 'cpu' and how['backend'] != 'torch'
+    engines = torch.__version__, _onnxruntime if on_onnxruntime else ''   # another version may round otherwise
     pixels = pack.crc, pack.pixels.shape, hashlib.sha256(rows.astype(np.int64)).hexdigest()
-    return _digest(trunk, *pixels, view and (view, VIEWS, BLOCK, version('fastai')), mean, std, backend, dtype, device.split(':')[0], batch, *engines)
+    seen = view and (view, VIEWS, BLOCK, version('fastai'))
+    computed = how['backend'], how['dtype'], how['device'].split(':')[0], how['batch']
+    return _digest(trunk, *pixels, seen, *norm, *computed, *engines)
 
 # %% ../../nbs/trunk/04_store.ipynb #d80f7c55
 class FeaturesDL(DataLoader):
     "fastai loader of features: batches (feature tensors…, labels), float32, feature maps as (n, c, h, w)"
     def __init__(self,
-        views:list, # (arrays, positions) for each view: image i is row `positions[i]` of each array, or tensor (see `resident`)
-        labels, # int (n,): class numbers
+        views:list, # (arrays, positions) per view: image i is row `positions[i]` of each array
+        labels:Sequence, # Class numbers (n,)
         bs:int=64, # Images in a batch
         shuffle:bool=False, # Another order each epoch
         drop_last:bool=False, # Leave an incomplete batch out
-        device='cpu', # Where batches go
+        device:str|torch.device='cpu', # Where batches go
     ):
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64))
-        if any(len(at) != len(self.labels) for _, at in views): raise ValueError(f'{[len(at) for _, at in views]} positions for {len(self.labels)} labels')
-        super().__init__(range(len(self.labels)), bs=bs, num_workers=0, shuffle=shuffle, drop_last=drop_last, device=torch.device(device))
+        positions = [len(at) for _, at in views]
+        n = len(self.labels)
+        if set(positions) != {n}: raise ValueError(f'{positions} positions for {n} labels')
+        super().__init__(range(len(self.labels)), bs=bs, num_workers=0, shuffle=shuffle, drop_last=drop_last,
+                         device=torch.device(device))
         self.views = [(arrays, np.asarray(at)) for arrays, at in views]
 
     def show_batch(self, *args, **kwargs):
         raise TypeError('these loaders hold features, and features are no images: '
                         'learn.images.show_batch() shows the images of a Learner from `learner`')
 
-    def create_batches(self, samps):
+    def create_batches(self, samps:Iterable) -> Iterator[tuple]:
         draw = np.random.default_rng(self.rng.getrandbits(63)) if len(self.views) > 1 else None
         for b in chunked(samps, self.bs, self.drop_last):
             b = np.asarray(b)
@@ -221,4 +280,5 @@ class FeaturesDL(DataLoader):
                     back.append(i)
                     parts.append(take(arrays[k], at[b[i]], self.device))
             x = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(back))).to(parts[0].device)]
-        return channels_first(x.to(self.device, non_blocking=torch.device(self.device).type == 'cuda').float())
+        on_cuda = torch.device(self.device).type == 'cuda'
+        return channels_first(x.to(self.device, non_blocking=on_cuda).float())
