@@ -51,3 +51,22 @@ def test_every_room_has_its_page():
     pages = {''.join(c['source']).split()[-1] for f in (root/'nbs').rglob('*.ipynb') for c in json.loads(f.read_text(encoding='utf-8'))['cells']
              if ''.join(c['source']).startswith('#| default_exp')}
     assert pages == set(ROOMS)
+
+# the front doors, and the verbs of the command: their arguments are what they are for
+WIDE = {'run', 'study', 'bench', 'learner', 'pack', 'features', 'feed', 'dataloaders', 'audit', 'check'}
+
+@pytest.mark.parametrize('name', ROOMS)
+def test_functions_are_short_and_take_little(name):
+    for f in ast.walk(TREES[name]):
+        if not isinstance(f, ast.FunctionDef): continue
+        assert f.end_lineno - f.lineno < 60, f'{f.name} has {f.end_lineno - f.lineno + 1} lines'
+        taken = [a for a in (*f.args.args, *f.args.kwonlyargs) if a.arg not in ('self', 'cls')]
+        assert len(taken) <= 8 or f.name in WIDE, f'{f.name} takes {len(taken)} arguments'
+
+@pytest.mark.parametrize('name', ROOMS)
+def test_every_public_argument_has_a_type(name):
+    "Where a value may be of many kinds (a source of images), the sentence says so instead: `data`, and arrays of any library"
+    for f in TREES[name].body:
+        if isinstance(f, ast.FunctionDef) and not f.name.startswith('_'):
+            bare = [a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if a.annotation is None]
+            assert set(bare) <= {'data', 'function', 'self'}, f'{f.name}: {bare}'

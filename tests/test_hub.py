@@ -10,7 +10,7 @@ from xray_xfer.data import demo
 from xray_xfer.models import blueprint as names
 from xray_xfer.cli import main, weights_for
 from xray_xfer.evaluate.tables import display_name
-from xray_xfer.runs.folder import load_model
+from xray_xfer.runs.filing import load_model
 from xray_xfer.training.loaders import dataloaders
 from xray_xfer.models.classifier import build
 from xray_xfer.models.blueprint import stats

@@ -13,7 +13,8 @@ from xray_xfer.cli import main
 from xray_xfer.controls.ask import controls
 from xray_xfer.data.table import images_of
 from xray_xfer.core.files import PlaceError, cache_dir, settled
-from xray_xfer.runs.folder import load_model, load_run
+from xray_xfer.runs.filing import load_model
+from xray_xfer.runs.folder import load_run
 from xray_xfer.core.files import read_json
 from xray_xfer.models.classifier import build
 from xray_xfer.data.packing import pack
@@ -323,9 +324,9 @@ def test_an_out_that_is_a_file_is_refused_before_training(capsys, xrays, tmp_pat
     assert code == 1 and f'{tmp_path/"FILE"} is a file; give a folder' in err
 
 def test_a_full_disk_in_the_middle_names_its_place(capsys, xrays, tmp_path, monkeypatch):
-    from xray_xfer.runs import folder
+    from xray_xfer.runs import filing
     def full(*a): raise OSError(errno.ENOSPC, 'No space left on device')
-    monkeypatch.setattr(folder, 'save_split', full)
+    monkeypatch.setattr(filing, 'save_split', full)
     code, out, err = xray(capsys, 'run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--out', tmp_path/'o', '--quiet')
     assert code == 1 and f"{tmp_path/'o'/RUNS[0]} cannot be written: No space left on device (" in err and 'free); work in another folder' in err and 'Errno' not in err
     assert everything(tmp_path) in ([], ['o'])

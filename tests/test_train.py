@@ -15,7 +15,8 @@ from xray_xfer.cli import main
 from xray_xfer.data.table import images_of
 from xray_xfer.data.columns import relative_paths
 from xray_xfer.evaluate.tables import table_markdown
-from xray_xfer.runs.folder import load_model, load_run
+from xray_xfer.runs.filing import load_model
+from xray_xfer.runs.folder import load_run
 from xray_xfer.evaluate.predictions import metrics_of
 from xray_xfer.core.files import read_csv
 from xray_xfer.training.loaders import dataloaders

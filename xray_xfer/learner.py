@@ -8,12 +8,13 @@ Docs: https://xray-xfer.github.io/xray_xfer/learner.html.md"""
 __all__ = ['settle', 'source_table', 'network', 'evenly', 'hand_over', 'callbacks', 'learner']
 
 # %% ../nbs/03_learner.ipynb #e2aa7a0c
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
+import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 import numpy as np, pandas as pd, torch
 from fastai.callback.fp16 import MixedPrecision
-import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import no_random
@@ -79,7 +80,7 @@ def hand_over(
     prepared:Prepared, # Its images
     settings:Settings, # As settled
     plan:Blueprint, # What the network was built from
-    timer=lambda phase: nullcontext(), # Times the phases calibrate and features
+    timer:Callable=nullcontext, # Times the phases calibrate and features
 ) -> Learner: # With `.classifier`, `.prepared`, `.images` and `.feed`
     "The network, its loaders and its optimiser, ready for the first epoch"
     s, norm, (pack, parts) = settings, stats(plan), (prepared.pack, prepared.parts)

@@ -9,7 +9,7 @@ __all__ = ['study']
 
 # %% ../nbs/05_study.ipynb #758bdddc
 import itertools, operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from .models.blueprint import blueprint
 from .models.classifier import build
 from .report.answer import Margin, check_margin, study_margin
 from .report.results import Study, load_study, study_json   # noqa: F401, who trains a study reads it back, too
+from .runs.filing import run_bytes
 from .runs.finished import study_names
-from .runs.folder import load_controls, named, run_bytes, run_name, run_place
+from .runs.folder import load_controls, named, run_name, run_place
 from .settings import SETTINGS, Settings
 from .train import run
 from .training.ready import prepare
@@ -44,11 +45,11 @@ def _margin(filed, value, blind):
 
 def study(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
-    archs=('shufflenetv2_100', 'efficientnet_b0'), # timm model names, or addresses as in `run`
-    depths=(0, 1, 2), # Fine-tuning depths
-    seeds=(0,), # Training seeds; with several, the table gives mean and standard deviation
+    archs:Sequence|str=('shufflenetv2_100', 'efficientnet_b0'), # timm model names, or addresses as in `run`
+    depths:Sequence|int|str=(0, 1, 2), # Fine-tuning depths
+    seeds:Sequence|int=(0,), # Training seeds; with several, the table gives mean and standard deviation
     *,
-    pretrained=True, # As in `run`, one value for all or a mapping {arch: value}
+    pretrained:bool|str|Path|Mapping=True, # As in `run`, one value for all or a mapping {arch: value}
     size:int=None, # Side of the square images in pixels; default each arch's own
     resize:str=None, # 'squish' to the square (the default), or 'pad' with black
     colour:bool=None, # Keep red, green and blue; default grey

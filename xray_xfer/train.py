@@ -12,8 +12,8 @@ import hashlib, warnings
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np, pandas as pd, torch
 import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
+import numpy as np, pandas as pd, torch
 from fastai.learner import Learner
 from fastai.torch_core import no_random
 from tqdm import tqdm
@@ -35,7 +35,8 @@ from .report.curves import curves
 from .report.figures import run_figures
 from .report.page import run_report
 from .report.words import from_weights
-from .runs.folder import Run, SCHEMA, run_bytes, run_name, run_place, save_run
+from .runs.filing import run_bytes, save_run
+from .runs.folder import Run, SCHEMA, run_name, run_place
 from .runs.identity import finished
 from .settings import Options, Settings, filed, takes_settings
 from .training.callbacks import (EpochLog, KeepBest, Progress, check_finite, check_losses,

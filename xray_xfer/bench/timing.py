@@ -9,6 +9,7 @@ __all__ = ['bench']
 
 # %% ../../nbs/bench/03_timing.ipynb #ba5d39f3
 import json, os, platform, resource, shutil, subprocess, sys, tempfile, time
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -68,13 +69,13 @@ def _job(spec, folder, quiet):
 
 def bench(
     data, # Folder, .zip or .csv, see `images_of`
-    archs=('shufflenetv2_100', 'efficientnet_b0'), # timm model names
-    depths=(0, 1, 2), # Fine-tuning depths
-    pretrained=True, # As in `study`: one value, or {arch: value}
-    ways=WAYS, # Which of stock, tuned, cold, warm
+    archs:Sequence|str=('shufflenetv2_100', 'efficientnet_b0'), # timm model names
+    depths:Sequence=(0, 1, 2), # Fine-tuning depths
+    pretrained:bool|str|Path|Mapping=True, # As in `study`: one value, or {arch: value}
+    ways:Sequence|str=WAYS, # Which of stock, tuned, cold, warm
     epochs:int=10, # Of one-cycle training
     timed:dict=None, # {arch or 'arch depth': epochs, or a share of one} that the baselines are really trained; their time is scaled, and no accuracy shown
-    seeds=(0,), # Training seeds: the first is timed; the others are for the accuracy of models whose baselines are trained in full
+    seeds:Sequence=(0,), # Training seeds: the first is timed; the others are for the accuracy of models whose baselines are trained in full
     bs:int=64, # Of all but the tuned baseline
     lr:float=2e-3, # Of the head
     size:int=None, # Pixels; default the arch's own

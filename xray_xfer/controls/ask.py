@@ -9,6 +9,7 @@ __all__ = ['FILL', 'CONTROLS', 'source_alone', 'by_source', 'controls']
 
 # %% ../../nbs/controls/04_ask.ipynb #a4214166
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
@@ -29,7 +30,8 @@ from ..evaluate.tables import display_name
 from ..report.results import refresh
 from ..report.verdict import (BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS,
                                       SHUFFLED, verdict)
-from ..runs.folder import Run, load_model, load_run
+from ..runs.filing import load_model
+from ..runs.folder import Run, load_run
 from ..settings import Settings, filed_settings
 from ..training.ready import SplitError, prepare, source_name
 
@@ -128,10 +130,10 @@ def _shuffled_row(y, heads, classes):
 
 # %% ../../nbs/controls/04_ask.ipynb #dc42a238
 def source_alone(
-    source, # Source of each image; None, NaN or '': not known
-    label, # Class of each image
-    parts, # 'train', 'valid' or 'test' for each image
-    groups=None, # Of the test images, for the interval
+    source:Sequence, # Source of each image; None, NaN or '': not known
+    label:Sequence, # Class of each image
+    parts:Sequence, # 'train', 'valid' or 'test' for each image
+    groups:Sequence|None=None, # Of the test images, for the interval
 )->dict|None: # accuracy, interval, chance, answer (the class that chance gives), n; None where no test image or no training image has a source
     "How well the class is predicted without looking: the commonest class of the source in the training part"
     t = pd.DataFrame(dict(source=stated(source), label=list(label), part=list(parts)), dtype=object)
@@ -151,12 +153,12 @@ def source_alone(
     return dict(accuracy=float((y == said).mean()), interval=pair and [float(v) for v in pair], chance=float((test.label == overall).mean()), answer=overall, n=len(test))
 
 def by_source(
-    source, # Source of each test image; None, NaN or '': not known
-    y, # Class number of each test image
-    logits, # (n, classes)
-    classes, # Class names
-    groups=None, # For the intervals
-    most=12, # Sources with a row of their own, the largest; the rest share one
+    source:Sequence, # Source of each test image; None, NaN or '': not known
+    y:np.ndarray, # Class number of each test image
+    logits:np.ndarray, # (n, classes)
+    classes:Sequence, # Class names
+    groups:Sequence|None=None, # For the intervals
+    most:int=12, # Sources with a row of their own, the largest; the rest share one
 )->list|None: # source, n, classes (how many of them it holds), accuracy, f1, auc and their intervals; None where no source is known
     "Scores of the intact images, by source"
     s = np.array([v or 'not known' for v in stated(source)], object)

@@ -18,10 +18,10 @@ from .scores import metrics, softmax
 
 # %% ../../nbs/evaluate/10_predictions.ipynb #f6d6ec44
 def predictions_table(
-    paths, # Relative paths, one an image
-    parts, # 'valid' or 'test', one an image
-    groups, # Group of each image, '' where none is known
-    labels, # Class names, one an image
+    paths:Sequence, # Relative paths, one per image
+    parts:Sequence, # 'valid' or 'test', one per image
+    groups:Sequence, # Group of each image, '' where none is known
+    labels:Sequence, # Class names, one per image
     logits:np.ndarray, # (n, classes), float32
     classes:list, # Class names in the order of the logits
 )->pd.DataFrame: # path, part, group, label, logit_<class>…
@@ -59,7 +59,10 @@ def judged(
                             loss=np.log(np.exp(z).sum(1)) - z[at, y], margin=logits[at, y] - others.max(1))), probs
 
 # %% ../../nbs/evaluate/10_predictions.ipynb #ae74d73b
-def judge(predictions, classes):
+def judge(
+    predictions:pd.DataFrame, # From `predictions_table`
+    classes:Sequence, # Class names in the order of the logits
+) -> tuple: # (metrics.json, calibration.json)
     "Metrics with their intervals, and the calibration before and after temperature scaling"
     number = {c: i for i, c in enumerate(classes)}
     parts = {}

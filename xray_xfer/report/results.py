@@ -130,7 +130,7 @@ class Study:
         "Write study.json, table.csv, table.md, table.tex, runs.csv, compare.csv, depths.png and report.html"
         if is_run(self.path):
             raise ValueError(f'{self.path} is the folder of one run: tables are written for a study. '
-                             'Its report is made by `xray_xfer report` or `xray_xfer.report.page.report`')
+                             'Its report is made by `xray_xfer report` or `xray_xfer.report.compared.report`')
         t, listed = self.table, self.listed or [r.path.name for r in self.runs]
         texts = {'table.csv': table_csv(t), 'table.md': table_markdown(t, self.caption), 'table.tex': table_latex(t, self.caption),
                  'runs.csv': self.results.to_csv(index=False), 'study.json': study_json(listed, self.margin)}

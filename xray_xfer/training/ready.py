@@ -10,6 +10,7 @@ __all__ = ['Frame', 'source_name', 'packed', 'image_batches', 'frame_of', 'Split
 
 # %% ../../nbs/training/01_ready.ipynb #ad8cd434
 import hashlib, warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from ..data.columns import relative_paths
 from ..data.packing import Pack, pack, planes
 from ..data.split import PARTS, load_split, split_of
 from ..data.table import images_of
-from ..models.blueprint import stats
+from ..models.blueprint import Blueprint, stats
 from ..settings import Settings
 from ..twins.find import find_twins, grouped, twins_json
 
@@ -72,11 +73,11 @@ def _as_asked(p, frame, classes, exclude):
 
 def image_batches(
     pack:Pack, # Images
-    rows, # Numbers of the rows wanted
+    rows:Sequence, # Numbers of the rows wanted
     norm:dict, # mean and std, see `stats`
-    device='cpu', # Where batches go
+    device:str='cpu', # Where batches go
     bs:int=64, # Images in a batch
-): # Yields float32 (n, 3, size, size)
+) -> Iterator: # of float32 (n, 3, size, size)
     "These images as a backbone wants them, in their order"
     rows = np.asarray(rows)
     mean, std = (torch.tensor(norm[k], device=device).view(1, -1, 1, 1) for k in ('mean', 'std'))
@@ -84,7 +85,7 @@ def image_batches(
 
 def frame_of(
     data, # A source, or a `Pack`, which has a frame already
-    arch, # timm model name, an address, or a `Blueprint`
+    arch:str|Blueprint, # timm model name, or an address
     size:int|None=None, # As asked for, if it was
     resize:str|None=None, # As asked for, if it was
     colour:bool|None=None, # As asked for, if it was
@@ -101,7 +102,7 @@ def parts_of(
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split_seed:int=0, # Chooses which images, apart from any training seed
-    split=None, # Instead: a saved `split.csv`, or the part of each row
+    split:str|Path|Sequence|None=None, # Instead: a saved `split.csv`, or the part of each row
 ) -> list: # 'train', 'valid' or 'test' for each row of the pack
     "The parts; one that a given split lacks is carved out of its training part"
     if split is None: return split_of(pack.table, valid, test, split_seed)
@@ -128,7 +129,7 @@ def _digest(*parts): return hashlib.sha256('\n'.join(map(str, parts)).encode('ut
 
 def data_digest(
     p:Pack, # Images, with the groups that were kept together
-    parts, # The part of each
+    parts:Sequence, # The part of each
 ) -> str: # 16 hexadecimal digits
     "What the images are, whatever folder and time they have: pixels, relative paths, labels, groups, parts"
     groups = p.table['group'].fillna('') if 'group' in p.table else ()
