@@ -10,13 +10,13 @@ __all__ = ['timed_fastai', 'loader_speed']
 # %% ../../nbs/bench/02_baselines.ipynb #ebde3608
 import itertools, time
 
+import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 import numpy as np, pandas as pd, torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import ColReader, IndexSplitter, Normalize
-import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import set_seed
