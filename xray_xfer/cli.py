@@ -6,11 +6,11 @@ Docs: https://xray-xfer.github.io/xray_xfer/cli.html.md"""
 
 # %% auto #0
 __all__ = ['VERBS', 'weights_for', 'run', 'study', 'demo', 'table', 'Refused', 'check', 'controls', 'report', 'cache', 'bench',
-           'main']
+           'verb_parser', 'main']
 
 # %% ../nbs/06_cli.ipynb #c3ad6e73
 import inspect, os, signal, sys, traceback, warnings
-from argparse import SUPPRESS
+from argparse import ArgumentParser, SUPPRESS
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +74,6 @@ def run(
     from xray_xfer.report.results import Study
     from xray_xfer.train import run
     if config: data, settings = _of_config(config, data, options)
-    elif data is None: raise ValueError('no images given: xray_xfer run DATA, or xray_xfer run --config RUN/config.json')
     else: settings = from_options(options)
     r = run(data, **settings)
     _show_study(Study(r.path.parent, [r]))
@@ -251,11 +250,19 @@ def _notes():
         print(f'xray_xfer: note: {text}', file=sys.stderr)
     return show
 
-def _given(verb, name, words):
-    "{argument: value} of what was typed; the rest has the verb's own defaults"
-    parser = anno_parser(verb, prog=f'xray_xfer {name}', pos=['data'])
+def verb_parser(
+    name:str, # Of a verb
+) -> ArgumentParser: # What is not typed is not in what it gives: the rest has the verb's own defaults
+    "The parser of a verb's options"
+    parser = anno_parser(VERBS[name], prog=f'xray_xfer {name}', pos=['data'])
     for action in parser._actions: action.default = SUPPRESS   # argparse knows of no other way to tell what was typed
+    return parser
+
+def _given(name, words):
+    "{argument: value} of what was typed"
+    parser = verb_parser(name)
     given = vars(parser.parse_args(words))
+    if name == 'run' and not {'data', 'config'} & set(given): parser.error('give DATA, or --config RUN/config.json')
     return {k: v for k, v in given.items() if k not in ('pdb', 'xtra')}
 
 def main(
@@ -272,7 +279,7 @@ def main(
     if argv[0] in ('--version', '-V'): return print(f'xray_xfer {__version__}') or 0
     if argv[0] not in VERBS: return print(f"xray_xfer: error: no verb {argv[0]!r}; there are {', '.join(VERBS)}", file=sys.stderr) or 2
     verb = VERBS[argv[0]]
-    try: args = _given(verb, argv[0], argv[1:])
+    try: args = _given(argv[0], argv[1:])
     except SystemExit as e: return e.code or 0
     try:
         with warnings.catch_warnings():

@@ -21,7 +21,7 @@ from ..core.machine import Timer
 from ..core.say import say
 from ..data.columns import relative_paths
 from ..data.packing import Pack, pack, planes
-from ..data.split import PARTS, load_split, split_of
+from ..data.split import PARTS, SplitHasMore, load_split, split_of
 from ..data.table import images_of
 from ..models.blueprint import Blueprint, stats
 from ..settings import Settings
@@ -91,8 +91,9 @@ def frame_of(
     colour:bool|None=None, # As asked for, if it was
 ) -> Frame:
     "What was not asked for: the pack's, else the arch's own size, 'squish' and grey"
-    own = (data.size, data.resize, data.colour) if isinstance(data, Pack) else (stats(arch)['size'], 'squish', False)
-    return Frame(*(o if asked is None else asked for asked, o in zip((size, resize, colour), own)))
+    own = (data.size, data.resize, data.colour) if isinstance(data, Pack) else (size, 'squish', False)
+    side, *rest = (o if asked is None else asked for asked, o in zip((size, resize, colour), own))
+    return Frame(stats(arch)['size'] if side is None else side, *rest)   # a run may outlive the place of its arch
 
 class SplitError(ValueError):
     "A split on file that is not one of these images"
@@ -114,15 +115,14 @@ def parts_of(
 
 def _filed(path, pack):
     "A split on file, drawn for the decoded images or for these and the rejects"
-    tables = [pack.table]
-    # drawn before those files broke
-    if len(pack.rejects): tables.append(pd.concat([pack.table, pack.rejects[['path', 'label']]], ignore_index=True))
-    errors = []
-    for table in tables:
-        try: return load_split(path, table)[:len(pack)]
-        except ValueError as e: errors.append(e)
-    raise SplitError(str(errors[0])) from errors[0]
-
+    try:
+        try: return load_split(path, pack.table)
+        except SplitHasMore:
+            if not len(pack.rejects): raise
+        # drawn before those files broke
+        drawn_for = pd.concat([pack.table, pack.rejects[['path', 'label']]], ignore_index=True)
+        return load_split(path, drawn_for)[:len(pack)]
+    except ValueError as e: raise SplitError(str(e)) from e
 
 # %% ../../nbs/training/01_ready.ipynb #a8b56bb0
 def _digest(*parts): return hashlib.sha256('\n'.join(map(str, parts)).encode('utf-8', 'surrogateescape')).hexdigest()[:16]
