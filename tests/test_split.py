@@ -101,7 +101,7 @@ def test_neither_row_order_nor_global_state_matters(table, seed, random):
 
 
 def test_a_small_case_is_as_good_as_the_best_of_all_divisions():
-    "Nine groups, three parts: ours is within the bounds where any of the 19,683 divisions is (all but a few in a hundred)"
+    "Nine groups, three parts: within the bounds where any of the 19,683 divisions is (all but a few in a hundred)"
     rng, missed, possible = np.random.default_rng(0), 0, 0
     every = np.stack(np.unravel_index(np.arange(3**9), (3,) * 9), 1)
     for _ in range(100):
