@@ -33,8 +33,8 @@ def prefixed(net, prefix): return {prefix + k: v for k, v in net.state_dict().it
 # ---- names
 
 @pytest.mark.parametrize('prefix', ['module.', 'model.', '_orig_mod.', 'encoder.', '0.', '0.model.', 'backbone.',
-                                    'net.', 'student.', 'teacher.', 'momentum_encoder.', 'module._orig_mod.', 'model.module.',
-                                    'model.backbone.net.', 'layer1.'])
+                                    'net.', 'student.', 'teacher.', 'momentum_encoder.', 'module._orig_mod.',
+                                    'model.module.', 'model.backbone.net.', 'layer1.'])
 def test_prefixes(tmp_path, prefix):
     theirs = network()
     torch.save(prefixed(theirs, prefix), tmp_path/'w.pth')
