@@ -94,7 +94,8 @@ def nothing_cells(draws, n, grouped):
             old.append([verdict_before(pool[i]) for i in s])
             beside = [[pool[j] for j in s if j != i] for i in s]
             new.append([verdict(pool[i], b)[0] for i, b in zip(s, beside)])
-            small.append(any(p < .05 for i, b in zip(s, beside) for (name, _), p in adjusted(pool[i], b).items() if name != INTACT))
+            small.append(any(p < .05 for i, b in zip(s, beside) for (name, _), p in adjusted(pool[i], b).items()
+                             if name != INTACT))
         share = lambda said, of: float(np.mean([any(map(of, b)) for b in said]))
         res[runs] = {'before: something else besides': share(old, besides), 'before: anything': share(old, something),
                      'after: something else besides': share(new, besides), 'after: anything': share(new, something),
@@ -123,7 +124,8 @@ def something_cell(draws, n, strength):
 def informed(draws, known):
     rows = []
     for n, strength in ((300, .25), (300, .5), (300, 1.), (720, .25), (720, .5)):
-        cell = known(f'known, {n}, strength {strength}', lambda: something_cell(draws//2 if n < 700 else draws//4, n, strength))
+        cell = known(f'known, {n}, strength {strength}',
+                     lambda: something_cell(draws//2 if n < 700 else draws//4, n, strength))
         rows.append([n, f"{cell['mean AUC']:.2f}", *map(percent, list(cell.values())[1:])])
     return table(rows, ['test images', *cell])
 
@@ -171,10 +173,13 @@ def leak_cell(draws, meaning, leak):
             r |= {key: seen[key].value, f'{key}_p': seen[key].p, f'{key}_expected': seen[key].expected}
             r['interval' if key == 'accuracy' else 'auc_interval'] = np.nanquantile(ends[:, m], [.025, .975]).tolist()
         s = shuffle_test(test, [np.log(p) for p in others], np.log(own))
-        c = dict(rows=[r], chance=dict(accuracy=float((test == counts.argmax()).mean()), answer='a'), mask='', permutations=PERMUTATIONS, shuffled=s)
+        c = dict(rows=[r], chance=dict(accuracy=float((test == counts.argmax()).mean()), answer='a'), mask='',
+                 permutations=PERMUTATIONS, shuffled=s)
         untaught.append(not any(f.way == 'knows' for f in findings(c).values()))
-        new.append(not untaught[-1] and min(1., 12*s['p']) < .05)   # Holm over the twelve looks of a run, at its strictest
-    return {'before: charged': float(np.mean(old)), 'after: charged': float(np.mean(new)), 'after: "nothing to question yet"': float(np.mean(untaught))}
+        # Holm over the twelve looks of a run, at its strictest
+        new.append(not untaught[-1] and min(1., 12*s['p']) < .05)
+    return {'before: charged': float(np.mean(old)), 'after: charged': float(np.mean(new)),
+            'after: "nothing to question yet"': float(np.mean(untaught))}
 
 def leaks(draws, known):
     rows = []
@@ -186,7 +191,8 @@ def leaks(draws, known):
 
 def table(rows, head):
     "Rows of texts as Markdown"
-    return '\n'.join(['| ' + ' | '.join(head) + ' |', '|---' + '|---:'*(len(head) - 1) + '|', *('| ' + ' | '.join(map(str, r)) + ' |' for r in rows)])
+    return '\n'.join(['| ' + ' | '.join(head) + ' |', '|---' + '|---:'*(len(head) - 1) + '|',
+                      *('| ' + ' | '.join(map(str, r)) + ' |' for r in rows)])
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,7 +200,8 @@ if __name__ == '__main__':
     draws, e, file = parser.parse_args().draws, environment(), HERE/'controls.json'
     head = dict(draws=draws, permutations=PERMUTATIONS, environment=e, date=str(date.today()))
     done = json.loads(file.read_text()) if file.is_file() else {}
-    cells = done.get('cells', {}) if done.get('draws') == draws else {}   # of a run that was broken off; remove the file to begin anew
+    # of a run that was broken off; remove the file to begin anew
+    cells = done.get('cells', {}) if done.get('draws') == draws else {}
     def known(name, compute):
         if name not in cells:
             cells[name] = json.loads(json.dumps(compute()))

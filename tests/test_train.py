@@ -248,7 +248,7 @@ WRITES = {'csv': (folder, 'write_csv'), 'split': (folder, 'save_split'), 'json':
 
 @pytest.mark.parametrize('what', WRITES)
 def test_full_disk_at_each_kind_of_write(packed, tmp_path, monkeypatch, what):
-    "ENOSPC in the second run of a study: the first stays whole, the second leaves nothing, and the study can go on later"
+    "ENOSPC in the second run of a study: the first stays whole, the second leaves nothing, the study can go on later"
     owner, name = WRITES[what]
     args = dict(archs=ARCH, pretrained=False, epochs=1, bs=16, quiet=True, out=tmp_path/'s')
     first = study(packed, depths=0, **args)
