@@ -175,8 +175,8 @@ def main():
                         res += more
                 names = [*METRICS, *(f'{m}, interval' for m in METRICS), 'not defined']
                 without_accuracy = [[*r[:2], *r[2:4], *r[5:]] for r in rows]
-                text = ('How often two models of equal skill, an accuracy of 0.96, are called different at 5 %, and how '
-                        'often the 95 % interval of a mean over seeds holds the truth, in per cent. '
+                text = ('How often two models of equal skill, an accuracy of 0.96, are called different at 5 %, '
+                        'and how often the 95 % interval of a mean over seeds holds the truth, in per cent. '
                         'Luck: standard deviation of the accuracy over seeds. With one seed the test is of two '
                         f'networks, and what it says is not of models. {said}\n\n'
                         + table(without_accuracy, ['seeds', 'luck', 'images', 'they are', *names]))
