@@ -73,7 +73,7 @@ def test_a_margin_is_asked_answered_and_spelled_again(capsys, xrays, tmp_path):
     code, out, err = xray(capsys, *words, '--margin', .02)
     assert (code, err) == (0, ''), err
     report = (tmp_path/'s'/'report.html').read_text()
-    assert 'With the margin of 2.00 points that was set before the study:' in report and '--margin 0.02' in report
+    assert 'A margin of 2.00 points was set before the study: ' in report and '--margin 0.02' in report
     (tmp_path/'s'/'compare.csv').write_text('metric,a,b,p\naccuracy,x,y,.1\n')   # of an older version
     assert xray(capsys, 'report', tmp_path/'s')[0] == 0 and (tmp_path/'s'/'report.html').read_text() == report
     code, _, err = xray(capsys, *words[:-1], tmp_path/'t', '--margin', 2)

@@ -297,7 +297,7 @@ def test_the_command_says_what_the_config_says(changes):
     config = dict(data='d', arch='resnet18', depth=1, pretrained='w s.pth sha256:ab', epochs=3, lr=[.003 / 3, .003], bs=32, wd=.02, dropout=.1, augment=False, size=96, resize='pad', valid=.15, test=.25, split=None, seed=0, split_seed=4, precision='fp32', device='cpu') | changes
     words = shlex.split(command([config], 'the name').replace('\\\n', ''))   # as a shell joins the lines
     assert words[:2] == ['xray_xfer', 'run']
-    got = vars(anno_parser(cli.run, prog='x').parse_args(words[2:]))
+    got = vars(anno_parser(cli.run, prog='x', pos=['data']).parse_args(words[2:]))
     for k in config.keys() - {'lr', 'pretrained', 'split'}: assert got[k] == config[k], k
     assert got['lr'] == config['lr'][1] and got['name'] == 'the name' and (got['split'] and got['split'].name) == config['split']
     assert got['pretrained'] == (config['pretrained'] if isinstance(config['pretrained'], bool) else 'w s.pth')

@@ -15,11 +15,10 @@ def test_links_lead_somewhere():
         assert target[1:] in anchors if target.startswith('#') else (root/target).exists(), target
 
 def test_commands_it_names_parse():
-    from fastcore.script import anno_parser
-    from xray_xfer.cli import VERBS
+    from xray_xfer.cli import verb_parser
     lines = re.findall(r'^xray_xfer (\w+) (.*?)(?:\s+#.*)?$', readme(), re.M)
     assert {v for v, _ in lines} >= {'check', 'study', 'run', 'table'}
-    for verb, rest in lines: anno_parser(VERBS[verb], prog=verb).parse_args(rest.split())
+    for verb, rest in lines: verb_parser(verb).parse_args(rest.split())
 
 def test_make_targets_it_names_exist():
     makefile = (root/'Makefile').read_text()

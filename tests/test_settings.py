@@ -66,7 +66,6 @@ def test_reading_finished_runs_loads_no_network_library():
     assert out.strip() == '[]'
 
 @pytest.mark.parametrize('words,said', [
-    (['run'], 'xray_xfer run DATA, or xray_xfer run --config'),
     (['run', 'demo', '--bs', '1'], 'bs=1: give at least 2'),
     (['run', '--config', 'nowhere'], 'nowhere'),
     (['run', 'demo', '--groups', 'almost', '--no-groups'], 'give one of the two')])

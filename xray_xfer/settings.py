@@ -15,8 +15,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_origin, get_type_hints
 
-from .core.files import settled
-
 # %% ../nbs/01_settings.ipynb #a84571e1
 def whole(
     least:int, # The smallest that is allowed
@@ -65,6 +63,7 @@ def one_of(*allowed:str) -> Callable:
 
 def file_of(name:str, value:Any) -> Path|None:
     "A file by its whole path"
+    from xray_xfer.core.files import settled   # here, for it brings pandas, and --help needs none
     return None if value is None else settled(value)
 
 # %% ../nbs/01_settings.ipynb #a8938ead

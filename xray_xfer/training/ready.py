@@ -21,7 +21,7 @@ from ..core.machine import Timer
 from ..core.say import say
 from ..data.columns import relative_paths
 from ..data.packing import Pack, pack, planes
-from ..data.split import PARTS, load_split, split_of
+from ..data.split import PARTS, SplitHasMore, load_split, split_of
 from ..data.table import images_of
 from ..models.blueprint import Blueprint, stats
 from ..settings import Settings
@@ -38,7 +38,8 @@ def source_name(data) -> str:
     "A short name for a source, for captions"
     if isinstance(data, Pack): return data.source
     if not isinstance(data, (str, Path)): return 'a table'
-    return (Path(data).name or str(data)).encode('utf-8', 'backslashreplace').decode()   # a name of odd bytes, as text that can be printed
+    name = Path(data).name or str(data)
+    return name.encode('utf-8', 'backslashreplace').decode()   # odd bytes as text that can be printed
 
 def packed(
     data, # A source (see `images_of`), or a `Pack`
@@ -55,7 +56,8 @@ def packed(
     p = pack(table, size=frame.size, resize=frame.resize, colour=frame.colour, quiet=quiet)
     p.source, p.classes, p.exclude = source_name(data), classes, exclude
     if n := len(p.rejects):
-        kinds = ', '.join(f'{k}: {v}' for k, v in p.rejects.reason.str.split(':').str[0].value_counts().items())
+        counts = p.rejects.reason.str.split(':').str[0].value_counts()
+        kinds = ', '.join(f'{kind}: {count}' for kind, count in counts.items())
         warnings.warn(f'{n} of {n + len(p)} files could not be decoded and are left out ({kinds}); '
                       'rejects.csv in each run folder lists them', stacklevel=2)
     for note in p.notes(): warnings.warn(note, stacklevel=2)
@@ -74,14 +76,16 @@ def _as_asked(p, frame, classes, exclude):
 def image_batches(
     pack:Pack, # Images
     rows:Sequence, # Numbers of the rows wanted
-    norm:dict, # mean and std, see `stats`
+    norm:dict, # Its mean and std, see `stats`
     device:str='cpu', # Where batches go
-    bs:int=64, # Images in a batch
-) -> Iterator: # of float32 (n, 3, size, size)
+    bs:int=64, # Images per batch
+) -> Iterator: # Of float32 (n, 3, size, size)
     "These images as a backbone wants them, in their order"
     rows = np.asarray(rows)
     mean, std = (torch.tensor(norm[k], device=device).view(1, -1, 1, 1) for k in ('mean', 'std'))
-    for i in range(0, len(rows), bs): yield (planes(torch.from_numpy(pack.pixels[rows[i:i + bs]])).to(device).float() / 255 - mean) / std
+    for i in range(0, len(rows), bs):
+        x = planes(torch.from_numpy(pack.pixels[rows[i:i + bs]])).to(device)
+        yield (x.float() / 255 - mean) / std
 
 def frame_of(
     data, # A source, or a `Pack`, which has a frame already
@@ -91,8 +95,10 @@ def frame_of(
     colour:bool|None=None, # As asked for, if it was
 ) -> Frame:
     "What was not asked for: the pack's, else the arch's own size, 'squish' and grey"
-    own = (data.size, data.resize, data.colour) if isinstance(data, Pack) else (stats(arch)['size'], 'squish', False)
-    return Frame(*(o if asked is None else asked for asked, o in zip((size, resize, colour), own)))
+    if isinstance(data, Pack): own = Frame(data.size, data.resize, data.colour)
+    else: own = Frame(stats(arch)['size'] if size is None else size, 'squish', False)   # a run may outlive its arch
+    asked = dict(size=size, resize=resize, colour=colour)
+    return own._replace(**{name: value for name, value in asked.items() if value is not None})
 
 class SplitError(ValueError):
     "A split on file that is not one of these images"
@@ -114,18 +120,20 @@ def parts_of(
 
 def _filed(path, pack):
     "A split on file, drawn for the decoded images or for these and the rejects"
-    tables = [pack.table]
-    # drawn before those files broke
-    if len(pack.rejects): tables.append(pd.concat([pack.table, pack.rejects[['path', 'label']]], ignore_index=True))
-    errors = []
-    for table in tables:
-        try: return load_split(path, table)[:len(pack)]
-        except ValueError as e: errors.append(e)
-    raise SplitError(str(errors[0])) from errors[0]
+    try:
+        try: return load_split(path, pack.table)
+        except SplitHasMore:
+            if not len(pack.rejects): raise
+        # drawn before those files broke
+        drawn_for = pd.concat([pack.table, pack.rejects[['path', 'label']]], ignore_index=True)
+        return load_split(path, drawn_for)[:len(pack)]
+    except ValueError as e: raise SplitError(str(e)) from e
 
 
 # %% ../../nbs/training/01_ready.ipynb #a8b56bb0
-def _digest(*parts): return hashlib.sha256('\n'.join(map(str, parts)).encode('utf-8', 'surrogateescape')).hexdigest()[:16]
+def _digest(*parts):
+    text = '\n'.join(map(str, parts))
+    return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:16]
 
 def data_digest(
     p:Pack, # Images, with the groups that were kept together
@@ -133,10 +141,11 @@ def data_digest(
 ) -> str: # 16 hexadecimal digits
     "What the images are, whatever folder and time they have: pixels, relative paths, labels, groups, parts"
     groups = p.table['group'].fillna('') if 'group' in p.table else ()
-    return _digest(p.crc, p.size, p.resize, *['colour'] * p.colour, *relative_paths(p.table), *p.table.label, *groups, *parts)
+    frame = [p.size, p.resize, *['colour'] * p.colour]
+    return _digest(p.crc, *frame, *relative_paths(p.table), *p.table.label, *groups, *parts)
 
-_NOT_GROUPED = dict(grouped=False, note='Near-duplicates were not looked for, and groups were not kept together (groups=False): '
-                    'twins may lie on both sides of the split.')
+_NOT_GROUPED = dict(grouped=False, note='Near-duplicates were not looked for, and groups were not kept together '
+                    '(groups=False): twins may lie on both sides of the split.')
 
 def with_groups(
     p:Pack, # Images
