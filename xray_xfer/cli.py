@@ -31,24 +31,20 @@ def _show_study(s, report=False):
     from xray_xfer.evaluate.tables import table_markdown
     print(table_markdown(s.table_of(report), s.caption + _REPORT_NOTE * report))
 
-def _of_config(file, data, given):
-    "Data and arguments of a run that is to be done again: what its config.json says, but for what is given too"
-    from xray_xfer.runs.again import again
-    return again(file, data, from_options(given))
+
 
 @takes_options()
 def run(
     data:Annotated[str, SENTENCES['data']]=None,
     config:Annotated[Path, SENTENCES['config']]=None,
-    **options,
-):
+    **options):
     "Train one model and evaluate it on the untouched test part"
     from xray_xfer.core.files import shown
     from xray_xfer.report.results import Study
+    from xray_xfer.runs.again import again
     from xray_xfer.train import run
-    if config: data, settings = _of_config(config, data, options)
-
-    else: settings = from_options(options)
+    settings = from_options(options)
+    if config: data, settings = again(config, data, settings)
     r = run(data, **settings)
     _show_study(Study(r.path.parent, [r]))
     print(f'\nEverything about it is in {shown(r.path)}')
@@ -64,8 +60,7 @@ def study(
     report:bool=False, # Show the report's own numbers beside
     controls:bool=False, # Ask each model the controls for shortcuts too
     margin:Annotated[float, SENTENCES['margin']]=None,
-    **options,
-):
+    **options):
     "Train every arch × depth × seed over one split and print the metric table"
     from xray_xfer.core.files import shown
     from xray_xfer.study import study
@@ -274,9 +269,9 @@ def main(
     argv:list=None, # Words after `xray_xfer`; default: those of the process
 ) -> int: # 0 on success, 1 on an error, 2 on a wrong command line, 130 when stopped by ctrl-C
     "The `xray_xfer` command"
-    if argv is None: signal.signal(signal.SIGTERM, signal.default_int_handler)   # a polite kill tidies up as ctrl-C does
+    if argv is None: signal.signal(signal.SIGTERM, signal.default_int_handler)   # a polite kill tidies up, too
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')   # a terminal that has no ± or 日
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')   # for one without ± or 日
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = '--debug' in argv
     argv = [a for a in argv if a != '--debug']

@@ -103,7 +103,7 @@ def _check_views(views, depths):
                      'could be cached: leave that depth out, or give augment=True (--augment)')
 
 def _margin(filed, value, blind):
-    "The margin of a study: what was filed with it before, or what is given now, and whether any result was there by then"
+    "The margin of a study: as filed with it before, or as given now, and whether any result was there by then"
     if value is None: return filed
     return filed if filed and filed.value == value else Margin(value, beforehand=blind)
 

@@ -155,7 +155,8 @@ def source_alone(
     overall = train.label.value_counts().sort_index().idxmax()
     # of classes equally common in a source, the one commoner in all of them
     rank = train.label.value_counts()
-    commonest = train.groupby('source').label.agg(lambda s: max(sorted(s.unique()), key=lambda c: ((s == c).sum(), rank[c])))
+    def commonest_of(labels): return max(sorted(labels.unique()), key=lambda c: ((labels == c).sum(), rank[c]))
+    commonest = train.groupby('source').label.agg(commonest_of)
     classes = sorted(set(known.label))
     if len(classes) < 2: return None
     y, said = (class_numbers(c, classes) for c in (test.label, test.source.map(commonest).fillna(overall)))

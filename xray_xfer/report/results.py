@@ -123,8 +123,9 @@ class Study:
         sizes = ' and '.join(map(str, dict.fromkeys(r.config['size'] for r in self.runs)))
         test = [f"{self.runs[0].metrics['n']:,} in the test part"]
         if c['rejects']: test.append(f"{c['rejects']:,} files could not be decoded")
-        split = [f"split seed {c['split_seed']}", f"training {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"]
-        said = [f"{c['images']:,} images of {c['data']} ({'; '.join(test)})", counted(c['epochs'], 'epoch'), f'{sizes} px', *split]
+        seed = 'training seeds' if len(seeds) > 1 else 'training seed'
+        said = [f"{c['images']:,} images of {c['data']} ({'; '.join(test)})", counted(c['epochs'], 'epoch'),
+                f'{sizes} px', f"split seed {c['split_seed']}", f"{seed} {', '.join(map(str, seeds))}"]
         return f"{', '.join(said)}. {origin}. {self._intervals}.{self._missing}"
     @property
     def _intervals(self):
@@ -164,8 +165,8 @@ class Study:
             raise ValueError(f'{self.path} is the folder of one run: tables are written for a study. '
                              'Its report is made by `xray_xfer report` or `xray_xfer.report.compared.report`')
         t, listed, c = self.table, self.listed or [r.path.name for r in self.runs], self.runs[0].config
-        texts = {'table.csv': table_csv(t), 'table.md': table_markdown(t, self.caption), 'table.tex': table_latex(t, self.caption),
-                 'runs.csv': self.results.to_csv(index=False), 'study.json': study_json(listed, self.margin)}
+        texts = {'table.csv': table_csv(t), 'table.md': table_markdown(t, self.caption),
+                 'table.tex': table_latex(t, self.caption), 'runs.csv': self.results.to_csv(index=False), 'study.json': study_json(listed, self.margin)}
         for name, text in texts.items():
             with replacing(self.path/name) as tmp: tmp.write_text(text, encoding='utf-8')
         if (pairs := self.compare()) is not None:

@@ -35,7 +35,8 @@ def _heads(paths:Iterable) -> list:
     "Format, mode and size of each file"
     found = []
     for path in paths:
-        with Image.open(path, formats=('PNG', 'JPEG')) as im: found.append((im.format, im.mode, f'{im.width}x{im.height}'))
+        with Image.open(path, formats=('PNG', 'JPEG')) as im:
+            found.append((im.format, im.mode, f'{im.width}x{im.height}'))
     return found
 
 def _contents(p, n_files):

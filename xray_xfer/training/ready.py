@@ -66,8 +66,9 @@ def packed(
 def _as_asked(p, frame, classes, exclude):
     "The same pack; an error where something else was asked for than it holds"
     if frame != (p.size, p.resize, p.colour):
-        raise ValueError(f'size={frame.size}, resize={frame.resize!r}, colour={frame.colour} for a pack of size {p.size}, '
-                         f'{p.resize!r}, colour={p.colour}: pass the images again, or leave size, resize and colour out')
+        raise ValueError(f'size={frame.size}, resize={frame.resize!r}, colour={frame.colour} for a pack of '
+                         f'size {p.size}, {p.resize!r}, colour={p.colour}: pass the images again, '
+                         'or leave size, resize and colour out')
     if (classes or exclude) and (classes, exclude) != (p.classes, p.exclude):
         raise ValueError(f'classes={classes}, exclude={exclude} for a pack, whose images are chosen already: '
                          'pass the source of the images instead')
@@ -195,16 +196,16 @@ def prepare(
     table:pd.DataFrame|None=None, # The source's image table, where it was read already
 ) -> Prepared:
     "Decode, group and divide"
-    asked = {name: getattr(settings, name) for name in _ASKED}
+    s, asked = settings, {name: getattr(settings, name) for name in _ASKED}
     if isinstance(data, Prepared): return _same(data, settings, asked)
-    frame = frame_of(data, settings.arch, settings.size, settings.resize, settings.colour)
+    frame = frame_of(data, s.arch, s.size, s.resize, s.colour)
     timer = Timer()
-    p = packed(data, frame, settings.quiet, settings.classes, settings.exclude, table)
+    p = packed(data, frame, s.quiet, s.classes, s.exclude, table)
     timer.seconds['pack'] = round(p.seconds, 3)   # of making or opening it
-    with timer('twins'): p, twins = with_groups(p, settings.groups, settings.quiet)
-    with timer('split'): parts = np.asarray(parts_of(p, settings.valid, settings.test, settings.split_seed, settings.split))
-    given = settings.split is not None or 'split' in p.table
-    return Prepared(p, parts, _of_twins(p, twins, parts, settings.groups == 'almost'), given, timer.seconds, asked)
+    with timer('twins'): p, twins = with_groups(p, s.groups, s.quiet)
+    with timer('split'): parts = np.asarray(parts_of(p, s.valid, s.test, s.split_seed, s.split))
+    given = s.split is not None or 'split' in p.table
+    return Prepared(p, parts, _of_twins(p, twins, parts, s.groups == 'almost'), given, timer.seconds, asked)
 
 def _same(prepared, settings, asked):
     "The same again; an error where it was prepared for something else"
