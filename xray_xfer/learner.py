@@ -108,7 +108,8 @@ def callbacks(
 # %% ../nbs/03_learner.ipynb #79286ee0
 @takes_settings
 def learner(
-    # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), a `Pack`, or what was `Prepared`
+    # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), a `Pack`,
+    # or what was `Prepared`
     data,
     arch:str='efficientnet_b0', # timm model name, 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'
     depth:int|str=0, # 0: head only; d: and the last d layer groups; 'all': everything

@@ -36,7 +36,7 @@ _NO_GROUPS = "Let near-duplicates and the table's groups fall into different par
 
 def option_parameters(
     sentences:Mapping, # {name: sentence}, from `docments(Settings)`
-) -> list: # of `inspect.Parameter`, in order
+) -> list: # Of `inspect.Parameter`, in order
     "The arguments of a run as the command takes them"
     made = []
     for name, field in SETTINGS.items():

@@ -146,7 +146,7 @@ def source_alone(
     label:Sequence, # Class of each image
     parts:Sequence, # 'train', 'valid' or 'test' for each image
     groups:Sequence|None=None, # Of the test images, for the interval
-) -> dict|None: # accuracy, interval, chance, answer, n; None where a part has no known source
+) -> dict|None: # Accuracy, interval, chance, answer, n; None where a part has no known source
     "How well the class is predicted without looking: the commonest class of the source in the training part"
     t = pd.DataFrame(dict(source=stated(source), label=list(label), part=list(parts)), dtype=object)
     known = t[t.source.notna()]
@@ -191,7 +191,8 @@ def by_source(
 # %% ../../nbs/controls/04_ask.ipynb #9c07723a
 def controls(
     run:Run|str|Path, # A finished run, or its folder
-    # What it was trained on: folder, .zip, .csv, DataFrame, 'kaggle', 'demo', or a `Pack` of its size
+    # What it was trained on: folder, .zip, .csv, DataFrame, 'kaggle', 'demo',
+    # or a `Pack` of the run's size
     data,
     shuffled:bool=True, # Train heads on shuffled labels too; it takes the longest
     quiet:bool=False, # No progress

@@ -166,7 +166,8 @@ class Study:
                              'Its report is made by `xray_xfer report` or `xray_xfer.report.compared.report`')
         t, listed, c = self.table, self.listed or [r.path.name for r in self.runs], self.runs[0].config
         texts = {'table.csv': table_csv(t), 'table.md': table_markdown(t, self.caption),
-                 'table.tex': table_latex(t, self.caption), 'runs.csv': self.results.to_csv(index=False), 'study.json': study_json(listed, self.margin)}
+                 'table.tex': table_latex(t, self.caption), 'runs.csv': self.results.to_csv(index=False),
+                 'study.json': study_json(listed, self.margin)}
         for name, text in texts.items():
             with replacing(self.path/name) as tmp: tmp.write_text(text, encoding='utf-8')
         if (pairs := self.compare()) is not None:
