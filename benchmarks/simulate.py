@@ -1,7 +1,10 @@
-"""Do intervals hold the truth as often as they say, and do tests keep their level? python benchmarks/simulate.py WHAT...
+"""Do intervals hold the truth as often as they say, and do tests keep their level?
+
+    python benchmarks/simulate.py WHAT...
 
   intervals    95 % intervals of one network: how often each holds the true value
-  differences  two equally good networks: how often each test calls them different at 5 %, and how often it finds 5 points
+  differences  two equally good networks: how often each test calls them different at 5 %,
+               and how often it finds 5 points
   seeds        two equally good models with 1, 2, 3 and 5 seeds: the same; and the interval of a mean over seeds
 
 Test parts of 100, 300 and 720 images in four classes (24, 43, 23 and 10 %), accuracies of 0.90, 0.96 and 0.99, images
@@ -70,7 +73,8 @@ def one_interval(cell, seed):
     found = {k: held(v, m[k]) for k, v in intervals(y, probs, NAMES, ids).items()}
     of_class = class_intervals(y, probs, NAMES, ids)['Viral']
     found |= {f'{k} of Viral': held(v, by.loc['Viral', k]) for k, v in of_class.items()}
-    strata = dict(y=y) if 'y' in inspect.signature(mean_interval).parameters else {}   # of the bootstrap that was here before
+    # of the bootstrap that was here before
+    strata = dict(y=y) if 'y' in inspect.signature(mean_interval).parameters else {}
     found['Brier'] = held(mean_interval(brier(y, probs), groups=ids, **strata), mean_brier)
     found['NLL'] = held(mean_interval(-log_softmax(z, 1)[np.arange(n), y], groups=ids, **strata), mean_nll)
     return found
@@ -81,7 +85,8 @@ def one_difference(better, cell, seed):
     rng = np.random.default_rng([seed, n, grouped, round(1000 * accuracy), 7])
     y, ids = test_part(n, grouped, rng)
     errors = .5 ** .5 * noise(ids, grouped, rng, 1) + .5 ** .5 * noise(ids, grouped, rng, 2)
-    a, b = softmax(logits_of(y, [skill_of(accuracy), skill_of(accuracy + better)], errors).reshape(-1, 4)).reshape(2, n, 4)
+    logits = logits_of(y, [skill_of(accuracy), skill_of(accuracy + better)], errors)
+    a, b = softmax(logits.reshape(-1, 4)).reshape(2, n, 4)
     t = compare(y, a, b, NAMES, ids).set_index('metric')
     return {m: bool(t.p[m] <= .05) if t.p.notna()[m] else None for m in METRICS}
 
@@ -92,8 +97,10 @@ def one_study(seeds, luck, cell, seed):
     accuracy, n, grouped = cell
     rng = np.random.default_rng([seed, n, grouped, round(1000 * accuracy), seeds, round(1e4 * luck)])
     y, ids = test_part(n, grouped, rng)
-    skills = np.array([[skill_of(min(max(a, .5), .9995)) for a in row] for row in accuracy + luck * rng.standard_normal((2, seeds))])
-    errors = sum(share ** .5 * noise(ids, grouped, rng, *shape) for share, shape in ((.5, (1, 1)), (.2, (2, 1)), (.3, (2, seeds))))
+    accuracies = accuracy + luck * rng.standard_normal((2, seeds))
+    skills = np.array([[skill_of(min(max(a, .5), .9995)) for a in row] for row in accuracies])
+    shares_of_noise = (.5, (1, 1)), (.2, (2, 1)), (.3, (2, seeds))
+    errors = sum(share ** .5 * noise(ids, grouped, rng, *shape) for share, shape in shares_of_noise)
     tables = softmax(logits_of(y, skills, errors).reshape(-1, 4)).reshape(2, seeds, n, 4)
     if seeds == 1:
         t = compare(y, tables[0, 0], tables[1, 0], NAMES, ids).set_index('metric')
@@ -108,7 +115,8 @@ def shares(pool, one, cell, draws):
     "In per cent, over the draws in which there is an answer; and the share of those in which there is none"
     found = pool.map(partial(one, cell), range(draws), chunksize=max(draws // 50, 1))
     known = {k: [f[k] for f in found if f[k] is not None] for k in found[0]}
-    return {k: 100 * np.mean(v) if v else None for k, v in known.items()}, {k: 1 - len(v) / draws for k, v in known.items()}
+    in_per_cent = {k: 100 * np.mean(v) if v else None for k, v in known.items()}
+    return in_per_cent, {k: 1 - len(v) / draws for k, v in known.items()}
 
 def shown(v): return '' if v is None else f'{v:.1f}'
 
@@ -120,7 +128,8 @@ def rows_of(pool, one, where, draws, extra=()):
         start = time.time()
         found, none = shares(pool, one, cell, draws)
         res.append(dict(accuracy=cell[0], images=cell[1], grouped=cell[2], **dict(extra), shares=found, without=none))
-        rows.append([*[v for _, v in extra], cell[1], 'in groups' if cell[2] else 'independent', f'{cell[0]:.2f}', *map(shown, found.values()), f'{100 * max(none.values()):.1f}'])
+        rows.append([*[v for _, v in extra], cell[1], 'in groups' if cell[2] else 'independent', f'{cell[0]:.2f}',
+                     *map(shown, found.values()), f'{100 * max(none.values()):.1f}'])
         print(rows[-1], f'{time.time() - start:.0f} s', file=sys.stderr, flush=True)
     return rows, res, [*found, 'not defined']
 
@@ -134,31 +143,45 @@ def main():
     p.add_argument('--file', default='statistics_{}', help='name of the files, {} for WHAT')
     a = p.parse_args()
     a.grouped = [bool(g) for g in a.grouped]
-    head, said = ['images', 'they are', 'accuracy'], f'{a.draws:,} draws per line; the standard error of a share near 5 % is {100 * (.05 * .95 / a.draws) ** .5:.1f} points. Shares are of the draws in which there is an answer; not defined: the largest share in which there is none, in per cent (a class has come in one group, or in none).'
+    head = ['images', 'they are', 'accuracy']
+    standard_error = 100 * (.05 * .95 / a.draws) ** .5
+    said = (f'{a.draws:,} draws per line; the standard error of a share near 5 % is {standard_error:.1f} points. '
+            'Shares are of the draws in which there is an answer; not defined: the largest share in which there is '
+            'none, in per cent (a class has come in one group, or in none).')
     with Pool(a.jobs) as pool:
         for what in a.what:
             if what == 'intervals':
                 rows, res, names = rows_of(pool, one_interval, cells(a.sizes, a.grouped), a.draws)
-                text = f'How often a 95 % interval holds the truth, in per cent. {said}\n\n{table(rows, [*head, *names])}'
+                text = ('How often a 95 % interval holds the truth, in per cent. '
+                        f'{said}\n\n{table(rows, [*head, *names])}')
             elif what == 'differences':
                 rows, res, names = rows_of(pool, partial(one_difference, 0.), cells(a.sizes, a.grouped), a.draws)
-                found, more, _ = rows_of(pool, partial(one_difference, .05), [(.90, 720, g) for g in a.grouped], a.draws)
+                where = [(.90, 720, g) for g in a.grouped]
+                found, more, _ = rows_of(pool, partial(one_difference, .05), where, a.draws)
                 res += [dict(r, better=.05) for r in more]
-                text = (f'How often two equally good networks are called different at 5 %, in per cent. {said}\n\n{table(rows, [*head, *names])}\n\n'
-                        f'How often a difference of 5 points, 0.90 against 0.95, is found:\n\n{table(found, [*head, *names])}')
+                text = ('How often two equally good networks are called different at 5 %, in per cent. '
+                        f'{said}\n\n{table(rows, [*head, *names])}\n\n'
+                        'How often a difference of 5 points, 0.90 against 0.95, is found:\n\n'
+                        f'{table(found, [*head, *names])}')
             else:
                 rows, res = [], []
                 for seeds in (1, 2, 3, 5):
                     for luck in (0., .02):
                         where = [(.96, n, g) for g in a.grouped for n in a.sizes]
-                        got, more, _ = rows_of(pool, partial(one_study, seeds, luck), where, a.draws, [('seeds', seeds), ('luck', luck)])
-                        rows += [r if len(r) > 12 else [*r[:-1], *5 * [''], r[-1]] for r in got]   # with one seed there is no mean over seeds
+                        got, more, _ = rows_of(pool, partial(one_study, seeds, luck), where, a.draws,
+                                               [('seeds', seeds), ('luck', luck)])
+                        # with one seed there is no mean over seeds
+                        rows += [r if len(r) > 12 else [*r[:-1], *5 * [''], r[-1]] for r in got]
                         res += more
                 names = [*METRICS, *(f'{m}, interval' for m in METRICS), 'not defined']
-                text = (f'How often two models of equal skill, an accuracy of 0.96, are called different at 5 %, and how often the 95 % interval of a mean over seeds holds the truth, in per cent. '
-                        f'Luck: standard deviation of the accuracy over seeds. With one seed the test is of two networks, and what it says is not of models. {said}\n\n'
-                        + table([[*r[:2], *r[2:4], *r[5:]] for r in rows], ['seeds', 'luck', 'images', 'they are', *names]))
+                without_accuracy = [[*r[:2], *r[2:4], *r[5:]] for r in rows]
+                text = ('How often two models of equal skill, an accuracy of 0.96, are called different at 5 %, '
+                        'and how often the 95 % interval of a mean over seeds holds the truth, in per cent. '
+                        'Luck: standard deviation of the accuracy over seeds. With one seed the test is of two '
+                        f'networks, and what it says is not of models. {said}\n\n'
+                        + table(without_accuracy, ['seeds', 'luck', 'images', 'they are', *names]))
             sizes = '' if tuple(a.sizes) == tuple(SIZES) else ' --sizes ' + ' '.join(map(str, a.sizes))
-            write(a.file.format(what), dict(draws=a.draws, cells=res), text, f'python benchmarks/simulate.py {what} --draws {a.draws}{sizes}')
+            write(a.file.format(what), dict(draws=a.draws, cells=res), text,
+                  f'python benchmarks/simulate.py {what} --draws {a.draws}{sizes}')
 
 if __name__ == '__main__': main()

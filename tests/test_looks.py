@@ -1,4 +1,5 @@
-"Figures of a run under names, sizes and networks that a page would not show; Grad-CAM against an implementation with hooks."
+"""Figures of a run under names, sizes and networks that a page would not show.
+Grad-CAM against an implementation with hooks."""
 import io, warnings
 from types import SimpleNamespace
 
@@ -19,7 +20,8 @@ def predictions(classes, n=60, seed=0, skill=2., skip=()):
     rng = np.random.default_rng(seed)
     y = np.array([i % len(classes) for i in range(n) if i % len(classes) not in skip])
     logits = rng.normal(size=(len(y), len(classes))) + skill * np.eye(len(classes))[y]
-    return predictions_table([f'd/{i}.png' for i in range(len(y))], ['test'] * len(y), [''] * len(y), [classes[i] for i in y], logits, classes)
+    return predictions_table([f'd/{i}.png' for i in range(len(y))], ['test'] * len(y), [''] * len(y),
+                             [classes[i] for i in y], logits, classes)
 
 def png(fig):
     "The figure as bytes, drawn with no warning but that of a glyph that the font lacks"
@@ -33,7 +35,8 @@ def all_figures(p, classes, model=None):
     ims = np.random.default_rng(0).integers(0, 255, (len(p), 64, 64), dtype=np.uint8)
     return [confusion_figure(p, classes, 'a $title$'), roc_figure(p, classes), errors_figure(ims, p, classes)], ims
 
-@pytest.mark.parametrize('classes', [HOSTILE, ['a', 'b'], [f'class {i}' for i in range(30)]], ids=['hostile', 'two', 'thirty'])
+@pytest.mark.parametrize('classes', [HOSTILE, ['a', 'b'], [f'class {i}' for i in range(30)]],
+                         ids=['hostile', 'two', 'thirty'])
 def test_any_classes(classes):
     p = predictions(classes, 90)
     for fig in all_figures(p, classes)[0]:
@@ -41,7 +44,8 @@ def test_any_classes(classes):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             inked = fig.get_tightbbox()   # nothing that is drawn is cut off
-        assert inked.x0 > -.05 and inked.y0 > -.05 and inked.x1 < fig.get_figwidth() + .05 and inked.y1 < fig.get_figheight() + .05
+        assert inked.x0 > -.05 and inked.y0 > -.05 and inked.x1 < fig.get_figwidth() + .05
+        assert inked.y1 < fig.get_figheight() + .05
 
 def test_numbers_are_the_truth():
     classes = ['a', 'b', 'c']
@@ -68,7 +72,8 @@ def test_classes_without_images_are_said():
     assert 'c\n0 images' in [t.get_text() for t in confusion_figure(p, classes).axes[0].get_yticklabels()]
     assert set(picks(p, classes).true) == {0, 1}
     lone = predictions(classes, 60, skip=(1, 2))
-    assert 'a: nothing else in the test part' in [t.get_text() for t in roc_figure(lone, classes).axes[2].get_legend().get_texts()]
+    legend = roc_figure(lone, classes).axes[2].get_legend()
+    assert 'a: nothing else in the test part' in [t.get_text() for t in legend.get_texts()]
     for fig in all_figures(lone, classes)[0]: png(fig)
 
 def test_one_image_constant_logits_and_huge_logits():
@@ -81,13 +86,16 @@ def test_one_image_constant_logits_and_huge_logits():
 
 def test_reliability_with_one_bin_and_without_figures():
     one = dict(bins=dict(before=[dict(confidence=1., accuracy=1., n=5)], after=[]), temperature=None)
-    png(calibration_figure(one)); png(calibration_figure(dict(bins={})))
-    png(calibration_figure(dict(bins=dict(before=[dict(confidence=.02, accuracy=0., n=3), dict(confidence=.5, accuracy=.5, n=0)]))))
+    png(calibration_figure(one))
+    png(calibration_figure(dict(bins={})))
+    bins = [dict(confidence=.02, accuracy=0., n=3), dict(confidence=.5, accuracy=.5, n=0)]
+    png(calibration_figure(dict(bins=dict(before=bins))))
 
 def hooked(model, x, target):
-    "Grad-CAM as it is mostly written: a hook on the layer before the pooling, and a backward pass through the whole network"
+    "Grad-CAM as mostly written: a hook on the layer before the pooling, and a backward pass through the whole network"
     kept = {}
-    layer = dict(resnet10t='layer4', efficientnet_b0='bn2', shufflenetv2_100='conv5', densenet121='features', convnext_atto='stages')[model.arch]
+    layer = dict(resnet10t='layer4', efficientnet_b0='bn2', shufflenetv2_100='conv5', densenet121='features',
+                 convnext_atto='stages')[model.arch]
     handle = dict(model.backbone.named_modules())[layer].register_forward_hook(lambda m, i, o: kept.update(a=o))
     with torch.enable_grad():
         out = model(x.clone().requires_grad_())
@@ -132,14 +140,18 @@ def test_run_figures_finds_images_by_path(tmp_path):
     "The pack may hold the images in any order; the figures show those of the predictions"
     classes, rng = ['a', 'b'], np.random.default_rng(0)
     pixels = rng.integers(0, 255, (8, 64, 64), dtype=np.uint8)
-    table = pd.DataFrame(dict(path=[f'/r/{"ab"[i % 2]}/{i}.png' for i in range(8)], label=[classes[i % 2] for i in range(8)]))
+    table = pd.DataFrame(dict(path=[f'/r/{"ab"[i % 2]}/{i}.png' for i in range(8)],
+                              label=[classes[i % 2] for i in range(8)]))
     model = build('resnet10t', 0, 2, pretrained=False, size=64).eval()
     x = (torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1).float() / 255 - .5) / .5
     with torch.no_grad(): logits = model(x).numpy()
     order = [5, 0, 3, 6]
-    p = predictions_table(np.array(relative_paths(table))[order], ['test'] * 4, [''] * 4, table.label[order], logits[order], classes)
-    run = SimpleNamespace(predictions=p, config=dict(arch='resnet10t', depth=0, data='d', classes=classes, mean=[.5] * 3, std=[.5] * 3))
-    figures = run_figures(run, model, SimpleNamespace(pixels=pixels, table=table))   # raises if the probabilities are other images'
+    p = predictions_table(np.array(relative_paths(table))[order], ['test'] * 4, [''] * 4, table.label[order],
+                          logits[order], classes)
+    config = dict(arch='resnet10t', depth=0, data='d', classes=classes, mean=[.5] * 3, std=[.5] * 3)
+    run = SimpleNamespace(predictions=p, config=config)
+    # raises if the probabilities are other images'
+    figures = run_figures(run, model, SimpleNamespace(pixels=pixels, table=table))
     j, _ = judged(p, classes)
     worst = order[j.loss.to_numpy().argmax()]
     assert (figures['errors.png'].axes[0].images[0].get_array() == pixels[worst]).all()

@@ -1,4 +1,5 @@
-"KeepChannelsLast: the same gradients, in the order that is quick, and nothing left behind. FusedAdam. What is said when training breaks down."
+"""KeepChannelsLast: the same gradients, in the order that is quick, and nothing left behind. FusedAdam.
+What is said when training breaks down."""
 from types import SimpleNamespace
 
 import pytest, torch
@@ -32,13 +33,15 @@ def gradients(net, features, y, mode=None):
     loss.backward()
     return {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}, loss.item()
 
-@pytest.mark.parametrize('arch', ['shufflenetv2_100', 'efficientnet_b0', 'mobilenetv3_large_100', 'resnet18', 'convnext_atto', 'vit_tiny_patch16_224', 'densenet121', 'hrnet_w18_small'])
+@pytest.mark.parametrize('arch', ['shufflenetv2_100', 'efficientnet_b0', 'mobilenetv3_large_100', 'resnet18',
+                                  'convnext_atto', 'vit_tiny_patch16_224', 'densenet121', 'hrnet_w18_small'])
 def test_the_gradients_are_the_same(arch):
     torch.manual_seed(0)
     size = 224 if arch.startswith('vit') else 128
     model = build(arch, 2, 4, False, size=size).to(memory_format=CL)
     c = cut(model, size)
-    with torch.no_grad(): features = [f.clone(memory_format=CL) if f.ndim == 4 else f for f in c.trunk(torch.rand(6, 3, size, size))]
+    with torch.no_grad():
+        features = [f.clone(memory_format=CL) if f.ndim == 4 else f for f in c.trunk(torch.rand(6, 3, size, size))]
     y = torch.tensor([0, 1, 2, 3, 0, 1])
     c.tail.train()
     bns = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -48,9 +51,12 @@ def test_the_gradients_are_the_same(arch):
     model.load_state_dict(state)
     got, same = gradients(c.tail, features, y, _ChannelsLastMode())
     assert same == pytest.approx(loss, rel=1e-5) and got.keys() == want.keys() and len(got) > 6
-    for k in got:   # rounding, measured against the layer's own gradient; a bias before a BatchNorm has none but rounding
+    # rounding, measured against the layer's own gradient; a bias before a BatchNorm has none but rounding
+    for k in got:
         assert float((got[k] - want[k]).norm()) <= 1e-3 * float(want[k].norm()) + 1e-6, k
-    for k, v in model.state_dict().items(): torch.testing.assert_close(v, after[k], rtol=1e-4, atol=1e-5)   # running means and variances
+    # running means and variances
+    for k, v in model.state_dict().items():
+        torch.testing.assert_close(v, after[k], rtol=1e-4, atol=1e-5)
     if arch in ('shufflenetv2_100', 'efficientnet_b0'): assert bns
 
 @pytest.mark.parametrize('arch', ['shufflenetv2_100', 'efficientnet_b0'])
@@ -61,8 +67,11 @@ def test_each_gradient_comes_in_the_order_of_its_activation(arch):
     with torch.no_grad(): features = [f.contiguous(memory_format=CL) for f in c.trunk(torch.rand(4, 3, 96, 96))]
     c.tail.train()
     for kept in seen:
-        note = lambda m, i, out: out.grad_fn.register_prehook(lambda g: seen[kept].extend(t.is_contiguous(memory_format=CL) for t in g if t.ndim == 4))
-        hooks = [m.register_forward_hook(lambda *a: (note(*a), None)[1]) for m in c.tail.train_graph.modules() if isinstance(m, (nn.BatchNorm2d, nn.ReLU, nn.SiLU)) and m.training]
+        note = lambda gradients: seen[kept].extend(g.is_contiguous(memory_format=CL) for g in gradients if g.ndim == 4)
+        def listen(module, inputs, out): out.grad_fn.register_prehook(note)
+        watched = [m for m in c.tail.train_graph.modules()
+                   if isinstance(m, (nn.BatchNorm2d, nn.ReLU, nn.SiLU)) and m.training]
+        hooks = [m.register_forward_hook(listen) for m in watched]
         gradients(c.tail, features, torch.arange(4), _ChannelsLastMode() if kept else None)
         for h in hooks: h.remove()
     assert seen[True] and all(seen[True])
@@ -76,13 +85,30 @@ def test_pointwise(x_learns, w_learns):
     assert torch.autograd.gradcheck(_Pointwise.apply, (x, w))
     out = torch.randn(3, 7, 4, 4, dtype=torch.double, generator=g)
     wanted = [t for t in (x, w) if t.requires_grad]
-    for a, b in zip(torch.autograd.grad(_Pointwise.apply(x, w), wanted, out), torch.autograd.grad(F.conv2d(x, w), wanted, out)): torch.testing.assert_close(a, b)
+    got = torch.autograd.grad(_Pointwise.apply(x, w), wanted, out)
+    want = torch.autograd.grad(F.conv2d(x, w), wanted, out)
+    for a, b in zip(got, want): torch.testing.assert_close(a, b)
 
 @pytest.mark.parametrize('call', [
-    lambda x: x.mean((2, 3)), lambda x: x.mean([-1, -2], keepdim=True), lambda x: x.mean(dim=(2, 3)), lambda x: x.mean(), lambda x: x.mean(1), lambda x: x.mean((1, 2)), lambda x: x.mean((2, 3), dtype=torch.double), lambda x: x.mean((3, 2), True),
-    lambda x: F.conv2d(x, torch.ones(2, 6, 1, 1), stride=2), lambda x: F.conv2d(x, torch.ones(2, 6, 1, 1), torch.ones(2)), lambda x: F.conv2d(x, torch.ones(2, 6, 1, 1), None, 1, 1),
-    lambda x: F.conv2d(input=x, weight=torch.ones(2, 6, 1, 1)), lambda x: F.conv2d(x, weight=torch.ones(2, 6, 1, 1)), lambda x: F.conv2d(x, torch.ones(2, 3, 1, 1), groups=2), lambda x: F.conv2d(x, torch.ones(6, 1, 3, 3), padding='same', groups=6),
-    lambda x: F.batch_norm(x, None, None, training=True), lambda x: F.relu(x * 1, inplace=True), lambda x: F.relu(input=x)])
+    lambda x: x.mean((2, 3)),
+    lambda x: x.mean([-1, -2], keepdim=True),
+    lambda x: x.mean(dim=(2, 3)),
+    lambda x: x.mean(),
+    lambda x: x.mean(1),
+    lambda x: x.mean((1, 2)),
+    lambda x: x.mean((2, 3), dtype=torch.double),
+    lambda x: x.mean((3, 2), True),
+    lambda x: F.conv2d(x, torch.ones(2, 6, 1, 1), stride=2),
+    lambda x: F.conv2d(x, torch.ones(2, 6, 1, 1), torch.ones(2)),
+    lambda x: F.conv2d(x, torch.ones(2, 6, 1, 1), None, 1, 1),
+    lambda x: F.conv2d(input=x, weight=torch.ones(2, 6, 1, 1)),
+    lambda x: F.conv2d(x, weight=torch.ones(2, 6, 1, 1)),
+    lambda x: F.conv2d(x, torch.ones(2, 3, 1, 1), groups=2),
+    lambda x: F.conv2d(x, torch.ones(6, 1, 3, 3), padding='same', groups=6),
+    lambda x: F.batch_norm(x, None, None, training=True),
+    lambda x: F.relu(x * 1, inplace=True),
+    lambda x: F.relu(input=x),
+])
 def test_any_way_to_call_it_gives_the_same(call):
     x = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(0)).to(memory_format=CL).requires_grad_()
     want = call(x)
@@ -121,14 +147,16 @@ def test_nothing_stays_behind(error):
 
 def problem():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                        nn.Flatten(), nn.Linear(8, 2))
     x = torch.randn(32, 3, 9, 9)
     items = list(zip(x, (x.mean((1, 2, 3)) > 0).long()))
     return DataLoaders(DataLoader(items, bs=8), DataLoader(items, bs=8)), net
 
 def learner(opt, **kw):
     dls, net = problem()
-    return Learner(dls, net, CrossEntropyLossFlat(), opt_func=opt, splitter=lambda m: [list(m[:3].parameters()), list(m[3:].parameters())], **kw)
+    return Learner(dls, net, CrossEntropyLossFlat(), opt_func=opt,
+                   splitter=lambda m: [list(m[:3].parameters()), list(m[3:].parameters())], **kw)
 
 def fitted(learn, *how):
     for f in how or ('fit',):
@@ -139,10 +167,12 @@ def fitted(learn, *how):
             else: learn.fit(2, slice(1e-3, 1e-2), wd=.1, reset_opt=False)
     return [p.detach() for p in learn.model.parameters()]
 
-@pytest.mark.parametrize('how', [('fit',), ('fit', 'fit'), ('freeze', 'fit', 'unfreeze', 'fit'), ('fit', 'channels_last', 'fit'), ('channels_last', 'fit')], ids=' '.join)
+@pytest.mark.parametrize('how', [('fit',), ('fit', 'fit'), ('freeze', 'fit', 'unfreeze', 'fit'),
+                                 ('fit', 'channels_last', 'fit'), ('channels_last', 'fit')], ids=' '.join)
 def test_the_fused_optimiser_is_fastais(how):
     "Two fits, frozen groups, and weights that change their layout under it: equal but for rounding"
-    for a, b in zip(fitted(learner(Adam), *how), fitted(learner(FusedAdam), *how), strict=True): torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(fitted(learner(Adam), *how), fitted(learner(FusedAdam), *how), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 @pytest.mark.parametrize('saved, loaded', [(FusedAdam, FusedAdam), (Adam, FusedAdam)])
 def test_a_saved_state_goes_on(saved, loaded, tmp_path):
@@ -157,7 +187,8 @@ def test_a_saved_state_goes_on(saved, loaded, tmp_path):
 class Spoil(Callback):
     "From a point of the training on, each logit (or only that of the last class) is `value`"
     order = EpochLog.order - 1
-    def __init__(self, value, epoch, batch=0, valid=False, last=False): self.value, self.at, self.valid, self.last = value, (epoch, batch), valid, last
+    def __init__(self, value, epoch, batch=0, valid=False, last=False):
+        self.value, self.at, self.valid, self.last = value, (epoch, batch), valid, last
     def after_pred(self):
         if self.valid == self.training or (self.epoch, self.iter) < self.at: return
         self.learn.pred = self.pred.clone()
@@ -171,13 +202,17 @@ class Silent:
 NAN, INF = float('nan'), float('inf')
 
 @pytest.mark.parametrize('spoil, precision, says', [
-    (Spoil(NAN, 0), 'fp32', ['epoch 1, batch 1: the training loss is nan (learning rate 0.01, precision fp32)', 'not at fault: give other weights (pretrained=, --pretrained)']),
+    (Spoil(NAN, 0), 'fp32', ['epoch 1, batch 1: the training loss is nan (learning rate 0.01, precision fp32)',
+                             'not at fault: give other weights (pretrained=, --pretrained)']),
     (Spoil(NAN, 0), 'fp16', ["not at fault: give precision='fp32' (--precision fp32) or other weights"]),
-    (Spoil(NAN, 1, 2), 'fp32', ['epoch 2, batch 3: the training loss is nan', 'Give a lower lr, such as 0.001 (lr=0.001, --lr 0.001)']),
+    (Spoil(NAN, 1, 2), 'fp32', ['epoch 2, batch 3: the training loss is nan',
+                                'Give a lower lr, such as 0.001 (lr=0.001, --lr 0.001)']),
     (Spoil(INF, 0, 1), 'bf16', ["batch 2", "(lr=0.001, --lr 0.001) or precision='fp32' (--precision fp32)"]),
     (Spoil(NAN, 1, valid=True), 'fp32', ['in epoch 2: the training loss is 0.', 'the validation loss nan', 'lower lr']),
-    (Spoil(-INF, 0, valid=True, last=True), 'fp32', ['in epoch 1: the training loss is 0.', 'validation images are no finite numbers', 'lower lr']),
-], ids=['first batch', 'first batch in fp16', 'later', 'infinite in bf16', 'validation alone', 'a logit of minus infinity'])
+    (Spoil(-INF, 0, valid=True, last=True), 'fp32', ['in epoch 1: the training loss is 0.',
+                                                     'validation images are no finite numbers', 'lower lr']),
+], ids=['first batch', 'first batch in fp16', 'later', 'infinite in bf16', 'validation alone',
+        'a logit of minus infinity'])
 def test_a_breakdown_is_told_in_plain_words(spoil, precision, says):
     log, best, kept = EpochLog(), KeepBest(), KeepChannelsLast()
     learn = learner(FusedAdam)
@@ -186,7 +221,9 @@ def test_a_breakdown_is_told_in_plain_words(spoil, precision, says):
     for words in says: assert words in str(e.value), (words, str(e.value))
     assert 'Exception' not in str(e.value) and len(log.rows) == spoil.at[0] and 'forward' not in vars(learn.model)
     if log.rows: assert best.epoch_kept and all(torch.isfinite(p).all() for p in learn.model.parameters())
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, .01, cbs=[log, best])   # the same log, after a fit that broke off
+    # the same log, after a fit that broke off
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, .01, cbs=[log, best])
     assert check_losses(log, (.003, .01)) is None and len(log.rows) == 1
 
 @pytest.mark.parametrize('where', ['weight', 'running_var'])
@@ -194,11 +231,13 @@ def test_weights_that_were_damaged_before_are_named(where):
     learn, log = learner(FusedAdam), EpochLog()
     with torch.no_grad(): getattr(learn.model[1], where).fill_(NAN)
     with learn.no_bar(), learn.no_logging(): learn.fit(1, .01, cbs=log)
-    with pytest.raises(Diverged, match=f'1 of the weights held .* before the first step, first 1.{where}: give other weights'): check_losses(log, (.01, .01))
+    said = f'1 of the weights held .* before the first step, first 1.{where}: give other weights'
+    with pytest.raises(Diverged, match=said): check_losses(log, (.01, .01))
 
 @pytest.mark.parametrize('losses, kept, says', [
     ((1.3, 1.2), 2, ''), ((2.9, 3.4), 1, ''), ((1e9, 1.2, 1.1), 3, ''), ((1.2, 1e9, 1.1), 3, ''),   # of no consequence
-    ((3.9,), 1, 'is 3.9 in epoch 1, whose weights are kept'), ((1e25, 2e25), 1, '1e+25 in epoch 1, whose weights are kept'),
+    ((3.9,), 1, 'is 3.9 in epoch 1, whose weights are kept'),
+    ((1e25, 2e25), 1, '1e+25 in epoch 1, whose weights are kept'),
     ((1.2, 1e25), 1, 'is 1e+25 in epoch 2; the weights of epoch 1 are kept, whose loss is 1.2')])
 def test_an_absurd_loss_is_warned_of(losses, kept, says):
     said = loss_warning([dict(epoch=i + 1, valid_loss=v) for i, v in enumerate(losses)], kept, list('abcd'), (.01, .02))
@@ -207,11 +246,12 @@ def test_an_absurd_loss_is_warned_of(losses, kept, says):
 def test_rare_classes_make_the_bar_lower():
     "One class in a hundred: whoever always answers the other has a loss of 0.056"
     rows = [dict(epoch=1, valid_loss=1.5)]
-    assert '0.056' in loss_warning(rows, 1, ['a'] * 99 + ['b'], (.01, .01)) and loss_warning(rows, 1, ['a', 'b'], (.01, .01)) == ''
+    assert '0.056' in loss_warning(rows, 1, ['a'] * 99 + ['b'], (.01, .01))
+    assert loss_warning(rows, 1, ['a', 'b'], (.01, .01)) == ''
 
 
 def test_an_epoch_that_errs_nowhere_is_kept():
-    "Right on all of the validation part and not sure of it, it lost against an epoch with an error (0.201 against 0.056)"
+    "Right on all of the validation part and unsure of it, it lost against an epoch with an error (0.201 against 0.056)"
     y = torch.arange(20) % 2
     modest = 1.5 * torch.eye(2)[y]                         # loss 0.201 as it is
     sure = 8. * torch.eye(2)[y]

@@ -16,9 +16,9 @@ proj = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))['proje
 
 def test_pyproject_only_repeats():
     assert proj.pop('dynamic')
-    assert proj == dict(name=cfg['lib_name'], description=cfg['description'],
-        urls=dict(Repository=cfg['git_url'], Documentation=cfg['doc_url'], Changelog=f"{cfg['git_url']}/blob/main/CHANGELOG.md",
-                  Issues=f"{cfg['git_url']}/issues"))
+    urls = dict(Repository=cfg['git_url'], Documentation=cfg['doc_url'],
+                Changelog=f"{cfg['git_url']}/blob/main/CHANGELOG.md", Issues=f"{cfg['git_url']}/issues")
+    assert proj == dict(name=cfg['lib_name'], description=cfg['description'], urls=urls)
 
 def test_version(): assert xray_xfer.__version__ == cfg['version']
 
@@ -26,15 +26,18 @@ def test_the_citation_repeats():
     "CITATION.cff is flat but for its authors"
     cited = dict(re.findall(r"^([\w-]+): '?(.*?)'?$", (root/'CITATION.cff').read_text(encoding='utf-8'), re.M))
     said = dict(title=cfg['lib_name'], version=cfg['version'], license=cfg['license'], abstract=cfg['description'],
-                url=cfg['doc_url'], keywords=f"[{', '.join(cfg['keywords'].split())}]") | {'repository-code': cfg['git_url']}
+                url=cfg['doc_url'], keywords=f"[{', '.join(cfg['keywords'].split())}]")
+    said['repository-code'] = cfg['git_url']
     assert {k: cited.get(k) for k in said} == said
     assert f"- name: {cfg['author']}" in (root/'CITATION.cff').read_text(encoding='utf-8')
 
 def test_the_changelog_names_the_version():
-    assert changelog.version() == cfg['version'] and changelog.part(cfg['version']).strip() and changelog.part('Unreleased').strip()
+    assert changelog.version() == cfg['version'] and changelog.part(cfg['version']).strip()
+    assert changelog.part('Unreleased').strip()
     text = (root/'CHANGELOG.md').read_text(encoding='utf-8')
     headings = re.findall(r'^## \[(.*?)\](.*)$', text, re.M)
-    assert headings[0] == ('Unreleased', '') and all(re.fullmatch(r' - \d{4}-\d\d-\d\d', date) for _, date in headings[1:])
+    assert headings[0] == ('Unreleased', '')
+    assert all(re.fullmatch(r' - \d{4}-\d\d-\d\d', date) for _, date in headings[1:])
     assert headings[1][0] == cfg['version'], 'the newest version comes first, below Unreleased'
     assert all(f'\n[{v}]: ' in text for v, _ in headings)
     date = re.search(r"^date-released: '(.*)'$", (root/'CITATION.cff').read_text(encoding='utf-8'), re.M)[1]
@@ -57,8 +60,9 @@ def given(monkeypatch):
 
 def test_setup_hands_over_what_pyproject_calls_dynamic(given):
     "setuptools drops what is set and not dynamic, with nothing but a warning"
-    fields = dict(version='version', long_description='readme', python_requires='requires-python', license='license', author='authors', keywords='keywords',
-                  classifiers='classifiers', install_requires='dependencies', extras_require='optional-dependencies', entry_points='entry-points')
+    fields = dict(version='version', long_description='readme', python_requires='requires-python', license='license',
+                  author='authors', keywords='keywords', classifiers='classifiers', install_requires='dependencies',
+                  extras_require='optional-dependencies', entry_points='entry-points')
     beside = {'long_description_content_type', 'author_email', 'packages', 'package_data'}
     assert set(given) == set(fields) | beside
     dynamic = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))['project']['dynamic']
@@ -86,17 +90,22 @@ def test_dev_has_every_extra_and_the_readme_names_each(given):
 def test_extras_are_imported_where_they_are_used_and_named_where_they_lack(given):
     "No room imports a package of an extra as it is loaded, and the rooms tell their users each extra's name"
     rooms = {f: f.read_text(encoding='utf-8') for f in sorted((root/cfg['lib_path']).rglob('*.py'))}
-    optional = {re.match(r'[\w-]+', need)[0].replace('-', '_') for name, needs in given['extras_require'].items() if name != 'dev' for need in needs}
+    optional = {re.match(r'[\w-]+', need)[0].replace('-', '_')
+                for name, needs in given['extras_require'].items() if name != 'dev' for need in needs}
     for f, text in rooms.items():
-        top = {a.name.split('.')[0] for n in ast.parse(text).body if isinstance(n, ast.Import) for a in n.names} \
-            | {(n.module or '').split('.')[0] for n in ast.parse(text).body if isinstance(n, ast.ImportFrom) and not n.level}
-        assert not top & optional, f
+        at_the_top = ast.parse(text).body
+        imported = {a.name.split('.')[0] for n in at_the_top if isinstance(n, ast.Import) for a in n.names}
+        from_there = [n for n in at_the_top if isinstance(n, ast.ImportFrom) and not n.level]
+        imported |= {(n.module or '').split('.')[0] for n in from_there}
+        assert not imported & optional, f
     for name in given['extras_require']:
         if name != 'dev': assert any(f"pip install 'xray_xfer[{name}]'" in text for text in rooms.values()), name
 
 def test_extras_that_the_text_names_exist(given):
-    texts = [root/n for n in ('README.md', 'CONTRIBUTING.md', 'SECURITY.md')] + sorted((root/cfg['lib_path']).rglob('*.py'))
-    named = {e for f in texts for found in re.findall(r"xray_xfer\[([\w,]+)\]'", f.read_text(encoding='utf-8')) for e in found.split(',')} - {'NAME'}
+    pages = [root/n for n in ('README.md', 'CONTRIBUTING.md', 'SECURITY.md')]
+    texts = [f.read_text(encoding='utf-8') for f in pages + sorted((root/cfg['lib_path']).rglob('*.py'))]
+    lists = [found for text in texts for found in re.findall(r"xray_xfer\[([\w,]+)\]'", text)]
+    named = {extra for found in lists for extra in found.split(',')} - {'NAME'}
     assert named and named <= set(given['extras_require'])
 
 def test_make_targets_and_files_that_contributing_names_exist():
@@ -106,23 +115,27 @@ def test_make_targets_and_files_that_contributing_names_exist():
 
 def test_contributing_has_the_floors_in_their_order():
     from test_house import FLOORS
-    line = next(li for li in (root/'CONTRIBUTING.md').read_text(encoding='utf-8').splitlines() if li.startswith('`cli` · '))
+    line = next(li for li in (root/'CONTRIBUTING.md').read_text(encoding='utf-8').splitlines()
+                if li.startswith('`cli` · '))
     at = [FLOORS.index(name) for name in re.findall(r'`(\w+)`', line)]
     assert at == sorted(at, reverse=True)
 
 def test_workflows_pin_their_actions():
     for f in sorted((root/'.github'/'workflows').glob('*.yml')):
-        for action in re.findall(r'uses: (\S+)', f.read_text(encoding='utf-8')): assert action.startswith('./') or re.search(r'@(v\d|release/v\d|[0-9a-f]{40}$)', action), (f, action)
+        for action in re.findall(r'uses: (\S+)', f.read_text(encoding='utf-8')):
+            assert action.startswith('./') or re.search(r'@(v\d|release/v\d|[0-9a-f]{40}$)', action), (f, action)
 
 def test_one_quarto_yml(): assert (root/'nbs/_quarto.yml').read_text() == (root/'_quarto.yml').read_text()
 
 def test_every_notebook_is_in_the_sidebar():
     sidebar = (root/'_quarto.yml').read_text()
-    pages = [nb.relative_to(root/'nbs').as_posix() for nb in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in nb.parts]
+    pages = [nb.relative_to(root/'nbs').as_posix() for nb in sorted((root/'nbs').rglob('*.ipynb'))
+             if '.ipynb_checkpoints' not in nb.parts]
     assert [p for p in pages if not re.search(rf'(?<![\w/]){re.escape(p)}', sidebar)] == []
 
 def test_import_is_light():
     "`import xray_xfer` and the command's overview load neither torch nor fastai nor pandas"
-    code = "import sys, xray_xfer, xray_xfer.cli; xray_xfer.cli.main(['--help']); print([m for m in ('torch', 'fastai', 'timm', 'pandas', 'matplotlib') if m in sys.modules])"
+    code = ("import sys, xray_xfer, xray_xfer.cli; xray_xfer.cli.main(['--help']); "
+            "print([m for m in ('torch', 'fastai', 'timm', 'pandas', 'matplotlib') if m in sys.modules])")
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith('[]'), out

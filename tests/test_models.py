@@ -8,8 +8,9 @@ from torch import nn
 from xray_xfer.models.classifier import build, splitter
 from xray_xfer.models.summary import param_table, summary
 
-FAMILIES = ['efficientnet_b0', 'shufflenetv2_050', 'resnet18', 'mobilenetv3_small_050', 'ghostnet_050', 'levit_128s', 'vit_tiny_patch16_224', 'convnext_atto',
-            'swin_tiny_patch4_window7_224', 'densenet121', 'regnety_002', 'poolformer_s12', 'mixer_s32_224', 'edgenext_xx_small', 'mobilenetv2_035', 'inception_v4', 'fastvit_t8']
+FAMILIES = ['efficientnet_b0', 'shufflenetv2_050', 'resnet18', 'mobilenetv3_small_050', 'ghostnet_050', 'levit_128s',
+            'vit_tiny_patch16_224', 'convnext_atto', 'swin_tiny_patch4_window7_224', 'densenet121', 'regnety_002',
+            'poolformer_s12', 'mixer_s32_224', 'edgenext_xx_small', 'mobilenetv2_035', 'inception_v4', 'fastvit_t8']
 
 def drop_everything(model):
     "Make every Dropout and DropPath of the backbone drop half of what passes"
@@ -35,12 +36,15 @@ def test_frozen_is_frozen(arch):
     hot_modules = tuple({n.rsplit('.', 1)[0] + '.' for n in hot})
     for k, v in net.state_dict().items():
         if k.startswith('head.') or k in hot: continue
-        if k not in {f'backbone.{n}' for n in params} and k.startswith(hot_modules): continue   # statistics of the tail's own norms
+        # statistics of the tail's own norms
+        if k not in {f'backbone.{n}' for n in params} and k.startswith(hot_modules):
+            continue
         assert torch.equal(v, before[k]), k
     assert any(not torch.equal(net.state_dict()[k], before[k]) for k in hot)
     net.freeze(0)
     net.train()
-    with torch.no_grad(): assert torch.equal(net.backbone(x), net.backbone(x)), 'a wholly frozen backbone drops something'
+    with torch.no_grad():
+        assert torch.equal(net.backbone(x), net.backbone(x)), 'a wholly frozen backbone drops something'
 
 def test_all_is_everything():
     net = build('resnet18', 'all', pretrained=False)
@@ -68,10 +72,12 @@ def test_param_table_of_any_arch():
     assert (t[t.depth == 'all'].non_trainable == 0).all()
     assert t.modules.tolist() == ['torchvision'] * 3 + ['timm'] * 3
 
-@pytest.mark.parametrize('arch,size', [('test_vit', 100), ('levit_128s', 100), ('convnext_atto', 8), ('test_maxvit', 100)])
+@pytest.mark.parametrize('arch,size',
+                         [('test_vit', 100), ('levit_128s', 100), ('convnext_atto', 8), ('test_maxvit', 100)])
 def test_sizes_that_a_network_does_not_take(arch, size):
     own = timm.get_pretrained_cfg(arch).input_size[-1]
-    with pytest.raises(ValueError, match=f'{arch} takes no images of {size} pixels .*its own size, {own}'): build(arch, pretrained=False, size=size)
+    with pytest.raises(ValueError, match=f'{arch} takes no images of {size} pixels .*its own size, {own}'):
+        build(arch, pretrained=False, size=size)
 
 @pytest.mark.parametrize('size', [0, -3, 2.5, True, '64'])
 def test_sizes_that_are_none(size):
@@ -80,22 +86,26 @@ def test_sizes_that_are_none(size):
 # ---- weights
 
 def test_no_network_names_the_two_ways_out(tmp_path):
-    "Offline, in a process of its own (timm reads the environment when it is imported); traffic can go nowhere but a closed local port"
-    env = os.environ | dict(HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path), TORCH_HOME=str(tmp_path), http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9', no_proxy='')
+    "Offline, in a process of its own (timm reads the environment at import); traffic goes only to a closed local port"
+    env = os.environ | dict(HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path), TORCH_HOME=str(tmp_path),
+                            http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9', no_proxy='')
     for arch in ('efficientnet_b0', 'shufflenetv2_100'):
         code = f"from xray_xfer.models.classifier import build; build('{arch}')"
-        err = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=env, capture_output=True, text=True).stderr.strip().splitlines()[-1]
+        done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=env, capture_output=True, text=True)
+        err = done.stderr.strip().splitlines()[-1]
         assert err.startswith('ConnectionError') and 'pretrained=PATH' in err and 'pretrained=False' in err, err
 
 def test_arch_without_release():
     arch = next(a for a in timm.list_models() if not timm.get_pretrained_cfg(a).has_weights)
     with pytest.raises(ValueError, match='no pretrained weights'): build(arch)
 
-@pytest.mark.parametrize('content', [b'', b'\x08\0\0\0\0\0\0\0{}      ', b'PK\x03\x04 not a zip', b'\xff' * 400], ids=['empty', 'no tensors', 'zip', 'noise'])
+@pytest.mark.parametrize('content', [b'', b'\x08\0\0\0\0\0\0\0{}      ', b'PK\x03\x04 not a zip', b'\xff' * 400],
+                         ids=['empty', 'no tensors', 'zip', 'noise'])
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth', ''])
 def test_files_that_are_no_weights(tmp_path, content, suffix):
     (tmp_path/f'w{suffix}').write_bytes(content)
-    with pytest.raises(ValueError, match='cannot be read|holds no state dict'): build('shufflenetv2_050', pretrained=tmp_path/f'w{suffix}')
+    with pytest.raises(ValueError, match='cannot be read|holds no state dict'):
+        build('shufflenetv2_050', pretrained=tmp_path/f'w{suffix}')
 
 class Evil:
     def __reduce__(self): return os.system, ('touch was_run',)
@@ -115,7 +125,8 @@ def test_wrapped_state_dicts(tmp_path):
 def test_a_weight_too_many_is_named(tmp_path):
     sd = build('shufflenetv2_050', pretrained=False).backbone.state_dict()
     save_file(sd | {'extra.weight': torch.zeros(1)}, tmp_path/'w.safetensors')
-    with pytest.raises(ValueError, match='1 unknown: extra.weight'): build('shufflenetv2_050', pretrained=tmp_path/'w.safetensors')
+    with pytest.raises(ValueError, match='1 unknown: extra.weight'):
+        build('shufflenetv2_050', pretrained=tmp_path/'w.safetensors')
 
 @pytest.mark.shared
 def test_shared_weights_load_clean(shared):

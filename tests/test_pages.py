@@ -1,5 +1,6 @@
-"""The documentation. The notebooks: titles, links, outputs, a text for each picture, nothing of this machine. The staged
-pages (`nbdev.serve.proc_nbs` writes _proc): all prose arrives, each link leads to the right room, signatures are short."""
+"""The documentation. The notebooks: titles, links, outputs, a text for each picture, nothing of this machine.
+The staged pages (`nbdev.serve.proc_nbs` writes _proc): all prose arrives, each link leads to the right room,
+signatures are short."""
 import ast, json, re, tempfile
 from pathlib import Path
 
@@ -22,13 +23,16 @@ def test_page(nb):
     outputs = [o for c in cells(nb) for o in c.get('outputs', [])]
     assert not [o for o in outputs if o['output_type'] == 'error']
     assert not [o for o in outputs if o.get('name') == 'stderr'], 'a page shows no warnings'
-    shown = json.dumps([''.join(o.get('text', [])) + str({k: v for k, v in o.get('data', {}).items() if not k.startswith('image')}) for o in outputs])
-    assert not re.search(rf'{tempfile.gettempdir()}/|{Path.home()}|/home/|/nbs\b|site-packages', shown), 'a page shows no path of the machine that made it'
+    def but_images(data): return {k: v for k, v in data.items() if not k.startswith('image')}
+    shown = json.dumps([''.join(o.get('text', [])) + str(but_images(o.get('data', {}))) for o in outputs])
+    of_this_machine = rf'{tempfile.gettempdir()}/|{Path.home()}|/home/|/nbs\b|site-packages'
+    assert not re.search(of_this_machine, shown), 'a page shows no path of the machine that made it'
 
 @pytest.mark.parametrize('nb', NOTEBOOKS, ids=place)
 def test_title_and_claim_have_a_cell_of_their_own(nb):
     "nbdev makes front matter of the whole cell that begins with the title, and drops what else stands in it"
-    first = next(''.join(c['source']) for c in cells(nb) if c['cell_type'] == 'markdown' and ''.join(c['source']).startswith('# '))
+    prose = [''.join(c['source']) for c in cells(nb) if c['cell_type'] == 'markdown']
+    first = next(text for text in prose if text.startswith('# '))
     assert all(not l.strip() or l.startswith(('# ', '> ')) for l in first.splitlines()), first
 
 @pytest.mark.parametrize('nb', [n for n in NOTEBOOKS if n.stem != 'index'], ids=place)
@@ -80,7 +84,8 @@ def imported(nb):
     for c in cells(nb):
         if c['cell_type'] != 'code' or ''.join(c['source']).startswith('%'): continue
         for n in ast.walk(ast.parse(''.join(c['source']))):
-            for a in n.names if isinstance(n, ast.ImportFrom) else []: found.setdefault(a.asname or a.name, set()).add(n.module or '')
+            for a in n.names if isinstance(n, ast.ImportFrom) else []:
+                found.setdefault(a.asname or a.name, set()).add(n.module or '')
     return found
 
 def linkable(nb):
@@ -140,7 +145,8 @@ def test_links_of_staged_pages(nb, staged):
         original = next((n for n in DEFINED[home] if n in (name, mark) or n.lower() == mark), None)
         assert original, f'{home} does not define {text}'
         if member: assert member[0] in DEFINED[home][name], f'{home} does not define {text}'
-        meant = home == here or any(f'xray_xfer.{PACKAGED[home]}.'.startswith(f'{m}.') for m in imported(nb).get(name, ()))
+        meant = home == here or any(f'xray_xfer.{PACKAGED[home]}.'.startswith(f'{m}.')
+                                    for m in imported(nb).get(name, ()))
         assert meant or homes(name) == {home}, f'{text} may be another: {homes(name)}'
 
 @pytest.mark.parametrize('nb', NOTEBOOKS, ids=place)
@@ -182,7 +188,7 @@ def test_common_words_are_no_links():
     assert link('Cut', home) == by['trunk.cutting'].page + '#Cut' and link('cut', by['trunk.cutting']) == '#cut'
 
 def test_site():
-    "The site names the version, the licence and the repository of settings.ini, and shows the floors in the order of the data"
+    "The site names the version, licence and repository of settings.ini, and shows the floors in the order of the data"
     import yaml
     from configparser import ConfigParser
     ini = ConfigParser(delimiters=['='])

@@ -3,13 +3,15 @@ import re
 
 from readme import readme, root
 
-def test_readme_is_the_index(): assert (root/'README.md').read_text(encoding='utf-8') == readme(), 'run: python tools/readme.py'
+def test_readme_is_the_index():
+    assert (root/'README.md').read_text(encoding='utf-8') == readme(), 'run: python tools/readme.py'
 
 def test_nothing_was_left_to_fill_in(): assert not re.search(r'[A-Z]{2,}TIME|TODO|XXX|@@', readme())
 
 def test_links_lead_somewhere():
     text = readme()
-    anchors = {re.sub(r'[^\w\- ]', '', h.lower()).strip().replace(' ', '-') for h in re.findall(r'^#+ (.*)', text, re.M)}
+    anchors = {re.sub(r'[^\w\- ]', '', h.lower()).strip().replace(' ', '-')
+               for h in re.findall(r'^#+ (.*)', text, re.M)}
     for target in re.findall(r'\]\(([^)\s]+)\)', text):
         if target.startswith('http'): continue
         assert target[1:] in anchors if target.startswith('#') else (root/target).exists(), target

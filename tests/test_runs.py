@@ -1,4 +1,5 @@
-"Runs and studies on the disk: found again under another name, read where part of them is gone, and refused where nothing can be written."
+"""Runs and studies on the disk: found again under another name, read where part of them is gone,
+and refused where nothing can be written."""
 import errno, os, shutil, subprocess, types
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def no_training(monkeypatch): monkeypatch.setattr(Learner, 'fit', lambda *a, **k
 
 def test_controls_from_python_reach_card_report_and_study(xrays, home):
     c = controls(home/RUNS[1], xrays, shuffled=False, quiet=True)
-    for file in 'table.md', 'report.html', f'{RUNS[1]}/report.html', f'{RUNS[1]}/MODEL_CARD.md': assert 'lungs blacked out' in (home/file).read_text(), file
+    for file in 'table.md', 'report.html', f'{RUNS[1]}/report.html', f'{RUNS[1]}/MODEL_CARD.md':
+        assert 'lungs blacked out' in (home/file).read_text(), file
     assert c['sentence'] in (home/RUNS[1]/'MODEL_CARD.md').read_text().replace('\\', '')
     row = next(l for l in (home/'table.md').read_text().splitlines() if l.startswith('| Accuracy, lungs blacked out'))
     assert row.split('|')[2].strip() == 'not run' and float(row.split('|')[3].split()[0]) <= 1
@@ -69,14 +71,19 @@ def test_python_and_command_write_the_same(capsys, xrays, home, tmp_path):
     other = shutil.copytree(home, tmp_path/'other'/'s')
     controls(home/RUNS[0], xrays, shuffled=False, quiet=True)
     assert xray(capsys, 'controls', other/RUNS[0], xrays, '--no-shuffled', '--quiet')[0] == 0
-    for file in 'table.md', 'report.html', f'{RUNS[0]}/report.html', f'{RUNS[0]}/controls.json', f'{RUNS[0]}/MODEL_CARD.md':
+    of_the_run = [f'{RUNS[0]}/{file}' for file in ('report.html', 'controls.json', 'MODEL_CARD.md')]
+    for file in 'table.md', 'report.html', *of_the_run:
         assert (home/file).read_bytes() == (other/file).read_bytes(), file
 
-@pytest.mark.parametrize('break_it', [lambda s: (s/'study.json').write_text('{'), lambda s: (s/'study.json').write_text('[]')], ids=['damaged', 'no list'])
+@pytest.mark.parametrize('break_it', [
+    lambda s: (s/'study.json').write_text('{'),
+    lambda s: (s/'study.json').write_text('[]'),
+], ids=['damaged', 'no list'])
 def test_a_study_that_cannot_be_told_costs_no_controls(capsys, xrays, home, break_it):
     break_it(home)
     code, out, err = xray(capsys, 'controls', home/RUNS[0], xrays, '--no-shuffled', '--quiet')
-    assert code == 0 and err.count('was not brought up to date') == 1 and (home/RUNS[0]/'controls.json').is_file() and "study's" not in out
+    assert code == 0 and err.count('was not brought up to date') == 1
+    assert (home/RUNS[0]/'controls.json').is_file() and "study's" not in out
 
 def test_controls_of_what_has_no_folder(xrays, home, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='out=None'): controls(run(xrays, ARCH, **FAST, out=None), xrays, quiet=True)
@@ -95,12 +102,15 @@ def test_a_relative_place_outlives_a_change_of_folder(xrays, home, tmp_path, mon
     again = study(xrays, ARCH, (0, 1), **FAST, out='s')
     built = Study('s', many.runs)
     monkeypatch.chdir('/')
-    for r in (one, at_home, read, *many.runs, *single.runs, *again.runs): assert r.path.is_absolute() and (r.path/'config.json').is_file()
+    for r in (one, at_home, read, *many.runs, *single.runs, *again.runs):
+        assert r.path.is_absolute() and (r.path/'config.json').is_file()
     assert at_home.path.parent == tmp_path/'me'/'runs' and many.path == again.path == built.path == tmp_path/'s'
     many.save()
     assert controls(read, xrays, shuffled=False, quiet=True) and load_model(one.path)
-    assert load_run('~/runs/resnet10t_0').path == at_home.path and load_study('~/runs').runs and report('~/runs') == at_home.path.parent/'report.html'
-    with pytest.raises(FileNotFoundError, match=str(tmp_path/'me'/'none.csv')): run(xrays, ARCH, **FAST, out=tmp_path/'x', split='~/none.csv')
+    assert load_run('~/runs/resnet10t_0').path == at_home.path and load_study('~/runs').runs
+    assert report('~/runs') == at_home.path.parent/'report.html'
+    with pytest.raises(FileNotFoundError, match=str(tmp_path/'me'/'none.csv')):
+        run(xrays, ARCH, **FAST, out=tmp_path/'x', split='~/none.csv')
 
 def test_a_relative_cache_is_one_cache(xrays, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -109,7 +119,8 @@ def test_a_relative_cache_is_one_cache(xrays, tmp_path, monkeypatch):
     first = pack(table, 64, quiet=True)
     (tmp_path/'elsewhere').mkdir()
     monkeypatch.chdir(tmp_path/'elsewhere')
-    assert pack(table, 64, quiet=True).reused and cache_dir() == tmp_path/'a relative cache' and not list(tmp_path.glob('elsewhere/*'))
+    assert pack(table, 64, quiet=True).reused and cache_dir() == tmp_path/'a relative cache'
+    assert not list(tmp_path.glob('elsewhere/*'))
     assert first.path.is_relative_to(cache_dir())
 
 # ---- what a run is, and what it is called
@@ -140,9 +151,12 @@ def test_the_same_weights_under_another_name_are_the_same_run(xrays, tmp_path, m
     run(xrays, ARCH, 0, **FAST | dict(pretrained=tmp_path/'w.safetensors'), out=tmp_path/'o')
     monkeypatch.setattr(Learner, 'fit', lambda *a, **k: pytest.fail('it trained'))
     shutil.copy(tmp_path/'w.safetensors', tmp_path/'renamed.safetensors')
-    assert run(xrays, ARCH, 0, **FAST | dict(pretrained=str(tmp_path/'renamed.safetensors')), out=tmp_path/'o').learn is None
-    save_file(build(ARCH, pretrained=False).backbone.state_dict(), tmp_path/'w.safetensors')   # other numbers under the old name
-    with pytest.raises(FileExistsError, match="pretrained 'w.safetensors sha256:"): run(xrays, ARCH, 0, **FAST | dict(pretrained=tmp_path/'w.safetensors'), out=tmp_path/'o')
+    by_another_name = FAST | dict(pretrained=str(tmp_path/'renamed.safetensors'))
+    assert run(xrays, ARCH, 0, **by_another_name, out=tmp_path/'o').learn is None
+    # other numbers under the old name
+    save_file(build(ARCH, pretrained=False).backbone.state_dict(), tmp_path/'w.safetensors')
+    with pytest.raises(FileExistsError, match="pretrained 'w.safetensors sha256:"):
+        run(xrays, ARCH, 0, **FAST | dict(pretrained=tmp_path/'w.safetensors'), out=tmp_path/'o')
 
 def test_a_reject_thrown_away_is_the_same_run(xrays, tmp_path, monkeypatch):
     src = shutil.copytree(xrays, tmp_path/'src')
@@ -156,7 +170,8 @@ def other_pixels(table):
     im = Image.open(table.path[0])
     im.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(table.path[0])
     return table
-def other_label(table): return table.assign(label=[{'COVID': 'Normal'}.get(l, l) if i == 0 else l for i, l in enumerate(table.label)])
+def other_label(table):
+    return table.assign(label=[{'COVID': 'Normal'}.get(l, l) if i == 0 else l for i, l in enumerate(table.label)])
 def fewer(table): return table.iloc[1:]
 def other_groups(table): return table.assign(group=[f'p{i // 2}' for i in range(len(table))])
 
@@ -165,14 +180,23 @@ def test_other_images_under_the_old_name_are_another_run(xrays, home, tmp_path, 
     src = shutil.copytree(xrays, tmp_path/'films')
     with pytest.raises(FileExistsError, match='data_digest'): run(change(images_of(src)), ARCH, 0, **FAST, out=home)
 
-@pytest.mark.parametrize('setting, said', [(dict(split_seed=1), 'split_seed 0, now 1'), (dict(valid=.2), 'valid 0.1, now 0.2'), (dict(epochs=2), r'\(epochs 1, now 2\)'), (dict(wd=0.), r'\(wd 0.01, now 0.0\)'), (dict(groups=False), 'groups True, now False'), (dict(groups='almost'), "groups True, now 'almost'")])
+@pytest.mark.parametrize('setting, said', [
+    (dict(split_seed=1), 'split_seed 0, now 1'),
+    (dict(valid=.2), 'valid 0.1, now 0.2'),
+    (dict(epochs=2), r'\(epochs 1, now 2\)'),
+    (dict(wd=0.), r'\(wd 0.01, now 0.0\)'),
+    (dict(groups=False), 'groups True, now False'),
+    (dict(groups='almost'), "groups True, now 'almost'"),
+])
 def test_other_settings_are_another_run_also_on_renamed_images(xrays, home, tmp_path, no_training, setting, said):
-    with pytest.raises(FileExistsError, match=said): run(as_folder(xrays, tmp_path), ARCH, 0, **FAST | setting, out=home)
+    with pytest.raises(FileExistsError, match=said):
+        run(as_folder(xrays, tmp_path), ARCH, 0, **FAST | setting, out=home)
 
 def test_a_study_goes_on_after_the_images_were_renamed(xrays, home, tmp_path):
     s = study(as_folder(xrays, tmp_path), ARCH, (0, 1, 2), **FAST, out=home)
     assert [r.config['data'] for r in s.runs] == ['films', 'films', 'renamed'] and s.runs[0].learn is None
-    assert 'must not be compared' not in s.caption and 'not to be compared' not in (home/'report.html').read_text() and len(s.compare())
+    assert 'must not be compared' not in s.caption
+    assert 'not to be compared' not in (home/'report.html').read_text() and len(s.compare())
 
 # ---- a study of which something is gone
 
@@ -184,7 +208,9 @@ def no_config(s): (s/RUNS[0]/'config.json').write_text('[]')
 def alien(s): (s/RUNS[0]/'config.json').write_text('{"model_type": "bert"}')
 def no_metrics(s): (s/RUNS[0]/'metrics.json').unlink()
 def to_file(s): shutil.rmtree(s/RUNS[0]); (s/RUNS[0]).touch()
-SAID = {rename: 'first try', move: 'no such folder', empty: 'is empty', break_config: 'config.json is damaged', no_config: 'config.json is not as', alien: 'config.json is not as', no_metrics: 'metrics.json is missing', to_file: 'no such folder'}
+SAID = {rename: 'first try', move: 'no such folder', empty: 'is empty', break_config: 'config.json is damaged',
+        no_config: 'config.json is not as', alien: 'config.json is not as', no_metrics: 'metrics.json is missing',
+        to_file: 'no such folder'}
 
 @pytest.mark.parametrize('harm', SAID, ids=lambda f: f.__name__)
 def test_a_run_that_is_gone_costs_its_own_column(capsys, xrays, home, harm):
@@ -192,7 +218,8 @@ def test_a_run_that_is_gone_costs_its_own_column(capsys, xrays, home, harm):
     code, out, err = xray(capsys, 'table', home)
     head = next(l for l in out.splitlines() if l.startswith('| metric'))
     assert code == 0 and 'resnet10t_1' in head and 'resnet10t_0' not in head
-    assert err.count('note:') == 1 and '1 of the 2 runs' in err and RUNS[0] in err and SAID[harm] in err and SAID[harm] in out
+    assert err.count('note:') == 1 and '1 of the 2 runs' in err and RUNS[0] in err
+    assert SAID[harm] in err and SAID[harm] in out
     code, out, err = xray(capsys, 'report', home)
     page = (home/'report.html').read_text()
     assert code == 0 and '1 of the 2 runs of this study cannot be shown' in page and SAID[harm] in page
@@ -227,10 +254,17 @@ def test_the_table_of_one_run(capsys, home):
     assert list(load_study(home).table.columns) == RUNS and report(home) == home/'report.html'
 
 @pytest.mark.parametrize('words, said', [
-    (['controls', 'S', 'demo'], 'S is no run folder: it has no config.json. It holds resnet10t_0, resnet10t_1: give one of these folders'),
-    (['controls', 'S/table.md', 'demo'], 'it is a file'), (['controls', 'nowhere', 'demo'], 'it does not exist'),
-    (['table', '.'], 'holds no finished run, but S in it does: give'), (['table', 'S/table.md'], 'it is a file'), (['table', 'nowhere'], 'it does not exist'), (['report', 'nowhere'], 'it does not exist'), (['table', 'EMPTY'], 'holds no finished run: give'),
-    (['report', '.'], 'S in it does')])
+    (['controls', 'S', 'demo'], 'S is no run folder: it has no config.json. '
+                                'It holds resnet10t_0, resnet10t_1: give one of these folders'),
+    (['controls', 'S/table.md', 'demo'], 'it is a file'),
+    (['controls', 'nowhere', 'demo'], 'it does not exist'),
+    (['table', '.'], 'holds no finished run, but S in it does: give'),
+    (['table', 'S/table.md'], 'it is a file'),
+    (['table', 'nowhere'], 'it does not exist'),
+    (['report', 'nowhere'], 'it does not exist'),
+    (['table', 'EMPTY'], 'holds no finished run: give'),
+    (['report', '.'], 'S in it does'),
+])
 def test_a_folder_of_another_kind_is_told_what_it_is(capsys, filed, tmp_path, monkeypatch, words, said):
     shutil.copytree(filed, tmp_path/'w'/'S')
     (tmp_path/'w'/'EMPTY').mkdir()
@@ -259,13 +293,19 @@ def test_room_is_looked_for_before_training(capsys, xrays, home, tmp_path, no_tr
     pack(images_of(xrays), 64, quiet=True)
     little(monkeypatch)
     place = tmp_path/'far'/'out'
-    with pytest.raises(PlaceError, match=rf'this run needs about 27\.\d MB, and {place} has 3.0 MB free; work in another folder \(out=, --out\), or make room there') as e: run(xrays, ARCH, **FAST, out=place)
+    said = (rf'this run needs about 27\.\d MB, and {place} has 3.0 MB free; '
+            r'work in another folder \(out=, --out\), or make room there')
+    with pytest.raises(PlaceError, match=said) as e: run(xrays, ARCH, **FAST, out=place)
     assert e.value.errno == errno.ENOSPC and not (tmp_path/'far').exists()
-    with pytest.raises(PlaceError, match=rf'a study of 2 runs needs about 5\d\.\d MB, and {place}'): study(xrays, ARCH, (0, 1), **FAST, out=place)
-    with pytest.raises(PlaceError, match='this run needs about 27'): study(xrays, ARCH, (0, 1, 2), **FAST, out=home)   # two of them are there
+    with pytest.raises(PlaceError, match=rf'a study of 2 runs needs about 5\d\.\d MB, and {place}'):
+        study(xrays, ARCH, (0, 1), **FAST, out=place)
+    # two of them are there
+    with pytest.raises(PlaceError, match='this run needs about 27'):
+        study(xrays, ARCH, (0, 1, 2), **FAST, out=home)
     assert run(xrays, ARCH, 0, **FAST, out=home).learn is None, 'what is there needs no room'
     with pytest.raises(PlaceError, match='this run needs'): run(xrays, ARCH, 0, **FAST, out=home, overwrite=True)
-    code, out, err = xray(capsys, 'run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--out', place, '--quiet')
+    code, out, err = xray(capsys, 'run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--out', place,
+                          '--quiet')
     assert code == 1 and f'{place} has 3.0 MB free' in err and 'Errno' not in err and err.count('\n') == 1
 
 @pytest.mark.parametrize('what', ['the cache', 'the cache, features'])
@@ -275,9 +315,13 @@ def test_a_cache_without_room_is_named(capsys, xrays, tmp_path, monkeypatch, wha
         pack(images_of(xrays), 64, quiet=True)
         pack(images_of(xrays), 224, quiet=True)   # as twins are sought in
     usage = shutil.disk_usage
-    monkeypatch.setattr(shutil, 'disk_usage', lambda p: types.SimpleNamespace(free=5e4) if Path(p).is_relative_to(tmp_path/'cache') else usage(p))
-    code, out, err = xray(capsys, 'run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--out', tmp_path/'o', '--quiet')
-    assert code == 1 and str(tmp_path/'cache') in err and '50.0 kB free' in err and 'XRAY_XFER_CACHE' in err and '0.0' not in err.replace('50.0', '') and not (tmp_path/'o').exists()
+    def usage_of(p): return types.SimpleNamespace(free=5e4) if Path(p).is_relative_to(tmp_path/'cache') else usage(p)
+    monkeypatch.setattr(shutil, 'disk_usage', usage_of)
+    code, out, err = xray(capsys, 'run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--epochs', 1,
+                          '--out', tmp_path/'o', '--quiet')
+    assert code == 1 and str(tmp_path/'cache') in err and '50.0 kB free' in err
+    assert 'XRAY_XFER_CACHE' in err and '0.0' not in err.replace('50.0', '')
+    assert not (tmp_path/'o').exists()
 
 def refuse(monkeypatch, folder, number):
     "Nothing can be made in `folder`: root is stopped by no rights, so the calls are"
@@ -295,7 +339,8 @@ def test_a_cache_that_cannot_be_written_is_named(capsys, xrays, tmp_path, monkey
     monkeypatch.setenv('XRAY_XFER_CACHE', str(cache))
     refuse(monkeypatch, cache, number)
     code, out, err = xray(capsys, 'check', xrays, '--size', 64, '--quiet')
-    assert code == 1 and f'the cache is {cache}: set XRAY_XFER_CACHE to another folder' in err and os.strerror(number) in err and 'Errno' not in err
+    assert code == 1 and f'the cache is {cache}: set XRAY_XFER_CACHE to another folder' in err
+    assert os.strerror(number) in err and 'Errno' not in err
 
 @pytest.mark.parametrize('source', ['xrays', 'zip', 'demo'])
 @pytest.mark.parametrize('below', ['', 'deep/er'])
@@ -305,7 +350,9 @@ def test_a_cache_that_is_a_file_is_named(capsys, xrays, tmp_path, monkeypatch, s
     data = dict(xrays=xrays, demo='demo', zip=tmp_path/'z.zip')[source]
     if source == 'zip': shutil.make_archive(str(tmp_path/'z'), 'zip', xrays)
     code, out, err = xray(capsys, 'check', data, '--size', 64, '--quiet')
-    assert code == 1 and f'the cache is {tmp_path/"FILE"/below}: set XRAY_XFER_CACHE to another folder' in err and 'damaged' not in err
+    assert code == 1
+    assert f'the cache is {tmp_path/"FILE"/below}: set XRAY_XFER_CACHE to another folder' in err
+    assert 'damaged' not in err
     code, out, err = xray(capsys, 'cache')
     assert code == 1 and 'XRAY_XFER_CACHE' in err
 
@@ -320,19 +367,24 @@ def test_a_cache_that_is_only_read_serves(xrays, home, tmp_path, monkeypatch):
 def test_an_out_that_is_a_file_is_refused_before_training(capsys, xrays, tmp_path, no_training, out, verb):
     (tmp_path/'FILE').touch()
     arch = '--arch' if verb == 'run' else '--archs'
-    code, out, err = xray(capsys, verb, xrays, arch, ARCH, '--pretrained', 'false', '--size', 64, '--out', tmp_path/out, '--quiet')
+    code, out, err = xray(capsys, verb, xrays, arch, ARCH, '--pretrained', 'false', '--size', 64, '--out', tmp_path/out,
+                          '--quiet')
     assert code == 1 and f'{tmp_path/"FILE"} is a file; give a folder' in err
 
 def test_a_full_disk_in_the_middle_names_its_place(capsys, xrays, tmp_path, monkeypatch):
     from xray_xfer.runs import filing
     def full(*a): raise OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr(filing, 'save_split', full)
-    code, out, err = xray(capsys, 'run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--out', tmp_path/'o', '--quiet')
-    assert code == 1 and f"{tmp_path/'o'/RUNS[0]} cannot be written: No space left on device (" in err and 'free); work in another folder' in err and 'Errno' not in err
+    code, out, err = xray(capsys, 'run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--epochs', 1,
+                          '--out', tmp_path/'o', '--quiet')
+    assert code == 1
+    assert f"{tmp_path/'o'/RUNS[0]} cannot be written: No space left on device (" in err
+    assert 'free); work in another folder' in err and 'Errno' not in err
     assert everything(tmp_path) in ([], ['o'])
 
 def test_an_error_about_another_file_stays_what_it_is(tmp_path):
-    for error in (PermissionError(errno.EACCES, 'Permission denied', '/elsewhere/image.png'), OSError('no number'), FileNotFoundError(errno.ENOENT, 'No such file', 'x')):
+    for error in (PermissionError(errno.EACCES, 'Permission denied', '/elsewhere/image.png'), OSError('no number'),
+                  FileNotFoundError(errno.ENOENT, 'No such file', 'x')):
         with pytest.raises(OSError) as e, files.replacing(tmp_path/'x'): raise error
         assert e.value is error
 
@@ -341,7 +393,9 @@ def small_disk(tmp_path):
     "A file system of one megabyte"
     place = tmp_path/'small'
     place.mkdir()
-    if not shutil.which('mount') or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', place], capture_output=True).returncode: pytest.skip('needs the right to mount')
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', place]
+    if not shutil.which('mount') or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip('needs the right to mount')
     yield place
     subprocess.run(['umount', place], check=True)
 
@@ -363,17 +417,24 @@ def test_a_command_says_each_note_once(capsys, xrays, tmp_path):
     shutil.copy(next((src/'Normal'/'images').iterdir()), src/'loose.png')
     (src/'Empty').mkdir()
     next((src/'COVID'/'masks').iterdir()).write_bytes(b'')
-    words = ['study', src, '--archs', ARCH, '--depths', 'all', '--seeds', 0, 1, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--controls', '--out', tmp_path/'o']
+    words = ['study', src, '--archs', ARCH, '--depths', 'all', '--seeds', 0, 1, '--pretrained', 'false', '--size', 64,
+             '--epochs', 1, '--controls', '--out', tmp_path/'o']
     code, out, err = xray(capsys, *words)
     said = notes(err)
     assert code == 0 and len(said) == len(set(said)), said
-    for text in ('lies beside the class folders', 'no images in Empty', '1 of 61 files could not be decoded', 'nothing is frozen'): assert sum(text in l for l in said) == 1, text
+    for text in ('lies beside the class folders', 'no images in Empty', '1 of 61 files could not be decoded',
+                 'nothing is frozen'):
+        assert sum(text in l for l in said) == 1, text
 
 def test_notes_on_a_given_split_are_said_once(capsys, xrays, tmp_path):
     table = images_of(xrays)
     table['split'] = (['train'] * 3 + ['test', 'valid']) * 12
     table['group'] = [f'p{i // 3}' for i in range(60)]
     table.to_csv(tmp_path/'t.csv', index=False)
-    code, out, err = xray(capsys, 'study', tmp_path/'t.csv', '--archs', ARCH, '--depths', 0, 1, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--out', tmp_path/'o', '--quiet')
-    assert code == 0 and sum('more than one part' in l for l in notes(err)) == 1 and len(notes(err)) == len(set(notes(err)))
-    assert sum('more than one part' in l for l in notes(xray(capsys, 'run', tmp_path/'t.csv', '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--out', tmp_path/'p', '--epochs', 1, '--quiet')[2])) == 1, 'the next command says it again'
+    code, out, err = xray(capsys, 'study', tmp_path/'t.csv', '--archs', ARCH, '--depths', 0, 1, '--pretrained', 'false',
+                          '--size', 64, '--epochs', 1, '--out', tmp_path/'o', '--quiet')
+    assert code == 0 and sum('more than one part' in l for l in notes(err)) == 1
+    assert len(notes(err)) == len(set(notes(err)))
+    code, out, err = xray(capsys, 'run', tmp_path/'t.csv', '--arch', ARCH, '--pretrained', 'false', '--size', 64,
+                          '--out', tmp_path/'p', '--epochs', 1, '--quiet')
+    assert sum('more than one part' in l for l in notes(err)) == 1, 'the next command says it again'

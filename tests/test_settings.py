@@ -50,10 +50,12 @@ def test_a_new_option_is_one_line(tmp_path):
     room.write_text(code.replace(line, '    # A field of a test\n    dummy:int=7\n' + line), encoding='utf-8')
     env = os.environ | dict(PYTHONPATH=str(tmp_path), XRAY_XFER_CACHE=str(tmp_path/'cache'))
     def typed(*words):
-        call = [sys.executable, '-W', 'ignore', '-c', 'import sys; from xray_xfer.cli import main; sys.exit(main())', *words]
+        call = [sys.executable, '-W', 'ignore', '-c', 'import sys; from xray_xfer.cli import main; sys.exit(main())',
+                *words]
         return subprocess.run(call, env=env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert re.search(r'--dummy \(int\) +A field of a test \(default: 7\)', typed('run', '--help'))
-    typed('run', 'demo', '--arch', 'shufflenetv2_050', '--pretrained', 'false', '--size', '32', '--epochs', '1', '--dummy', '8', '--quiet')
+    typed('run', 'demo', '--arch', 'shufflenetv2_050', '--pretrained', 'false', '--size', '32', '--epochs', '1',
+          '--dummy', '8', '--quiet')
     folder = tmp_path/'runs'/'shufflenetv2_050_0'
     assert json.loads((folder/'config.json').read_text())['dummy'] == 8
     assert '--dummy 8' in (folder/'report.html').read_text(encoding='utf-8')
@@ -62,7 +64,8 @@ def test_a_new_option_is_one_line(tmp_path):
     assert json.loads((tmp_path/'again'/'shufflenetv2_050_0'/'config.json').read_text())['dummy'] == 9
 
 def test_reading_finished_runs_loads_no_network_library():
-    code = ("import sys, xray_xfer.report.results, xray_xfer.runs.folder, xray_xfer.runs.finished, xray_xfer.runs.command; "
+    code = ("import sys, xray_xfer.report.results, "
+            "xray_xfer.runs.folder, xray_xfer.runs.finished, xray_xfer.runs.command; "
             "print([m for m in ('torch', 'timm', 'fastai', 'onnxruntime') if m in sys.modules])")
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == '[]'

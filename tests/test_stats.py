@@ -1,4 +1,5 @@
-"What the pages of `resample`, `cases`, `stats`, `paired` and `readers` cannot say: agreement with slow definitions on anything, hostile input."
+"""What the pages of `resample`, `cases`, `stats`, `paired` and `readers` cannot say: agreement with slow definitions
+on anything, hostile input."""
 import json
 import warnings
 from itertools import combinations
@@ -17,8 +18,9 @@ from xray_xfer.evaluate.paired import accuracy_difference, compare, delong, diff
 from xray_xfer.evaluate.readers import compare_models, model_intervals, seeds_difference
 from xray_xfer.evaluate.bootstrap import MEASURES, METRICS, draws, group_ids, resampled, statistic, strata
 from xray_xfer.data.split import split_of
-from xray_xfer.evaluate.intervals import (auc_interval, class_intervals, combined_interval, effective_interval, interval_note, intervals,
-                             mean_interval, newcombe_interval, seed_spread, share_interval, with_interval)
+from xray_xfer.evaluate.intervals import (auc_interval, class_intervals, combined_interval, effective_interval,
+                                          interval_note, intervals, mean_interval, newcombe_interval, seed_spread,
+                                          share_interval, with_interval)
 
 fast = settings(max_examples=40, deadline=None)
 NAMES = ['COVID', 'Normal', 'Opacity', 'Viral']
@@ -40,8 +42,10 @@ def cases(draw, networks=1, most=30):
     k, n = draw(st.integers(2, 4)), draw(st.integers(1, most))
     y = np.array(draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n)))
     level = st.integers(-2, 2)
-    tables = [softmax(np.array(draw(st.lists(level, min_size=n * k, max_size=n * k)), float).reshape(n, k)) for _ in range(networks)]
-    groups = draw(st.none() | st.lists(st.sampled_from(['a', 'b', 'c', 'd', '', None, float('nan')]), min_size=n, max_size=n))
+    tables = [softmax(np.array(draw(st.lists(level, min_size=n * k, max_size=n * k)), float).reshape(n, k))
+              for _ in range(networks)]
+    group = st.sampled_from(['a', 'b', 'c', 'd', '', None, float('nan')])
+    groups = draw(st.none() | st.lists(group, min_size=n, max_size=n))
     return y, *tables, [f'c{i}' for i in range(k)], groups
 
 
@@ -64,7 +68,8 @@ def test_rooms_agree_on_what_a_gap_is():
     table = pd.DataFrame(dict(path=[f'/x/{i}.png' for i in range(400)], label=['a', 'b'] * 200, group=group))
     part = split_of(table)
     gaps = pd.Series([i % 5 == 0 for i in range(400)])
-    assert set(part[gaps]) == {'train', 'valid', 'test'} and (part[~gaps].groupby(table.group[~gaps]).nunique() == 1).all()
+    assert set(part[gaps]) == {'train', 'valid', 'test'}
+    assert (part[~gaps].groupby(table.group[~gaps]).nunique() == 1).all()
     ids = group_ids(group, 400)
     assert len(np.unique(ids[gaps])) == 80 and len(np.unique(ids)) == 80 + table.group[~gaps].nunique()
 
@@ -80,14 +85,16 @@ def test_draws_keep_every_stratum_at_its_size(case, seed):
     for g in np.unique(ids):  # the only group of its class may be drawn with the mixed ones
         classes = set(y[ids == g].tolist())
         assert stratum[g] in classes | {y.max() + 1}
-        if len(classes) == 1 and stratum[g] not in classes: assert sum(set(y[ids == h].tolist()) == classes for h in np.unique(ids)) == 1
+        if len(classes) == 1 and stratum[g] not in classes:
+            assert sum(set(y[ids == h].tolist()) == classes for h in np.unique(ids)) == 1
 
 
 @fast
 @given(cases(), st.data())
 def test_a_weight_is_a_repetition(case, data):
     y, probs, classes, _ = case
-    times = np.array(data.draw(st.lists(st.integers(1, 3), min_size=len(y), max_size=len(y))))  # 1 or more: no class vanishes
+    # 1 or more: no class vanishes
+    times = np.array(data.draw(st.lists(st.integers(1, 3), min_size=len(y), max_size=len(y))))
     rows = np.repeat(np.arange(len(y)), times)
     got = statistic(y, probs)(times[:, None].astype(float))[0]
     m, by = metrics(y[rows], probs[rows], classes), per_class(y[rows], probs[rows], classes)
@@ -125,7 +132,8 @@ def test_pulls_are_what_leaving_a_group_out_does(case):
     want = (without - without.mean(0)) * np.sqrt((number - 1) / number)
     defined = np.isfinite(want).all(0) & np.isfinite(got).all(0)
     assert np.allclose(got[:, defined], want[:, defined])
-    if len(present) > 1: assert not np.isfinite(got[:, 1:])[:, ~np.isfinite(want).all(0)[1:]].all() or np.isfinite(want).all()
+    if len(present) > 1:
+        assert not np.isfinite(got[:, 1:])[:, ~np.isfinite(want).all(0)[1:]].all() or np.isfinite(want).all()
 
 
 # ---- stats
@@ -161,13 +169,18 @@ def test_a_share_of_independent_images_is_clopper_pearson(n, data):
 def test_groups_that_say_the_same_count_once():
     for per_group in (2, 5):
         right = np.random.default_rng(1).random(90) < .9
-        once, often = share_interval(right, np.arange(90)), share_interval(np.repeat(right, per_group), np.repeat(np.arange(90), per_group))
+        ids = np.arange(90)
+        groups = np.repeat(ids, per_group)
+        once, often = share_interval(right, ids), share_interval(np.repeat(right, per_group), groups)
         assert often == pytest.approx(once, abs=2e-3)
         y, _, probs = made(1, 90)
         rows = np.repeat(np.arange(len(y)), per_group)
         a, b = intervals(y, probs, NAMES), intervals(y[rows], probs[rows], NAMES, rows)
-        for k in METRICS: assert b[k] == pytest.approx(a[k], abs=.01 if k != 'recall' else .03)   # of which each image counts at most once
-        assert mean_interval(np.repeat(np.arange(90.), per_group), np.repeat(np.arange(90), per_group)) == pytest.approx(mean_interval(np.arange(90.)))
+        # of which each image counts at most once
+        for k in METRICS:
+            assert b[k] == pytest.approx(a[k], abs=.01 if k != 'recall' else .03)
+        values = np.arange(90.)
+        assert mean_interval(np.repeat(values, per_group), groups) == pytest.approx(mean_interval(values))
 
 
 def test_no_group_counts_for_more_than_its_images():
@@ -175,7 +188,8 @@ def test_no_group_counts_for_more_than_its_images():
     right = np.tile([True, True, True, False], 25)   # one error in each group
     assert share_interval(right, np.arange(100) // 4) == pytest.approx(effective_interval(.75, 0, 100, 25, 25))
     low = [share_interval(np.arange(400) >= wrong, np.arange(400) // 10)[0] for wrong in range(0, 120)]
-    assert (np.diff(low)[1:] < 0).all() and low[1] - low[0] < .01   # an error more does not raise the lower end; the first hardly
+    # an error more does not raise the lower end; the first hardly
+    assert (np.diff(low)[1:] < 0).all() and low[1] - low[0] < .01
 
 
 @fast
@@ -197,13 +211,16 @@ def test_an_auc_is_not_surer_in_groups():
     alone, grouped = (auc_interval(y == 1, probs[:, 1], i) for i in (np.arange(len(y)), ids))
     assert grouped[0] < alone[0] - .01 and grouped[1] > alone[1]
     perfect = np.where(y == 3, 1., 0.)
-    assert auc_interval(y == 3, perfect, ids) == newcombe_interval(1., *(np.unique(ids[y == 3]).size, np.unique(ids[y != 3]).size))
-    assert auc_interval(y == 3, np.full(len(y), .5), ids) is None and auc_interval(y == 3, perfect, np.where(y == 3, 0, np.arange(len(y)) + 1)) is None
+    with_it, without = np.unique(ids[y == 3]).size, np.unique(ids[y != 3]).size
+    assert auc_interval(y == 3, perfect, ids) == newcombe_interval(1., with_it, without)
+    assert auc_interval(y == 3, np.full(len(y), .5), ids) is None
+    assert auc_interval(y == 3, perfect, np.where(y == 3, 0, np.arange(len(y)) + 1)) is None
 
 
 def test_combined_intervals_of_one_and_of_independent_ones():
     ends = [(.8, .95), (.85, .97)]
-    assert combined_interval([.9, .93], ends, np.ones((2, 2))) == pytest.approx((np.mean([.8, .85]), np.mean([.95, .97])))
+    mean_ends = np.mean([.8, .85]), np.mean([.95, .97])
+    assert combined_interval([.9, .93], ends, np.ones((2, 2))) == pytest.approx(mean_ends)
     low, high = combined_interval([.9, .93], ends, np.eye(2))
     assert .915 - low == pytest.approx(np.hypot(.1, .08) / 2) and high - .915 == pytest.approx(np.hypot(.05, .04) / 2)
     assert combined_interval([.9], [(.8, .95)], np.eye(1)) == pytest.approx((.8, .95))
@@ -238,7 +255,8 @@ def test_what_has_no_interval():
     assert some(intervals(y, np.tile([.1, .2, .3, .4], (len(y), 1)), NAMES)) == ['accuracy']   # constant probabilities
     assert some(intervals(y, probs, NAMES, groups=['all'] * len(y))) == []                     # one group
     one = [int(np.flatnonzero(y == c)[0]) for c in range(4)]
-    found = intervals(y[one], np.roll(np.eye(4)[y[one]], 1, 1), NAMES)                         # one image a class, all wrong: 0 of 4
+    # one image a class, all wrong: 0 of 4
+    found = intervals(y[one], np.roll(np.eye(4)[y[one]], 1, 1), NAMES)
     assert some(found) == ['accuracy'] and found['accuracy'] == (0., pytest.approx(1 - .025 ** .25))
     assert 'a single image, so the macro' in interval_note(y[one], probs[one], NAMES)
     only = intervals(y[y == 1], probs[y == 1], NAMES)                                          # one class
@@ -246,15 +264,18 @@ def test_what_has_no_interval():
     right = np.eye(4)[y]
     grouped = intervals(y, right, NAMES, groups=np.arange(len(y)) // 3)['accuracy']
     assert grouped[0] < intervals(y, right, NAMES)['accuracy'][0] < 1 and grouped[1] == 1
-    assert all(v[0] < 1 == v[1] for c in class_intervals(y, right, NAMES).values() for v in c.values())   # a recall of 1 has one, too
+    # a recall of 1 has one, too
+    assert all(v[0] < 1 == v[1] for c in class_intervals(y, right, NAMES).values() for v in c.values())
 
 
 def test_the_note_says_what_cannot_be_known():
     y, _, probs = made(2, 60)
     right = np.eye(4)[y]
     wrong = right.copy(); wrong[:2] = np.roll(wrong[:2], 1, 1)
-    assert 'Only 2 images of 60 are wrong' in interval_note(y, wrong, NAMES) and 'Only 1 group of 30 holds an error' in interval_note(y, wrong, NAMES, np.arange(60) // 2)
-    assert 'Everything is right' in interval_note(y, right, NAMES) and 'Only' not in interval_note(y, np.roll(right, 1, 1), NAMES)
+    assert 'Only 2 images of 60 are wrong' in interval_note(y, wrong, NAMES)
+    assert 'Only 1 group of 30 holds an error' in interval_note(y, wrong, NAMES, np.arange(60) // 2)
+    assert 'Everything is right' in interval_note(y, right, NAMES)
+    assert 'Only' not in interval_note(y, np.roll(right, 1, 1), NAMES)
     assert interval_note(y, probs, NAMES).count('cannot be known') == ((probs.argmax(1) != y).sum() < 10)
 
 
@@ -264,12 +285,16 @@ def test_the_interval_of_a_mean_holds_it(values, level):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         found = mean_interval(values, level=level, most=2e6)
-    assert found is None or 0 <= found[0] <= np.mean(values) * (1 + 1e-9) and np.mean(values) * (1 - 1e-9) <= found[1] <= 2e6
+    if found is None: return
+    low, high = found
+    mean = np.mean(values)
+    assert 0 <= low <= mean * (1 + 1e-9) and mean * (1 - 1e-9) <= high <= 2e6
 
 
 def test_what_is_refused():
     y, _, probs = made(2, 60)
-    for bad, match in ((dict(level=95), 'level=95'), (dict(level=1), 'level=1'), (dict(groups=['a']), '1 groups for 60')):
+    for bad, match in ((dict(level=95), 'level=95'), (dict(level=1), 'level=1'),
+                       (dict(groups=['a']), '1 groups for 60')):
         with pytest.raises(ValueError, match=match): intervals(y, probs, NAMES, **bad)
         with pytest.raises(ValueError, match=match): compare(y, probs, probs, NAMES, **bad)
         with pytest.raises(ValueError, match=match): compare_models(y, dict(a=[probs], b=[probs]), NAMES, **bad)
@@ -280,7 +305,8 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match='a metric is a finite number'): seed_spread([.9, np.inf])
     for bad in ([np.nan, 1], [.5, 0], [2, 0], ['yes', 'no']):
         with pytest.raises(ValueError, match='is no truth value'): mcnemar(bad, [0, 1])
-    with pytest.raises(ValueError, match='exact=True is for independent images'): mcnemar([1, 0, 1], [0, 1, 1], groups=['a', 'a', 'b'], exact=True)
+    with pytest.raises(ValueError, match='exact=True is for independent images'):
+        mcnemar([1, 0, 1], [0, 1, 1], groups=['a', 'a', 'b'], exact=True)
     with pytest.raises(ValueError, match='is empty'): compare([], np.zeros((0, 4)), np.zeros((0, 4)), NAMES)
 
 
@@ -294,11 +320,13 @@ def test_the_result_does_not_hang_on_order_or_names():
 
 
 def test_how_it_is_printed():
-    assert with_interval(.925, (.904, .944)) == '0.925 (0.904–0.944)' and with_interval(.925, [.904, .944], 2) == '0.93 (0.90–0.94)'
+    assert with_interval(.925, (.904, .944)) == '0.925 (0.904–0.944)'
+    assert with_interval(.925, [.904, .944], 2) == '0.93 (0.90–0.94)'
     assert with_interval(.0075, (.0065, .0085)) == '0.008 (0.007–0.009)'   # halves are rounded up, as people do
     assert with_interval(pd.NA, None) == with_interval(float('nan'), None) == 'not defined'
     mean, sd, text = seed_spread([.9, .92])
-    assert (mean, sd) == (pytest.approx(.91), pytest.approx(np.sqrt(2) / 100)) and 'training noise only' in text and '0.7829 to 1.0000' in text
+    assert (mean, sd) == (pytest.approx(.91), pytest.approx(np.sqrt(2) / 100))
+    assert 'training noise only' in text and '0.7829 to 1.0000' in text
 
 
 # ---- paired
@@ -332,7 +360,8 @@ def test_obuchowski_1998_by_its_equations():
     p1, p2 = x1.sum() / total, x2.sum() / total
     pooled = (p1 + p2) / 2
     cov = lambda u, v: m / (m - 1) * ((u - n * pooled) * (v - n * pooled)).sum() / total ** 2
-    variance = max(cov(x1, x1) + cov(x2, x2) - 2 * cov(x1, x2), (right_a != right_b).sum() / total ** 2)   # never less than of independent images
+    # never less than of independent images
+    variance = max(cov(x1, x1) + cov(x2, x2) - 2 * cov(x1, x2), (right_a != right_b).sum() / total ** 2)
     statistic_ = (p1 - p2) ** 2 / variance
     got = mcnemar(right_a, right_b, groups)
     assert got['test'] == 'Obuchowski 1998' and got['p'] == pytest.approx(2 * student.sf(statistic_ ** .5, m - 1))
@@ -351,7 +380,9 @@ def components(y, score, groups):
     x, z = psi.mean(1), psi.mean(0)
     gp, gn = groups[y], groups[~y]
     auc = psi.mean()
-    return auc, clusters, np.array([x[gp == c].sum() - (gp == c).sum() * auc for c in clusters]), np.array([z[gn == c].sum() - (gn == c).sum() * auc for c in clusters]), gp, gn
+    of_positives = np.array([x[gp == c].sum() - (gp == c).sum() * auc for c in clusters])
+    of_negatives = np.array([z[gn == c].sum() - (gn == c).sum() * auc for c in clusters])
+    return auc, clusters, of_positives, of_negatives, gp, gn
 
 
 def covariance(y, s, t, groups):
@@ -365,7 +396,8 @@ def covariance(y, s, t, groups):
     return s10 / m + s01 / n + (s11 + s11_) / (m * n)
 
 
-@pytest.mark.parametrize('groups', [np.arange(90), np.arange(90) // 3, np.random.default_rng(1).integers(25, size=90)], ids=['images', 'pure', 'mixed'])
+@pytest.mark.parametrize('groups', [np.arange(90), np.arange(90) // 3, np.random.default_rng(1).integers(25, size=90)],
+                         ids=['images', 'pure', 'mixed'])
 def test_delong_and_obuchowski_1997_by_their_equations(groups):
     rng = np.random.default_rng(2)
     y = rng.permutation(np.repeat(range(3), 30))
@@ -412,13 +444,16 @@ def test_tangos_interval_holds_the_difference_and_grows_with_the_level(only_a, o
     assert wider[0] <= low + 1e-8 and wider[1] >= high - 1e-8
     assert tango_interval(only_b, only_a, n, z) == pytest.approx((-high, -low), abs=1e-7)
     of = only_a + only_b
-    if of: assert (low > 1e-9) == (only_a > only_b and (only_a - only_b) / of ** .5 > z + 1e-9)   # at 0 it is McNemar's statistic
+    # at 0 it is McNemar's statistic
+    if of:
+        assert (low > 1e-9) == (only_a > only_b and (only_a - only_b) / of ** .5 > z + 1e-9)
 
 
 def test_nobody_is_surely_equal():
     "Two networks that are right on the same images have an interval of their difference, which shrinks with the images"
     right = np.ones(200)
-    few, many, grouped = (accuracy_difference(r, r, g).interval() for r, g in ((right[:50], None), (right, None), (right, np.arange(200) // 4)))
+    cases_of = (right[:50], None), (right, None), (right, np.arange(200) // 4)
+    few, many, grouped = (accuracy_difference(r, r, groups).interval() for r, groups in cases_of)
     assert few[1] > many[1] > 0 > many[0] and grouped == pytest.approx(few, abs=.01)
     assert accuracy_difference([1, 0], [0, 1], ['x', 'x']).interval() is None
 
@@ -437,7 +472,9 @@ def test_no_nan_in_a_comparison(case):
     y, a, b, classes, groups = case
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        tables = compare(y, a, b, classes, groups), compare_models(y, dict(a=[a], b=[b], c=[a]), classes, groups), compare_models(y, dict(a=[a, b], b=[b, a], c=[a]), classes, groups)
+        tables = (compare(y, a, b, classes, groups),
+                  compare_models(y, dict(a=[a], b=[b], c=[a]), classes, groups),
+                  compare_models(y, dict(a=[a, b], b=[b, a], c=[a]), classes, groups))
         model_intervals(y, [a, b], classes, groups)
     for table in tables:
         for c in table.select_dtypes('Float64'):
@@ -450,7 +487,7 @@ def test_no_nan_in_a_comparison(case):
 
 
 def test_interval_and_p_never_disagree():
-    "0 outside the 95 % interval: p below .05, and the other way round; of McNemar and Tango, but for very few disagreements"
+    "0 outside the 95 % interval: p below .05, and vice versa; of McNemar and Tango, but for very few disagreements"
     near = 0
     for seed in range(60):
         y, ids, a, b = made(seed, 80, better=1.5, networks=2)
@@ -470,13 +507,15 @@ def several(seed, skills=(2.4, 2.4), seeds=3, n=120, per_group=2):
     rng = np.random.default_rng(seed)
     y = np.repeat(rng.choice(4, n // per_group, p=[.3, .3, .2, .2]), per_group)
     hard = np.repeat(rng.normal(size=(n // per_group, 4)), per_group, axis=0)
-    one = lambda skill: softmax(.7 * hard + .6 * rng.normal(size=hard.shape) + (skill + .2 * rng.normal()) * np.eye(4)[y])
+    def one(skill):
+        noise = .6 * rng.normal(size=hard.shape)
+        return softmax(.7 * hard + noise + (skill + .2 * rng.normal()) * np.eye(4)[y])
     return y, np.arange(n) // per_group, {f'm{i}': [one(s) for _ in range(seeds)] for i, s in enumerate(skills)}
 
 
 @pytest.mark.parametrize('metric', METRICS)
 def test_obuchowski_rockette_by_its_equations(metric):
-    "Readers nested in techniques (Hillis 2014): mean squares, Cov2 and Cov3 written out; variances that would be below 0 are kept there"
+    "Readers nested in techniques (Hillis 2014): mean squares, Cov2, Cov3 written out; variances below 0 are kept there"
     for seed in range(30):
         y, ids, models = several(seed)
         j, r = METRICS.index(metric), 3
@@ -489,7 +528,8 @@ def test_obuchowski_rockette_by_its_equations(metric):
         square = value.var(axis=1, ddof=1)
         variance = sum(max(s, e) / r for s, e in zip(square, error)) + max(cov2[0] + cov2[1] - 2 * cov3, 0)
         of_images = sum(e / r for e in error) + max(cov2[0] + cov2[1] - 2 * cov3, 0)
-        df = variance ** 2 / (sum((s / r) ** 2 / (r - 1) for s in square) + of_images ** 2 / ids.max())   # and what the images add
+        # and what the images add
+        df = variance ** 2 / (sum((s / r) ** 2 / (r - 1) for s in square) + of_images ** 2 / ids.max())
         got = seeds_difference(*runs, metric)
         d = value[0].mean() - value[1].mean()
         assert got.difference == pytest.approx(d) and got.df == pytest.approx(df)
@@ -510,7 +550,9 @@ def test_one_seed_beside_several_is_compared_as_a_trained_network():
     y, ids, models = several(5, seeds=4)
     a, b = ([pulls_of(y, p, ids) for p in ps] for ps in models.values())
     one, other = seeds_difference(a, b[:1], 'accuracy'), seeds_difference(b[:1], a, 'accuracy')
-    assert one.test == 'jackknife' and one.df == ids.max() and other.interval() == pytest.approx([-v for v in one.interval()[::-1]]) and other.p == pytest.approx(one.p)
+    assert one.test == 'jackknife' and one.df == ids.max()
+    assert other.interval() == pytest.approx([-v for v in one.interval()[::-1]])
+    assert other.p == pytest.approx(one.p)
     table = compare_models(y, dict(a=models['m0'], b=models['m1'][:1]), NAMES, ids)
     assert (table.seeds_a == 4).all() and (table.seeds_b == 1).all() and set(table.test) == {'jackknife'}
 
@@ -554,7 +596,8 @@ def test_the_interval_of_a_model_is_never_shorter_than_that_of_its_networks():
         tables = models['m0']
         each, both = [intervals(y, p, NAMES, ids) for p in tables], model_intervals(y, tables, NAMES, ids)
         for k in METRICS:
-            mean, (low, high) = np.mean([metrics(y, p, NAMES)[k] for p in tables]), np.mean([e[k] for e in each], axis=0)
+            mean = np.mean([metrics(y, p, NAMES)[k] for p in tables])
+            low, high = np.mean([e[k] for e in each], axis=0)
             assert 0 <= both[k][0] <= low + 1e-9 and high - 1e-9 <= both[k][1] <= 1 and both[k][0] <= mean <= both[k][1]
 
 
@@ -562,7 +605,9 @@ def test_a_table_that_pandas_writes_and_reads(tmp_path):
     y, ids, a, b, c = made(6, 120, per_group=2, networks=3)
     named = {'ShuffleNetV2_0': a, 'ShuffleNetV2_2': b, 'EfficientNet-B0_2': c}
     table = compare_models(y, {name: [p] for name, p in named.items()}, NAMES, ids)
-    assert table.columns.tolist() == 'metric a b seeds_a seeds_b value_a value_b difference low high p p_holm low_holm high_holm low_all high_all df test'.split()
+    columns = ('metric a b seeds_a seeds_b value_a value_b difference low high p '
+               'p_holm low_holm high_holm low_all high_all df test')
+    assert table.columns.tolist() == columns.split()
     assert len(table) == 15 and table.metric.drop_duplicates().tolist() == list(METRICS)
     table.to_csv(tmp_path/'compare.csv', index=False, float_format='%.9g')
     back = pd.read_csv(tmp_path/'compare.csv')
@@ -570,7 +615,8 @@ def test_a_table_that_pandas_writes_and_reads(tmp_path):
     assert np.allclose(back[back.metric == 'f1'].p_holm, holm(back[back.metric == 'f1'].p.tolist()))
     assert set(table.test) == {'Obuchowski 1998', 'jackknife', 'Obuchowski 1997'}
     values = {name: metrics(y, p, NAMES) for name, p in named.items()}
-    for r in table.itertuples(): assert (r.value_a, r.value_b) == (pytest.approx(values[r.a][r.metric]), pytest.approx(values[r.b][r.metric]))
+    for r in table.itertuples():
+        assert (r.value_a, r.value_b) == (pytest.approx(values[r.a][r.metric]), pytest.approx(values[r.b][r.metric]))
 
 
 @fast

@@ -51,17 +51,23 @@ def test_run_folder(xrays, tmp_path):
     r = run(xrays, ARCH, 1, **FAST | dict(epochs=2), out=tmp_path)
     assert r.path == tmp_path/f'{ARCH}_1' and {f.name for f in r.path.iterdir()} == FILES
     c = json.loads((r.path/'config.json').read_text())
-    assert c['classes'] == sorted(demo.CLASSES) and (c['size'], c['mean'], c['std']) == (64, [.485, .456, .406], [.229, .224, .225])
-    assert c['weights'] == 'random' and c['precision'] in ('fp32', 'bf16', 'fp16') and c['device'] in ('cpu', 'cuda', 'mps')
+    assert c['classes'] == sorted(demo.CLASSES)
+    assert (c['size'], c['mean'], c['std']) == (64, [.485, .456, .406], [.229, .224, .225])
+    assert c['weights'] == 'random' and c['precision'] in ('fp32', 'bf16', 'fp16')
+    assert c['device'] in ('cpu', 'cuda', 'mps')
     h = pd.read_csv(r.path/'history.csv')
-    assert list(h) == ['epoch', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy', 'valid_loss_scaled'] and h.epoch.tolist() == [1, 2]
+    assert list(h) == ['epoch', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy', 'valid_loss_scaled']
+    assert h.epoch.tolist() == [1, 2]
     assert r.metrics['best_epoch'] == h.epoch[h.valid_loss_scaled.idxmin()]
     p = read_csv(r.path/'predictions.csv')
     assert list(p)[:4] == ['path', 'part', 'group', 'label'] and list(p)[4:] == [f'logit_{k}' for k in c['classes']]
     text = (r.path/'metrics.json').read_text()
     assert str(tmp_path) not in text and 'second' not in text
     filed = json.loads(text)
-    assert metrics_of(p, c['classes']).items() <= filed.items() and set(filed) - set(metrics_of(p, c['classes'])) == {'valid', 'best_epoch', 'intervals', 'interval_note', 'class_intervals'}
+    measured = metrics_of(p, c['classes'])
+    assert measured.items() <= filed.items()
+    beside = {'valid', 'best_epoch', 'intervals', 'interval_note', 'class_intervals'}
+    assert set(filed) - set(measured) == beside
     assert metrics_of(p, c['classes'], 'valid') == json.loads(text)['valid']
     # the split is a partition of the images, and the predictions are those of its parts
     table = images_of(xrays)
@@ -106,19 +112,28 @@ def test_the_callers_random_state_is_left_alone(packed, tmp_path):
 def test_the_test_part_is_looked_at_once(packed, tmp_path, monkeypatch):
     "Test images pass through the network after training, and only once"
     seen, logits_of = [], train.logits_of
-    monkeypatch.setattr(train, 'logits_of', lambda net, dl: seen.append(len(dl.dataset) if hasattr(dl, 'dataset') else 'check') or logits_of(net, dl))
+    def counted_logits(net, dl):
+        seen.append(len(dl.dataset) if hasattr(dl, 'dataset') else 'check')
+        return logits_of(net, dl)
+    monkeypatch.setattr(train, 'logits_of', counted_logits)
     trained, one_batch = [], Learner.one_batch
-    monkeypatch.setattr(Learner, 'one_batch', lambda self, i, b: trained.append((len(seen), len(b[0]))) or one_batch(self, i, b))
+    def counted_batch(self, i, b):
+        trained.append((len(seen), len(b[0])))
+        return one_batch(self, i, b)
+    monkeypatch.setattr(Learner, 'one_batch', counted_batch)
     r = run(packed, ARCH, **FAST | dict(epochs=2), out=tmp_path)
     parts = load_split(r.path/'split.csv', packed.table).value_counts()
     assert seen == [parts['valid'], parts['test'], 'check']
-    assert sum(n for when, n in trained if when == 0) <= 2 * (parts['train'] + parts['valid'])   # before the first prediction: training and validation only
+    # before the first prediction: training and validation only
+    assert sum(n for when, n in trained if when == 0) <= 2 * (parts['train'] + parts['valid'])
 
 def test_depth_all_augmentation_pad_and_saved_split(xrays, tmp_path):
     first = run(xrays, ARCH, 'all', **FAST, out=tmp_path)
     assert "Non-trainable params: 0" in (first.path/'summary.txt').read_text()
-    again = run(xrays, ARCH, 'all', **FAST, out=tmp_path, name='again', augment=True, resize='pad', split=first.path/'split.csv', split_seed=9)
-    assert (again.path/'split.csv').read_bytes() == (first.path/'split.csv').read_bytes() and again.config['resize'] == 'pad'
+    again = run(xrays, ARCH, 'all', **FAST, out=tmp_path, name='again', augment=True, resize='pad',
+                split=first.path/'split.csv', split_seed=9)
+    assert (again.path/'split.csv').read_bytes() == (first.path/'split.csv').read_bytes()
+    assert again.config['resize'] == 'pad'
     assert again.history.train_loss.tolist() != first.history.train_loss.tolist()
 
 def test_loaded_network_gives_the_filed_logits(packed, tmp_path):
@@ -137,7 +152,8 @@ def test_two_classes_groups_and_rejects(xrays, tmp_path):
     table = table[table.label.isin(['COVID', 'Normal'])].reset_index(drop=True)
     table['group'] = [f'p{i // 2}' for i in range(len(table))]
     (tmp_path/'bad.png').write_bytes(Path(table.path[0]).read_bytes()[:200])
-    table = pd.concat([table, pd.DataFrame([dict(path=str(tmp_path/'bad.png'), label='COVID', group='p0')])], ignore_index=True)
+    table = pd.concat([table, pd.DataFrame([dict(path=str(tmp_path/'bad.png'), label='COVID', group='p0')])],
+                      ignore_index=True)
     table[['path', 'label', 'group']].to_csv(tmp_path/'t.csv', index=False)
     r = run(tmp_path/'t.csv', ARCH, **FAST, out=tmp_path/'out')
     assert r.config['classes'] == ['COVID', 'Normal'] and 0 <= r.metrics['auc'] <= 1
@@ -155,19 +171,22 @@ def test_a_given_split_is_honoured_and_a_missing_class_is_stated(xrays, tmp_path
     table.loc[(table.label == 'COVID') & (table.split == 'test'), 'split'] = 'train'
     with pytest.warns(UserWarning, match='COVID'): r = run(table, ARCH, **FAST, out=tmp_path)
     assert r.metrics['missing'] == ['COVID'] and np.isfinite(r.metrics['f1']) and np.isfinite(r.metrics['auc'])
-    assert set(r.predictions.path[r.predictions.part == 'test']) == set(np.array(relative_paths(table))[table.split == 'test'])
+    tested = r.predictions.path[r.predictions.part == 'test']
+    assert set(tested) == set(np.array(relative_paths(table))[table.split == 'test'])
 
 @pytest.mark.drawn
 def test_what_a_given_split_tears_is_said_everywhere(xrays, tmp_path):
     table = images_of(xrays)
     n = table.groupby('label').cumcount()
     table['split'] = np.select([n < 2, n < 4], ['valid', 'test'], 'train')
-    table['group'] = [f'{label} {i}' if i < 4 else '' for label, i in zip(table.label, n % 2)]   # patients in all three parts
+    # patients in all three parts
+    table['group'] = [f'{label} {i}' if i < 4 else '' for label, i in zip(table.label, n % 2)]
     with pytest.warns(UserWarning, match='more than one part'): r = run(table, ARCH, **FAST, out=tmp_path)
     told = json.loads((r.path/'twins.json').read_text())
     assert told['torn'] == table.group[n < 2].nunique() and 'in more than one part' in told['note']
     card, page = (r.path/'MODEL_CARD.md').read_text(), (r.path/'report.html').read_text()
-    assert 'in more than one part' in card and 'in a split that was given' in card and 'whole in one part' not in card and 'with seed' not in card
+    assert 'in more than one part' in card and 'in a split that was given' in card
+    assert 'whole in one part' not in card and 'with seed' not in card
     assert 'in more than one part' in page and 'whole in one part' not in page
 
 @pytest.mark.drawn
@@ -176,7 +195,8 @@ def test_class_and_file_names_in_any_alphabet(tmp_path, name):
     rng = np.random.default_rng(0)
     for c in (name, 'other'):
         (tmp_path/'src'/c).mkdir(parents=True)
-        for i in range(10): Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(tmp_path/'src'/c/f'{c} {i}.png')
+        for i in range(10):
+            Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(tmp_path/'src'/c/f'{c} {i}.png')
     r = run(tmp_path/'src', ARCH, **FAST | dict(size=32), out=tmp_path/'out')
     back = load_run(r.path)
     assert back.config['classes'] == sorted([name, 'other']) and set(back.predictions.label) == {name, 'other'}
@@ -196,13 +216,25 @@ def small_tree(root, **counts):
     (lambda d: small_tree(d/'m', **{'A/masks': 3, 'B/masks': 3}), 'masks'),
 ], ids=['no path', 'empty', 'one class', 'two images', 'masks only'])
 def test_sources_that_cannot_be_studied(tmp_path, make, message):
-    with pytest.raises((ValueError, FileNotFoundError), match=message): run(make(tmp_path), ARCH, **FAST, out=tmp_path/'out')
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(make(tmp_path), ARCH, **FAST, out=tmp_path/'out')
     assert not (tmp_path/'out').exists()
 
 @pytest.mark.parametrize('bad, message', [
-    (dict(epochs=0), 'epochs=0'), (dict(bs=1), 'bs=1'), (dict(lr=0), 'lr=0'), (dict(lr=float('nan')), 'lr=nan'), (dict(valid=0), 'valid=0'), (dict(test=.95), 'test'),
-    (dict(depth=6), '5 layer groups'), (dict(arch='shuflenetv2_050'), 'shufflenetv2_050'), (dict(device='tpu'), 'device'),
-    (dict(precision='fp8'), 'precision'), (dict(size=4), 'size=4'), (dict(resize='crop'), 'resize'), (dict(dropout=1.5), 'dropout'), (dict(wd=-1), 'wd=-1'),
+    (dict(epochs=0), 'epochs=0'),
+    (dict(bs=1), 'bs=1'),
+    (dict(lr=0), 'lr=0'),
+    (dict(lr=float('nan')), 'lr=nan'),
+    (dict(valid=0), 'valid=0'),
+    (dict(test=.95), 'test'),
+    (dict(depth=6), '5 layer groups'),
+    (dict(arch='shuflenetv2_050'), 'shufflenetv2_050'),
+    (dict(device='tpu'), 'device'),
+    (dict(precision='fp8'), 'precision'),
+    (dict(size=4), 'size=4'),
+    (dict(resize='crop'), 'resize'),
+    (dict(dropout=1.5), 'dropout'),
+    (dict(wd=-1), 'wd=-1'),
 ])
 def test_arguments_that_make_no_sense(xrays, tmp_path, bad, message):
     with pytest.raises(ValueError, match=message): run(xrays, **dict(arch=ARCH, **FAST) | bad, out=tmp_path/'out')
@@ -210,12 +242,13 @@ def test_arguments_that_make_no_sense(xrays, tmp_path, bad, message):
 
 # ---- failure halfway
 
-WRITES = {'csv': (folder, 'write_csv'), 'split': (folder, 'save_split'), 'json': (folder, 'write_json'), 'weights': (folder, 'save_file'), 'figure': ('matplotlib.figure.Figure', 'savefig'),
+WRITES = {'csv': (folder, 'write_csv'), 'split': (folder, 'save_split'), 'json': (folder, 'write_json'),
+          'weights': (folder, 'save_file'), 'figure': ('matplotlib.figure.Figure', 'savefig'),
           'text': (Path, 'write_text')}
 
 @pytest.mark.parametrize('what', WRITES)
 def test_full_disk_at_each_kind_of_write(packed, tmp_path, monkeypatch, what):
-    "ENOSPC in the second run of a study: the first stays whole, of the second there is nothing, and the study can go on later"
+    "ENOSPC in the second run of a study: the first stays whole, the second leaves nothing, the study can go on later"
     owner, name = WRITES[what]
     args = dict(archs=ARCH, pretrained=False, epochs=1, bs=16, quiet=True, out=tmp_path/'s')
     first = study(packed, depths=0, **args)
@@ -229,9 +262,12 @@ def test_full_disk_at_each_kind_of_write(packed, tmp_path, monkeypatch, what):
 
 def test_a_real_limit_on_file_size(xrays, tmp_path):
     "The kernel refuses to let model.safetensors grow: one clear line, exit code 1, nothing left"
-    code = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from xray_xfer.cli import main\n"
+    words = ['run', str(xrays), '--arch', ARCH, '--pretrained', 'false', '--size', '64', '--epochs', '1',
+             '--out', str(tmp_path/'out'), '--quiet']
+    code = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "from xray_xfer.cli import main\n"
             "import xray_xfer.train; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000,) * 2)\n"
-            f"sys.exit(main(['run', {str(xrays)!r}, '--arch', '{ARCH}', '--pretrained', 'false', '--size', '64', '--epochs', '1', '--out', {str(tmp_path/'out')!r}, '--quiet']))")
+            f"sys.exit(main({words!r}))")
     p = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert p.returncode == 1 and p.stderr.count('xray_xfer: error:') == 1 and 'Traceback' not in p.stderr, p.stderr
     assert everything(tmp_path) in ([], ['out'])
@@ -244,14 +280,19 @@ def test_ctrl_c_between_two_runs_keeps_the_first(packed, tmp_path, monkeypatch):
         if len(calls) == 2: raise KeyboardInterrupt
         fit(self)
     monkeypatch.setattr(Learner, '_do_epoch', stop)
-    with pytest.raises(KeyboardInterrupt): study(packed, ARCH, (0, 1), pretrained=False, epochs=1, quiet=True, out=tmp_path/'s')
-    assert [p.name for p in (tmp_path/'s').iterdir()] == [f'{ARCH}_0'] and {f.name for f in (tmp_path/'s'/f'{ARCH}_0').iterdir()} == FILES
+    with pytest.raises(KeyboardInterrupt):
+        study(packed, ARCH, (0, 1), pretrained=False, epochs=1, quiet=True, out=tmp_path/'s')
+    assert [p.name for p in (tmp_path/'s').iterdir()] == [f'{ARCH}_0']
+    assert {f.name for f in (tmp_path/'s'/f'{ARCH}_0').iterdir()} == FILES
 
 def test_ctrl_c_on_the_command(xrays, tmp_path):
     "A real SIGINT to a real process, once the first run is there: exit code 130, one line, the first run whole"
-    cmd = [sys.executable, '-W', 'ignore', '-c', 'import sys; from xray_xfer.cli import main; sys.exit(main())', 'study', str(xrays), '--archs', ARCH, '--pretrained', 'false', '--size', '64', '--epochs', '1',
+    cmd = [sys.executable, '-W', 'ignore', '-c', 'import sys; from xray_xfer.cli import main; sys.exit(main())',
+           'study', str(xrays), '--archs', ARCH, '--pretrained', 'false', '--size', '64', '--epochs', '1',
            '--depths', '0', '1', '2', '--seeds', *map(str, range(40)), '--out', str(tmp_path/'s')]
-    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))   # a shell's background jobs ignore it
+    # a shell's background jobs ignore it
+    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         end = time.time() + 120
         while not (tmp_path/'s'/f'{ARCH}_0').is_dir() and time.time() < end and p.poll() is None: time.sleep(.05)
@@ -260,30 +301,41 @@ def test_ctrl_c_on_the_command(xrays, tmp_path):
         out, err = p.communicate(timeout=60)
     finally: p.kill()
     assert p.returncode == 130 and 'stopped' in err and 'Traceback' not in err, err
-    for r in (tmp_path/'s').iterdir(): assert r.is_dir() and {f.name for f in r.iterdir()} | {'report.html', 'MODEL_CARD.md'} == FILES, r
+    for r in (tmp_path/'s').iterdir():
+        assert r.is_dir() and {f.name for f in r.iterdir()} | {'report.html', 'MODEL_CARD.md'} == FILES, r
 
 @pytest.mark.parametrize('lr, cache', [(1e30, True), (1e30, False), (1e8, True)])   # in the second batch; in validation
 def test_divergence_is_named_and_leaves_nothing(packed, tmp_path, lr, cache):
-    with pytest.raises(FloatingPointError, match='lower lr') as e: run(packed, ARCH, **FAST | dict(lr=lr, epochs=2), cache=cache, out=tmp_path/'o')
-    assert isinstance(e.value, Diverged) and str(e.value).startswith('training broke down in epoch 1') and 'Exception occured' not in str(e.value)
+    with pytest.raises(FloatingPointError, match='lower lr') as e:
+        run(packed, ARCH, **FAST | dict(lr=lr, epochs=2), cache=cache, out=tmp_path/'o')
+    assert isinstance(e.value, Diverged)
+    assert str(e.value).startswith('training broke down in epoch 1')
+    assert 'Exception occured' not in str(e.value)
     assert f'learning rate {lr:g}, precision fp32' in str(e.value) and 'nan' in str(e.value)
     assert not (tmp_path/'o').exists()
 
 def test_divergence_is_one_plain_line_of_the_command(xrays, tmp_path, capfd):
-    code = main(['run', str(xrays), '--arch', ARCH, '--pretrained', 'false', '--size', '64', '--epochs', '1', '--lr', '1e30', '--out', str(tmp_path/'o'), '--quiet'])
+    code = main(['run', str(xrays), '--arch', ARCH, '--pretrained', 'false', '--size', '64', '--epochs', '1', '--lr',
+                 '1e30', '--out', str(tmp_path/'o'), '--quiet'])
     err = capfd.readouterr().err
-    assert code == 1 and err.startswith('xray_xfer: error: training broke down in epoch 1') and err.count('\n') == 1 and '--lr 0.002' in err, err
+    assert code == 1 and err.startswith('xray_xfer: error: training broke down in epoch 1'), err
+    assert err.count('\n') == 1 and '--lr 0.002' in err, err
 
-@pytest.mark.parametrize('kw', [dict(depth=0, cache=False), dict(depth='all'), dict(depth=1)], ids=['images', 'all', 'features'])
+@pytest.mark.parametrize('kw', [dict(depth=0, cache=False), dict(depth='all'), dict(depth=1)],
+                         ids=['images', 'all', 'features'])
 def test_damaged_weights_are_not_blamed_on_the_learning_rate(packed, tmp_path, kw):
-    save_file({k: torch.full_like(v, float('nan')) if v.is_floating_point() else v for k, v in build(ARCH, pretrained=False).backbone.state_dict().items()}, tmp_path/'w.safetensors')
-    with pytest.raises(FloatingPointError, match='weights are damaged|no finite numbers before the first step.*give other weights') as e:
+    weights = build(ARCH, pretrained=False).backbone.state_dict()
+    damaged = {k: torch.full_like(v, float('nan')) if v.is_floating_point() else v for k, v in weights.items()}
+    save_file(damaged, tmp_path/'w.safetensors')
+    said = 'weights are damaged|no finite numbers before the first step.*give other weights'
+    with pytest.raises(FloatingPointError, match=said) as e:
         run(packed, ARCH, **FAST | dict(pretrained=tmp_path/'w.safetensors') | kw, out=tmp_path/'o')
     assert 'lower lr' not in str(e.value) and not (tmp_path/'o').exists()
 
 def test_an_absurd_validation_loss_is_warned_of(packed, tmp_path):
-    with pytest.warns(UserWarning, match=r'depth 0: the validation loss is .*e\+.* in epoch 1, whose weights are kept; answering .* would give 1\.\d+; .*--lr 0\.002'):
-        r = run(packed, ARCH, **FAST | dict(lr=1e3), out=tmp_path/'o')
+    said = (r'depth 0: the validation loss is .*e\+.* in epoch 1, whose weights are kept; '
+            r'answering .* would give 1\.\d+; .*--lr 0\.002')
+    with pytest.warns(UserWarning, match=said): r = run(packed, ARCH, **FAST | dict(lr=1e3), out=tmp_path/'o')
     assert r.history.valid_loss[0] > 1e6
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
@@ -296,7 +348,8 @@ def test_infinite_logits_of_the_test_part_are_an_error(packed, tmp_path, monkeyp
         z[2, 1] = float('inf')
         return z
     monkeypatch.setattr(train, 'logits_of', infinite)
-    with pytest.raises(Diverged, match='1 of .* images of the valid part get logits that are no finite numbers, first number 3'): run(packed, ARCH, **FAST, out=tmp_path/'o')
+    said = '1 of .* images of the valid part get logits that are no finite numbers, first number 3'
+    with pytest.raises(Diverged, match=said): run(packed, ARCH, **FAST, out=tmp_path/'o')
     assert not (tmp_path/'o').exists()
 
 def test_an_existing_folder_is_not_overwritten_in_silence(packed, tmp_path):
@@ -310,9 +363,11 @@ def test_an_existing_folder_is_not_overwritten_in_silence(packed, tmp_path):
 
 def test_study_table_and_seeds(packed, tmp_path):
     s = study(packed, ARCH, (0, 1), seeds=(0, 1), pretrained=False, epochs=1, quiet=True, out=tmp_path)
-    assert list(s.table) == ['ShuffleNetV2x0.5_0', 'ShuffleNetV2x0.5_1'] and s.table.index.tolist() == ['Accuracy', 'F1-Score', 'Precision', 'Recall', 'AUC']
+    assert list(s.table) == ['ShuffleNetV2x0.5_0', 'ShuffleNetV2x0.5_1']
+    assert s.table.index.tolist() == ['Accuracy', 'F1-Score', 'Precision', 'Recall', 'AUC']
     accs = [r.metrics['accuracy'] for r in s.runs if r.depth == 0]
-    assert s.table.iloc[0, 0] == pytest.approx(np.mean(accs)) and s.table.attrs['sd'].iloc[0, 0] == pytest.approx(np.std(accs, ddof=1))
+    assert s.table.iloc[0, 0] == pytest.approx(np.mean(accs))
+    assert s.table.attrs['sd'].iloc[0, 0] == pytest.approx(np.std(accs, ddof=1))
     for f in ('table.csv', 'table.md', 'table.tex'): assert (s.path/f).is_file()
     assert len({(r.path/'split.csv').read_bytes() for r in s.runs}) == 1
     assert 'from random weights' in s.caption and '±' in (s.path/'table.md').read_text()
@@ -325,32 +380,40 @@ def test_study_table_and_seeds(packed, tmp_path):
 def test_seeds_are_pooled_and_models_compared(packed, tmp_path):
     s = study(packed, ARCH, (0, 1), seeds=(0, 1), pretrained=False, epochs=1, quiet=True, out=tmp_path, margin=.02)
     t = s.compare()
-    assert t[['a', 'b']].drop_duplicates().values.tolist() == [['ShuffleNetV2x0.5_0', 'ShuffleNetV2x0.5_1']] and set(t.seeds_a) == {2}
-    assert set(s.over_seeds) == set(s.table) and s.table.attrs['seeds_alone'] == [] and s.table.attrs['intervals']['ShuffleNetV2x0.5_0'][0] == s.over_seeds['ShuffleNetV2x0.5_0']['accuracy']
+    assert t[['a', 'b']].drop_duplicates().values.tolist() == [['ShuffleNetV2x0.5_0', 'ShuffleNetV2x0.5_1']]
+    assert set(t.seeds_a) == {2}
+    assert set(s.over_seeds) == set(s.table) and s.table.attrs['seeds_alone'] == []
+    assert s.table.attrs['intervals']['ShuffleNetV2x0.5_0'][0] == s.over_seeds['ShuffleNetV2x0.5_0']['accuracy']
     back = load_study(s.path)
-    assert back.margin == s.margin and json.loads((s.path/'study.json').read_text())['margin'] == dict(value=.02, beforehand=True)
+    assert back.margin == s.margin
+    assert json.loads((s.path/'study.json').read_text())['margin'] == dict(value=.02, beforehand=True)
     report = (s.path/'report.html').read_text()
-    assert 'for other images and other seeds' in report and 'another seed may differ' not in report and 'was chosen on the validation part' in report
+    assert 'for other images and other seeds' in report and 'another seed may differ' not in report
+    assert 'was chosen on the validation part' in report
     r = s.runs[-1]
     f = r.path/'predictions.csv'
-    f.write_text('.jpg'.join(f.read_text().rsplit('.png', 1)))   # other images: nothing to compare, and Student's interval is named as such
+    # other images: nothing to compare, and Student's interval is named as such
+    f.write_text('.jpg'.join(f.read_text().rsplit('.png', 1)))
     lame = load_study(s.path)
-    assert lame.compare() is None and lame.table.attrs['seeds_alone'] == [r.name] and 'over seeds alone' in table_markdown(lame.table)
+    assert lame.compare() is None and lame.table.attrs['seeds_alone'] == [r.name]
+    assert 'over seeds alone' in table_markdown(lame.table)
 
 def test_a_margin_that_comes_after_a_result_is_filed_as_such(packed, tmp_path):
     kw = dict(pretrained=False, epochs=1, quiet=True, out=tmp_path)
     run(packed, ARCH, 0, **kw)
     assert study(packed, ARCH, (0, 1), **kw, margin=.01).margin == (.01, False)
-    assert study(packed, ARCH, (0, 1), **kw, margin=.01, overwrite=True).margin == (.01, False)   # the results that are replaced were known
+    # the results that are replaced were known
+    assert study(packed, ARCH, (0, 1), **kw, margin=.01, overwrite=True).margin == (.01, False)
     assert study(packed, ARCH, (0, 1), **kw, overwrite=True).margin is None
 
 def test_a_margin_is_filed_before_the_training(packed, tmp_path, monkeypatch):
     @wraps(run)
     def stop(*args, **kwargs): raise KeyboardInterrupt
     monkeypatch.setattr('xray_xfer.study.run', stop)
-    with pytest.raises(KeyboardInterrupt): study(packed, ARCH, (0, 1), pretrained=False, epochs=1, quiet=True, out=tmp_path/'new', margin=.01)
+    kw = dict(pretrained=False, epochs=1, quiet=True, out=tmp_path/'new', margin=.01)
+    with pytest.raises(KeyboardInterrupt): study(packed, ARCH, (0, 1), **kw)
     monkeypatch.undo()
-    assert study(packed, ARCH, (0, 1), pretrained=False, epochs=1, quiet=True, out=tmp_path/'new', margin=.01).margin == (.01, True)
+    assert study(packed, ARCH, (0, 1), **kw).margin == (.01, True)
 
 def test_cold_and_warm_are_the_same_study(xrays, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/'cache'))
@@ -359,19 +422,29 @@ def test_cold_and_warm_are_the_same_study(xrays, tmp_path, monkeypatch):
     cold, filled = study(xrays, out=tmp_path/'cold', **kw), made()
     warm = study(xrays, out=tmp_path/'warm', **kw)
     assert len(filled) == 3 and made() == filled   # nothing was made again
-    assert ['made from those of depth 2' in (r.path/'report.html').read_text() for r in cold.runs] == [True, True, False]
+    from_depth_2 = ['made from those of depth 2' in (r.path/'report.html').read_text() for r in cold.runs]
+    assert from_depth_2 == [True, True, False]
     pairs = cold.compare()
     tested = pairs[pairs.p.notna()]
     assert len(pairs) == 15 and len(tested) and (tested.p_holm >= tested.p).all()
     assert {'accuracy_low', 'accuracy_high'} <= set(cold.results)
-    assert cold.table.equals(warm.table) and (cold.path/'compare.csv').read_bytes() == (warm.path/'compare.csv').read_bytes()
-    for a, b in zip(cold.runs, warm.runs, strict=True): assert (a.path/'predictions.csv').read_bytes() == (b.path/'predictions.csv').read_bytes()
+    assert cold.table.equals(warm.table)
+    assert (cold.path/'compare.csv').read_bytes() == (warm.path/'compare.csv').read_bytes()
+    for a, b in zip(cold.runs, warm.runs, strict=True):
+        assert (a.path/'predictions.csv').read_bytes() == (b.path/'predictions.csv').read_bytes()
 
 def test_everything_wrong_is_found_before_training(packed, tmp_path):
-    for bad, message in ((dict(archs=[ARCH, 'nonet']), 'unknown arch'), (dict(depths=(0, 7)), '5 layer groups'), (dict(pretrained={ARCH: tmp_path/'no.pth'}), 'no weights file'),
-                         (dict(pretrained={'resnet18': False}), 'does not train'), (dict(archs=[]), 'no archs'), (dict(seeds=[]), 'no seeds')):
-        with pytest.raises((ValueError, FileNotFoundError), match=message): study(packed, **dict(archs=ARCH, depths=0, pretrained=False) | bad, quiet=True, out=tmp_path/'s')
-    with pytest.raises(TypeError, match='epoch'): study(packed, ARCH, 0, pretrained=False, epoch=3, quiet=True, out=tmp_path/'s')
+    mistakes = [(dict(archs=[ARCH, 'nonet']), 'unknown arch'),
+                (dict(depths=(0, 7)), '5 layer groups'),
+                (dict(pretrained={ARCH: tmp_path/'no.pth'}), 'no weights file'),
+                (dict(pretrained={'resnet18': False}), 'does not train'),
+                (dict(archs=[]), 'no archs'),
+                (dict(seeds=[]), 'no seeds')]
+    for bad, message in mistakes:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            study(packed, **dict(archs=ARCH, depths=0, pretrained=False) | bad, quiet=True, out=tmp_path/'s')
+    with pytest.raises(TypeError, match='epoch'):
+        study(packed, ARCH, 0, pretrained=False, epoch=3, quiet=True, out=tmp_path/'s')
     assert not (tmp_path/'s').exists()
 
 @pytest.mark.shared
@@ -380,7 +453,8 @@ def test_real_xrays_teach_more_at_greater_depth(shared, tmp_path):
     "700 real X-rays at 112 px, four epochs: well above the 43 % of always answering Normal, and depth 2 above depth 0"
     table = images_of(shared/'radiographs')
     some = table.groupby('label').sample(175, random_state=1).reset_index(drop=True)
-    s = study(some, 'shufflenetv2_100', (0, 2), pretrained=shared/'weights'/'shufflenetv2_100.safetensors', size=112, epochs=4, quiet=True, out=tmp_path)
+    s = study(some, 'shufflenetv2_100', (0, 2), pretrained=shared/'weights'/'shufflenetv2_100.safetensors', size=112,
+              epochs=4, quiet=True, out=tmp_path)
     a, b = s.table.loc['Accuracy']
     assert a > .6 and b > .8 and b > a
 
@@ -393,10 +467,12 @@ def test_a_saved_split_without_a_part_never_leaks(xrays, packed, tmp_path, lacks
     split = read_csv(r.path/'split.csv')
     split['split'] = split.split.replace(lacks, 'train')
     split.to_csv(tmp_path/'s.csv', index=False)
-    with pytest.warns(UserWarning, match=f"no '{lacks}' rows"): again = run(packed, ARCH, **FAST, split=tmp_path/'s.csv', out=tmp_path/'b')
+    with pytest.warns(UserWarning, match=f"no '{lacks}' rows"):
+        again = run(packed, ARCH, **FAST, split=tmp_path/'s.csv', out=tmp_path/'b')
     new = read_csv(again.path/'split.csv')
     kept = 'test' if lacks == 'valid' else 'valid'
-    assert set(new.path[new.split == kept]) == set(split.path[split.split == kept]) and set(new.split) == {'train', 'valid', 'test'}
+    assert set(new.path[new.split == kept]) == set(split.path[split.split == kept])
+    assert set(new.split) == {'train', 'valid', 'test'}
     dls = dataloaders(packed, ARCH, split=tmp_path/'s.csv')
     assert [len(dls[i].dataset) for i in range(3)] == [(new.split == p).sum() for p in ('train', 'valid', 'test')]
 
@@ -409,13 +485,15 @@ def test_a_split_drawn_before_a_file_broke(xrays, tmp_path):
     shutil.copytree(xrays, tmp_path/'x')
     first = run(tmp_path/'x', ARCH, **FAST, out=tmp_path/'a')
     next((tmp_path/'x'/'COVID'/'images').iterdir()).write_bytes(b'')
-    with pytest.warns(UserWarning, match='1 of 60 files could not be decoded'): r = run(tmp_path/'x', ARCH, **FAST, split=first.path/'split.csv', out=tmp_path/'b')
+    with pytest.warns(UserWarning, match='1 of 60 files could not be decoded'):
+        r = run(tmp_path/'x', ARCH, **FAST, split=first.path/'split.csv', out=tmp_path/'b')
     assert r.config['images'] == 59 and r.config['rejects'] == 1
     # where a label disagrees, that is told, whether or not the split was drawn before the file broke
     table = images_of(tmp_path/'x')
     table.loc[table.index[-1], 'label'] = 'Normal'
     for split in (r.path, first.path):
-        with pytest.raises(ValueError, match='1 labels disagree'), pytest.warns(UserWarning): run(table, ARCH, **FAST, split=split/'split.csv', out=tmp_path/'c')
+        with pytest.raises(ValueError, match='1 labels disagree'), pytest.warns(UserWarning):
+            run(table, ARCH, **FAST, split=split/'split.csv', out=tmp_path/'c')
 
 def test_overwrite_spares_what_is_no_run(packed, tmp_path):
     "A Hugging Face folder has a config.json too, and a run folder may hold somebody's notes"
@@ -449,7 +527,13 @@ def test_data_moved_or_cache_emptied_is_the_same_run(xrays, tmp_path, monkeypatc
     again = run(tmp_path/'elsewhere'/'xrays', ARCH, **FAST, out=tmp_path/'out')
     assert again.learn is None and again.config == r.config
 
-@pytest.mark.parametrize('bad, error', [(dict(name='..'), ValueError), (dict(name='a/b'), ValueError), (dict(name=''), ValueError), (dict(name='x' * 300), ValueError), (dict(out='FILE'), NotADirectoryError)])
+@pytest.mark.parametrize('bad, error', [
+    (dict(name='..'), ValueError),
+    (dict(name='a/b'), ValueError),
+    (dict(name=''), ValueError),
+    (dict(name='x' * 300), ValueError),
+    (dict(out='FILE'), NotADirectoryError),
+])
 def test_places_that_cannot_be_are_refused_before_training(packed, tmp_path, monkeypatch, bad, error):
     (tmp_path/'FILE').write_text('a file')
     monkeypatch.chdir(tmp_path)
@@ -485,6 +569,7 @@ def test_runs_over_different_data_are_not_captioned_as_one_study(packed, xrays, 
     assert 'differ in epochs, split_seed, split.csv' in load_study(tmp_path).caption
 
 def test_two_runs_of_one_model_are_two_columns(packed, tmp_path):
-    for name, lr in (('first try', 1e-3), ('second', 2e-3)): run(packed, ARCH, 0, **FAST, lr=lr, name=name, out=tmp_path)
+    for name, lr in (('first try', 1e-3), ('second', 2e-3)):
+        run(packed, ARCH, 0, **FAST, lr=lr, name=name, out=tmp_path)
     s = load_study(tmp_path)
     assert list(s.table) == ['first try', 'second'] and 'differ in lr' in s.caption

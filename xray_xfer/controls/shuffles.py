@@ -10,9 +10,9 @@ __all__ = ['SHUFFLES', 'LEAST_EXCESS', 'shuffled_labels', 'trained_heads', 'shuf
 # %% ../../nbs/controls/02_shuffles.ipynb #c1925e76
 from collections.abc import Iterable, Iterator, Sequence
 
+import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 import numpy as np, pandas as pd, torch
 from fastai.data.core import DataLoaders
-import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import no_random
