@@ -380,7 +380,8 @@ def test_a_class_of_two(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('words, why', [
-    (['--split', 'nowhere.csv'], 'nowhere.csv'), (['--valid', 0.5, '--test', 0.6], 'leave nothing to train on'), (['--test', 0], 'no test part'), (['--valid', 0], 'above 0')])
+    (['--split', 'nowhere.csv'], 'nowhere.csv'), (['--valid', 0.5, '--test', 0.6], 'leave nothing to train on'), (['--test', 0], 'needs both parts'),
+    (['--valid', 0], 'needs both parts')])
 def test_check_refuses_what_run_refuses(tmp_path, capsys, words, why):
     root = drawings(tmp_path/'data', A=12, B=12)
     code, out, err = xray(capsys, 'check', root, '--size', 32, '--quiet', *words)

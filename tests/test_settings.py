@@ -18,7 +18,9 @@ BEFORE = json.loads((Path(__file__).parent/'fixtures'/'signatures.json').read_te
 def rows(function):
     doc = docments(function, full=True)
     text = lambda p: None if p.annotation is p.empty else inspect.formatannotation(p.annotation)
-    return [[p.name, p.kind.name, None if p.default is p.empty else repr(p.default), text(p), doc[p.name].docment]
+    # a sentence may stand on two lines
+    said = lambda p: ' '.join(doc[p.name].docment.split()) if doc[p.name].docment else None
+    return [[p.name, p.kind.name, None if p.default is p.empty else repr(p.default), text(p), said(p)]
             for p in inspect.signature(function).parameters.values()]
 
 def test_run_takes_what_it_took():

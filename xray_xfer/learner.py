@@ -40,7 +40,8 @@ def settle(
 ) -> Settings:
     "The same with nothing left open: arch, device, precision, learning rates, and how pictures fill their square"
     device = resolve_device(settings.device)
-    frame = data.frame if isinstance(data, Prepared) else frame_of(data, plan, settings.size, settings.resize, settings.colour)
+    if isinstance(data, Prepared): frame = data.frame
+    else: frame = frame_of(data, plan, settings.size, settings.resize, settings.colour)
     return replace(settings, arch=plan.name, device=device, precision=resolve_precision(settings.precision, device),
                    lr=lr_range(settings.lr), **frame._asdict())
 
@@ -73,7 +74,8 @@ def evenly(
 def _set_statistics(model, prepared, norm, device):
     "BatchNorm statistics of random weights from up to 256 training images, in even batches, for each counts the same"
     rows = evenly(prepared.rows('train'), 256)
-    calibrate(model, image_batches(prepared.pack, rows, norm, device, bs=-(-len(rows) // -(-len(rows) // 64))))
+    n_batches = -(-len(rows) // 64)   # rounded up
+    calibrate(model, image_batches(prepared.pack, rows, norm, device, bs=-(-len(rows) // n_batches)))
 
 def hand_over(
     model:Classifier, # Frozen as it will be trained
@@ -83,13 +85,13 @@ def hand_over(
     timer:Callable=nullcontext, # Times the phases calibrate and features
 ) -> Learner: # With `.classifier`, `.prepared`, `.images` and `.feed`
     "The network, its loaders and its optimiser, ready for the first epoch"
-    s, norm, (pack, parts) = settings, stats(plan), (prepared.pack, prepared.parts)
+    s, norm, pack, parts = settings, stats(plan), prepared.pack, prepared.parts
     model.to(s.device)
     if model.weights == 'random':
         with timer('calibrate'): _set_statistics(model, prepared, norm, s.device)
     with timer('features'):
-        fed = feed(model, pack, parts, norm, bs=s.bs, augment=s.augment, cache=s.cache, views=s.views, deepest=s.deepest,
-                   backend=s.backend, dtype=s.features, device=s.device, seed=s.seed, quiet=s.quiet)
+        fed = feed(model, pack, parts, norm, bs=s.bs, augment=s.augment, cache=s.cache, views=s.views,
+                   deepest=s.deepest, backend=s.backend, dtype=s.features, device=s.device, seed=s.seed, quiet=s.quiet)
     if fed.note and s.cache and not fed.warned: note(fed.note, s.quiet)
     images = dataloaders(pack, plan, bs=s.bs, split=parts, augment=s.augment, device=torch.device(s.device))
     learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False,
@@ -99,14 +101,16 @@ def hand_over(
 
 def callbacks(
     precision:str, # 'fp32', 'fp16' or 'bf16'
-) -> list: # of fastai callbacks
+) -> list: # Of fastai callbacks
     "What every Learner here trains with"
     return [KeepChannelsLast()] + ([] if precision == 'fp32' else [MixedPrecision(precision)])
 
 # %% ../nbs/03_learner.ipynb #79286ee0
 @takes_settings
 def learner(
-    data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), a `Pack`, or what was `Prepared`
+    # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), a `Pack`,
+    # or what was `Prepared`
+    data,
     arch:str='efficientnet_b0', # timm model name, 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'
     depth:int|str=0, # 0: head only; d: and the last d layer groups; 'all': everything
     **settings:Options, # As in `run`; epochs, out, name and overwrite mean nothing here

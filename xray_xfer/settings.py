@@ -22,7 +22,8 @@ def whole(
 ) -> Callable:
     "A check for whole numbers, of Python or NumPy"
     def check(name, value):
-        if isinstance(value, bool) or not hasattr(value, '__index__'): raise TypeError(f'{name}={value!r}: give a whole number')
+        if isinstance(value, bool) or not hasattr(value, '__index__'):
+            raise TypeError(f'{name}={value!r}: give a whole number')
         value = operator.index(value)
         if value < least: raise ValueError(f'{name}={value}: give at least {least}' + (f', for {why}' if why else ''))
         return value
@@ -110,7 +111,8 @@ class Settings:
     wd:Annotated[float, within(0, float('inf'), '0 or more')]=0.01
     # Before each layer of the head
     dropout:Annotated[float, within(0, 1, 'a probability from 0 to below 1')]=0.2
-    # Rotation, zoom and contrast, other ones in each epoch, see `chest_augmentations`; nothing is cached then
+    # Rotation, zoom and contrast, other ones in each epoch, see `chest_augmentations`;
+    # nothing is cached then
     augment:Annotated[bool, yes_or_no]=False
     # Or: draw each training image in one of this many fixed versions, see `view_pixels`; 1 is none
     views:Annotated[int, whole(1)]=1
@@ -121,7 +123,8 @@ class Settings:
     # What runs the frozen part: 'onnxruntime' (CPU), 'torch', or 'auto'
     backend:Annotated[str, Option('What runs the frozen part; auto is ONNX Runtime on a CPU',
                                   choices=('auto', 'onnxruntime', 'torch'))]='auto'
-    # Depths of the same study: the features of the deepest that can be cut are made first, and this depth's from them
+    # Depths of the same study: the features of the deepest that can be cut are made first,
+    # and this depth's from them
     deepest:Annotated[int|list, Option(there=False, filed=False)]=None
     # Side of the square images in pixels; default the arch's own
     size:int=None
@@ -139,7 +142,8 @@ class Settings:
     test:float=0.2
     # A saved `split.csv` to use instead
     split:Annotated[str|Path, file_of, Option(parse=Path)]=None
-    # Near-duplicates, and the table's own groups, stay in one part of the split, see `find_twins`; 'almost': what is nearly alike too; False: nothing
+    # Near-duplicates, and the table's own groups, stay in one part of the split, see `find_twins`;
+    # 'almost': what is nearly alike too; False: nothing
     groups:Annotated[bool|str, groups_of]=True
     # Of everything random in training
     seed:Annotated[int, whole(0), Option('Seed of everything random in training')]=0

@@ -12,6 +12,7 @@ import itertools, operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from fastai.torch_core import no_random
 
@@ -23,7 +24,8 @@ from .learner import settle, source_table
 from .models.blueprint import blueprint
 from .models.classifier import build
 from .report.answer import Margin, check_margin, study_margin
-from .report.results import Study, load_study, study_json   # noqa: F401, who trains a study reads it back, too
+# who trains a study reads it back, too
+from .report.results import Study, load_study, study_json   # noqa: F401
 from .runs.filing import run_bytes
 from .runs.finished import study_names
 from .runs.folder import load_controls, named, run_name, run_place
@@ -32,81 +34,150 @@ from .train import run
 from .training.ready import prepare
 
 # %% ../nbs/05_study.ipynb #34065443
+class _Plan(NamedTuple):
+    "What a study is to train"
+    networks: dict   # {arch: `Blueprint`}
+    weights: dict    # {arch: `pretrained` of it}
+    depths: list     # Fine-tuning depths
+    places: dict     # {(arch, depth, seed): the run's folder}
+
+_VARIED = ('arch', 'depth', 'seed', 'name')   # by the study itself
+
+def _listed(given):
+    "One value or several, each once"
+    return [given] if isinstance(given, (str, int)) else list(dict.fromkeys(given))
+
+def _whole(values):
+    "NumPy's integers as Python's; all else as it is"
+    return [v if isinstance(v, str) or not hasattr(v, '__index__') else operator.index(v) for v in values]
+
+def _check_given(settings, **several):
+    "Error where there is nothing to vary, or where an argument is none of a study"
+    for what, values in several.items():
+        if not values: raise ValueError(f'no {what} given: a study needs at least one')
+    if odd := set(settings) - (set(SETTINGS) - set(_VARIED)):
+        raise TypeError(f"study() takes no {', '.join(sorted(odd))}: "
+                        'give arguments of run(), but archs, depths and seeds, and no name')
+
 def _weights_for(pretrained, archs):
     "`pretrained` as a mapping from every arch"
     if not isinstance(pretrained, Mapping): return {a: pretrained for a in archs}
-    if unknown := [a for a in pretrained if a not in archs]: raise ValueError(f"pretrained names {', '.join(unknown)}, which the study does not train; its archs are {', '.join(archs)}")
+    if unknown := [a for a in pretrained if a not in archs]:
+        raise ValueError(f"pretrained names {', '.join(unknown)}, which the study does not train; "
+                         f"its archs are {', '.join(archs)}")
     return {a: pretrained.get(a, True) for a in archs}
 
+def _planned(archs, depths, seeds, pretrained, out):
+    "What is to be trained, each arch under its one name"
+    given = {a: blueprint(a) for a in archs}   # an old name or an address may be spelled in several ways
+    if isinstance(pretrained, Mapping):
+        pretrained = {given[a].name if a in given else a: v for a, v in pretrained.items()}
+    networks = {plan.name: plan for plan in given.values()}
+    jobs = itertools.product(networks, depths, seeds)
+    places = {job: run_place(out, run_name(*job)) for job in jobs}
+    return _Plan(networks, _weights_for(pretrained, list(networks)), depths, places)
+
+def _check_alone(out, plan):
+    "Error where the folder holds the study of other runs too"
+    if not (out/'study.json').is_file(): return
+    ours = set(plan.places.values())
+    if others := [name for name in study_names(out) if out/name not in ours]:
+        raise FileExistsError(f'{out} holds the study of other runs too ({named(others, 3)}): '
+                              'choose another out= (--out), or overwrite=True (--overwrite)')
+
+def _room_needed(plan, size):
+    "{arch: about how many bytes a run takes}; weights or a depth that cannot be are an error of the network"
+    needed = {}
+    # building draws random weights; the caller's random numbers are not ours to use up
+    with no_random(0, reproducible=False):
+        for arch, network in plan.networks.items():
+            probe = build(network, pretrained=plan.weights[arch], size=size)
+            needed[arch] = run_bytes(probe)
+            for depth in plan.depths: probe.freeze(depth)
+    return needed
+
+def _check_views(views, depths):
+    "Error where there is nothing to cache versions of"
+    if 'all' not in depths or views <= 1: return
+    raise ValueError(f"views={views} are cached versions of the images, and at depth 'all' nothing is frozen that "
+                     'could be cached: leave that depth out, or give augment=True (--augment)')
+
 def _margin(filed, value, blind):
-    "The margin of a study: what was filed with it before, or what is given now, and whether any result was there by then"
+    "The margin of a study: as filed with it before, or as given now, and whether any result was there by then"
     if value is None: return filed
     return filed if filed and filed.value == value else Margin(value, beforehand=blind)
 
+def _train_all(data, table, plan, given):
+    "Every run, in order, and the images of each size"
+    common, ready, runs = Settings(**given), {}, []
+    several = len({seed for *_, seed in plan.places}) > 1
+    with notes_once():
+        for i, (arch, depth, seed) in enumerate(plan.places):
+            network, weights = plan.networks[arch], plan.weights[arch]
+            s = settle(replace(common, pretrained=weights), network, data)
+            if s.size not in ready: ready[s.size] = prepare(data, s, table)
+            title = f'{display_name(arch)} depth {depth}' + (f' seed {seed}' if several else '')
+            say(f'[{i + 1}/{len(plan.places)}] {title}', common.quiet)
+            runs.append(run(ready[s.size], network, depth, **given | dict(pretrained=weights, seed=seed)))
+    return runs, ready
+
+def _ask_all(runs, ready, device, quiet):
+    "The controls of every run that has none yet"
+    for r in runs:
+        if load_controls(r.path) is not None: continue
+        say(f'controls of {r.path.name}', quiet)
+        images = ready[r.config['size']].pack
+        ask_controls(r, images, quiet=quiet, device=device, study=False)   # which is saved once, after all of them
+
 def study(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
-    archs:Sequence|str=('shufflenetv2_100', 'efficientnet_b0'), # timm model names, or addresses as in `run`
+    # timm model names, or addresses as in `run`
+    archs:Sequence|str=('shufflenetv2_100', 'efficientnet_b0'),
     depths:Sequence|int|str=(0, 1, 2), # Fine-tuning depths
-    seeds:Sequence|int=(0,), # Training seeds; with several, the table gives mean and standard deviation
+    # Training seeds; with several, the table gives mean and standard deviation
+    seeds:Sequence|int=(0,),
     *,
-    pretrained:bool|str|Path|Mapping=True, # As in `run`, one value for all or a mapping {arch: value}
+    # As in `run`, one value for all or a mapping {arch: value}
+    pretrained:bool|str|Path|Mapping=True,
     size:int=None, # Side of the square images in pixels; default each arch's own
     resize:str=None, # 'squish' to the square (the default), or 'pad' with black
     colour:bool=None, # Keep red, green and blue; default grey
     classes:list=None, # Classes that are wanted, and their spelling; default all
     exclude:list=None, # Names of folders, files or labels to leave out; * and ? stand for anything
     out:str|Path='study', # Folder of the tables and of the runs' folders
-    controls:bool=False, # Ask each run the controls for shortcuts, see `xray_xfer.controls.ask`; takes about as long again
-    margin:float=None, # How much worse in accuracy a model may be and still be good enough, such as 0.01; set it before the study
+    # Ask each run the controls for shortcuts, see `xray_xfer.controls.ask`;
+    # takes about as long again
+    controls:bool=False,
+    # How much worse in accuracy a model may be and still be good enough, such as 0.01;
+    # set it before the study
+    margin:float=None,
     quiet:bool=False, # No progress, no lines
     **settings, # Any other argument of `run`
-)->Study: # `.table .runs .path`
+) -> Study: # `.table .runs .path`
     "Train every arch × depth × seed over one split and tabulate them as the report does"
     margin = check_margin(margin)
-    archs, depths, seeds = ([x] if isinstance(x, (str, int)) else list(dict.fromkeys(x)) for x in (archs, depths, seeds))
-    for what, values in dict(archs=archs, depths=depths, seeds=seeds).items():
-        if not values: raise ValueError(f'no {what} given: a study needs at least one')
-    depths, seeds = ([x if isinstance(x, str) or not hasattr(x, '__index__') else operator.index(x) for x in xs] for xs in (depths, seeds))
-    if odd := set(settings) - (set(SETTINGS) - {'arch', 'depth', 'seed', 'name'}):
-        raise TypeError(f"study() takes no {', '.join(sorted(odd))}: give arguments of run(), but archs, depths and seeds, and no name")
-    plans = {a: blueprint(a) for a in archs}   # an old name or an address may be spelled in several ways
-    if isinstance(pretrained, Mapping): pretrained = {plans[a].name if a in plans else a: v for a, v in pretrained.items()}
-    plans = {p.name: p for p in plans.values()}
-    archs = list(plans)
-    out, jobs, overwrite = settled(out), list(itertools.product(archs, depths, seeds)), settings.get('overwrite', False)
-    places = {job: run_place(out, run_name(*job)) for job in jobs}
-    listed = study_names(out) if (out/'study.json').is_file() and not overwrite else []
-    if others := [n for n in listed if out/n not in places.values()]:
-        raise FileExistsError(f'{out} holds the study of other runs too ({named(others, 3)}): choose another out= (--out), or overwrite=True (--overwrite)')
-    weights, need = _weights_for(pretrained, archs), {}
-    with no_random(0, reproducible=False):   # building draws random weights; the caller's random numbers are not ours to use up
-        for a in archs:
-            probe = build(plans[a], pretrained=weights[a], size=size)
-            need[a] = run_bytes(probe)
-            for d in depths: probe.freeze(d)
-    if 'all' in depths and settings.get('views', 1) > 1: raise ValueError(f"views={settings['views']} are cached versions of the images, and at depth 'all' nothing is frozen that could be cached: leave that depth out, or give augment=True (--augment)")
-    to_do = [job for job, place in places.items() if overwrite or not place.exists()]
-    margin = _margin(None if overwrite else study_margin(out), margin, blind=not any(place.exists() for place in places.values()))
-    if to_do: check_room(out, sum(need[a] for a, *_ in to_do), f'a study of {len(to_do)} runs' if len(to_do) > 1 else 'this run')
-    frame = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude)
-    common = Settings(**frame, quiet=quiet, **settings)
-    table, ready, runs = source_table(data, common), {}, []
-    deepest = [d for d in depths if isinstance(d, int)]   # the features of the deepest serve the shallower ones too
+    archs, depths, seeds = map(_listed, (archs, depths, seeds))
+    _check_given(settings, archs=archs, depths=depths, seeds=seeds)
+    out, overwrite = settled(out), settings.get('overwrite', False)
+    plan = _planned(archs, _whole(depths), _whole(seeds), pretrained, out)
+    if not overwrite: _check_alone(out, plan)
+    needed = _room_needed(plan, size)
+    _check_views(settings.get('views', 1), plan.depths)
+    there = [job for job, place in plan.places.items() if place.exists()]
+    to_do = [job for job in plan.places if overwrite or job not in there]
+    margin = _margin(None if overwrite else study_margin(out), margin, blind=not there)
+    if to_do:
+        what = f'a study of {len(to_do)} runs' if len(to_do) > 1 else 'this run'
+        check_room(out, sum(needed[arch] for arch, *_ in to_do), what)
+    deepest = [d for d in plan.depths if isinstance(d, int)]   # its features serve the shallower ones too
+    asked = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude, out=out, quiet=quiet)
+    given = dict(deepest=deepest) | settings | asked
+    table = source_table(data, Settings(**given))
     if margin:   # before anything is trained, so that the folder can show it
-        with replacing(out/'study.json') as tmp: tmp.write_text(study_json([place.name for place in places.values()], margin), encoding='utf-8')
-    with notes_once():
-        for i, (a, d, seed) in enumerate(jobs):
-            s = settle(replace(common, pretrained=weights[a]), plans[a], data)
-            if s.size not in ready: ready[s.size] = prepare(data, s, table)
-            say(f'[{i + 1}/{len(jobs)}] {display_name(a)} depth {d}' + f' seed {seed}' * (len(seeds) > 1), quiet)
-            mine = dict(deepest=deepest) | settings | frame | dict(pretrained=weights[a], seed=seed, out=out, quiet=quiet)
-            runs.append(run(ready[s.size], plans[a], d, **mine))
-    if controls:
-        for r in runs:
-            if load_controls(r.path) is None:
-                say(f'controls of {r.path.name}', quiet)
-                images = ready[r.config['size']].pack
-                ask_controls(r, images, quiet=quiet, device=settings.get('device', 'auto'), study=False)   # which is saved below, once
-    res = Study(out, runs, margin=margin)
-    res.save()
-    return res
+        text = study_json([place.name for place in plan.places.values()], margin)
+        with replacing(out/'study.json') as tmp: tmp.write_text(text, encoding='utf-8')
+    runs, ready = _train_all(data, table, plan, given)
+    if controls: _ask_all(runs, ready, settings.get('device', 'auto'), quiet)
+    result = Study(out, runs, margin=margin)
+    result.save()
+    return result

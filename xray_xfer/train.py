@@ -49,10 +49,11 @@ from .training.ready import image_batches, prepare
 def _pretrained_name(value):
     "What config.json says of `pretrained`: a file by its name and content, for the path may hold another one tomorrow"
     if isinstance(value, bool): return value
-    return f'{Path(value).name} sha256:{hashlib.sha256(Path(value).expanduser().read_bytes()).hexdigest()[:16]}'
+    digest = hashlib.sha256(Path(value).expanduser().read_bytes()).hexdigest()
+    return f'{Path(value).name} sha256:{digest[:16]}'
 
 def _network(model, pretrained):
-    "What config.json says of a network that is not in timm's list: how it is built again, and its weights by their content"
+    "What config.json says of a network outside timm's list: how it is built again, and its weights by their content"
     said = model.blueprint.filed
     if said and pretrained is True: said['network']['weights'] = _pretrained_name(model.file)
     return said
@@ -62,7 +63,8 @@ def _config(model, prepared, settings, plan):
     p, norm = prepared.pack, stats(plan)
     facts = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), rejects=len(p.rejects),
                  classes=prepared.classes, data_digest=prepared.digest)
-    asked = filed(replace(settings, pretrained=_pretrained_name(settings.pretrained), classes=p.classes, exclude=p.exclude))
+    weights = _pretrained_name(settings.pretrained)
+    asked = filed(replace(settings, pretrained=weights, classes=p.classes, exclude=p.exclude))
     met = dict(weights=model.weights, left_out=model.left_out, mean=norm['mean'], std=norm['std'])
     return facts | asked | _network(model, settings.pretrained) | met | dict(epoch_kept_by='valid_loss_scaled')
 
@@ -117,7 +119,7 @@ def run(
     if path and (done := finished(path, config, s.overwrite)): return _found(done, path, s.quiet)
     with no_random(s.seed, reproducible=s.device.startswith('cuda')):
         learn = hand_over(model, prepared, s, plan, timer)
-        title = f'{display_name(s.arch)} depth {s.depth}' + f' seed {s.seed}' * (s.seed != 0)
+        title = f'{display_name(s.arch)} depth {s.depth}' + (f' seed {s.seed}' if s.seed else '')
         log, best = _fit(learn, s, title, timer)
         with timer('evaluate'):
             predictions = _results(learn)
@@ -158,7 +160,8 @@ def _fit(learn, settings, title, timer):
         learn.fit_one_cycle(s.epochs, slice(*s.lr), cbs=[log, best, Progress(bar, title)])
     check_losses(log, s.lr, s.precision)
     trained_on = learn.prepared.pack.table.label[learn.prepared.parts == 'train']
-    if said := loss_warning(log.rows, best.epoch_kept, trained_on, s.lr): warnings.warn(f'{title}: {said}', stacklevel=3)
+    said = loss_warning(log.rows, best.epoch_kept, trained_on, s.lr)
+    if said: warnings.warn(f'{title}: {said}', stacklevel=3)
     seen = s.epochs * len(learn.dls.train) * learn.dls.train.bs
     timer.seconds['train_images_per_second'] = round(seen / timer.seconds['train'], 1)
     return log, best
@@ -166,15 +169,16 @@ def _fit(learn, settings, title, timer):
 def _on_images(learn, settings):
     "The Learner of the whole network on images, for whoever goes on with it"
     if learn.feed.trains_on == 'images': return learn
-    return Learner(learn.images, learn.classifier, learn.loss_func, splitter=splitter, train_bn=False, opt_func=FusedAdam,
-                   wd=settings.wd, cbs=callbacks(settings.precision))
+    return Learner(learn.images, learn.classifier, learn.loss_func, splitter=splitter, train_bn=False,
+                   opt_func=FusedAdam, wd=settings.wd, cbs=callbacks(settings.precision))
 
 def _save(r, learn, extra):
     "File a run that has just ended, with its figures, report and model card"
     c, fed, prepared, model = r.config, learn.feed, learn.prepared, learn.classifier
     title = f"{display_name(c['arch'])}, depth {c['depth']}, {from_weights(c)}: {c['images']:,} images of {c['data']}"
-    env = environment(c['device']) | dict(trained_on=fed.trains_on, trunk=fed.features[0].engine if fed.features else None,
-                                          note=fed.note, features_of_depth=fed.deepest, split_given=prepared.given)
+    trunk = fed.features[0].engine if fed.features else None
+    env = environment(c['device']) | dict(trained_on=fed.trains_on, trunk=trunk, note=fed.note,
+                                          features_of_depth=fed.deepest, split_given=prepared.given)
     figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch'])}
     figures |= run_figures(r, model, prepared.pack, extra['calibration'])
     save_run(r, model, prepared.pack, prepared.parts, env, summary(model, c['size']), figures, extra)

@@ -12,6 +12,7 @@ import json, os, platform, resource, shutil, subprocess, sys, tempfile, time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np, pandas as pd, torch
 from fastai.torch_core import set_seed
@@ -21,7 +22,8 @@ from .baselines import loader_speed, timed_fastai
 from .ratios import WAYS, bench_figure, bench_text, ratios
 from ..core.files import replacing, write_json
 from ..core.machine import environment, resolve_device
-from ..data.split import save_split
+from ..data.packing import Pack
+from ..data.split import PARTS, save_split
 from ..data.table import images_of
 from ..evaluate.tables import display_name
 from ..models.blueprint import arch_name, stats
@@ -33,39 +35,189 @@ from ..train import run
 from ..training.ready import image_batches, prepare
 
 # %% ../../nbs/bench/03_timing.ipynb #07928a0e
+_SAME = ('pretrained', 'epochs', 'bs', 'lr', 'size', 'out', 'device')   # words of a specification and of `run`
+
 def _ours(s):
     "One model, or a study, by this package"
-    kw = dict(pretrained=s['pretrained'], epochs=s['epochs'], bs=s['bs'], lr=s['lr'], size=s['size'], split=s['split_csv'], seed=s['seed'], groups=False, out=s['out'], device=s['device'], quiet=True)
+    given = {name: s[name] for name in _SAME} | dict(split=s['split_csv'], groups=False, quiet=True)
     start = time.perf_counter()
-    if s['depth'] is not None: runs = [run(s['data'], s['arch'], s['depth'], **kw)]
-    else: runs = study(s['data'], s['arch'], s['depths'], seeds=kw.pop('seed'), **kw).runs
-    whole = time.perf_counter() - start - sum(r.timings.get('figures', 0.) for r in runs)
-    phases = {k: sum(r.timings.get(k, 0.) for r in runs) for k in ('features', 'train', 'evaluate')}
-    return dict(setup=whole - phases['train'] - phases['evaluate'], train=phases['train'], evaluate=phases['evaluate'], features=phases['features'],
-                images_per_second=float(np.mean([r.timings['train_images_per_second'] for r in runs])), accuracy=runs[-1].metrics['accuracy'],
+    if s['depth'] is None: runs = study(s['data'], s['arch'], s['depths'], seeds=s['seed'], **given).runs
+    else: runs = [run(s['data'], s['arch'], s['depth'], seed=s['seed'], **given)]
+    took = time.perf_counter() - start
+    phases = {k: sum(r.timings.get(k, 0.) for r in runs) for k in ('features', 'train', 'evaluate', 'figures')}
+    train, evaluate = phases['train'], phases['evaluate']
+    return dict(setup=took - phases['figures'] - train - evaluate, train=train, evaluate=evaluate,
+                features=phases['features'],
+                images_per_second=float(np.mean([r.timings['train_images_per_second'] for r in runs])),
+                accuracy=runs[-1].metrics['accuracy'],
                 accuracies={r.path.name: r.metrics['accuracy'] for r in runs})
+
+def _measured(s):
+    "One measurement, in the way that its specification names"
+    if s['way'] == 'try': return loader_speed(s)
+    if s['way'] in _OURS: return _ours(s)
+    return timed_fastai(s, s['way'] == 'tuned')
 
 def _work():
     "One measurement in a process of its own: a JSON specification on stdin, a JSON result in its `result` file"
     s = json.load(sys.stdin)
     start = time.perf_counter()
-    res = loader_speed(s) if s['way'] == 'try' else _ours(s) if s['way'] in ('cold', 'warm') else timed_fastai(s, s['way'] == 'tuned')
-    write_json(res | dict(whole=time.perf_counter() - start if s['way'] == 'try' else res['setup'] + res['train'] + res['evaluate'], peak_gb=_peak_gb(), peak_gpu_gb=torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_initialized() else None), s['result'])
+    res = _measured(s)
+    took = time.perf_counter() - start
+    whole = took if s['way'] == 'try' else res['setup'] + res['train'] + res['evaluate']
+    gpu = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_initialized() else None
+    write_json(res | dict(whole=whole, peak_gb=_peak_gb(), peak_gpu_gb=gpu), s['result'])
 
 def _peak_gb():
     "The most that this process had in memory, files that it mapped included, and its loader processes not"
-    try: return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')) * 1024 / 1e9
-    except (OSError, StopIteration): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == 'Darwin' else 1024) / 1e9   # on Linux this would begin with the parent's
+    try:
+        with open('/proc/self/status') as lines: peak = next(line for line in lines if line.startswith('VmHWM'))
+        return int(peak.split()[1]) * 1024 / 1e9
+    except (OSError, StopIteration):   # no Linux: there this would begin with the parent's
+        unit = 1 if platform.system() == 'Darwin' else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 # %% ../../nbs/bench/03_timing.ipynb #3ea13e54
+_OURS = ('cold', 'warm')
+
+# what the tuned baseline chooses from: batches, loaders, and images to be timed
+_TRIES = dict(cuda=dict(bs=(32, 64, 128, 256), workers=(0, 4, 8, 16), images=1024),
+              cpu=dict(bs=(8, 16, 32, 64), workers=(0, 1, 2), images=128))
+
+class _Plan(NamedTuple):
+    "What is to be measured"
+    archs: list     # timm model names
+    depths: list    # Fine-tuning depths
+    weights: dict   # {arch: pretrained}, True where an arch is missing
+    ways: list      # In the order of `WAYS`
+    epochs: int     # Of each training
+    timed: dict     # {arch or 'arch depth': epochs of the baselines}
+    seeds: list     # The first is timed
+
+    def epochs_of(self, arch, depth):
+        "Epochs that the baselines are asked to train"
+        return self.timed.get(f'{arch} {depth}', self.timed.get(arch, self.epochs))
+
+    def jobs(self):
+        "(way, depth) in order, depth None for the study: what is divided by each other, one after the other"
+        return [*((way, depth) for depth in self.depths for way in self.ways),
+                *((way, None) for way in self.ways if way in _OURS)]
+
+class _Images(NamedTuple):
+    "The images of all measurements, and their one split"
+    table: pd.DataFrame # Before any is decoded
+    pack: Pack # Decoded
+    parts: np.ndarray # The part of each
+    files: dict # Of every specification: data, split, split_csv, n_train
+
 def _job(spec, folder, quiet):
     "Run one measurement; its result, or an error with the last line that it said"
     spec = spec | dict(result=str(folder/'result.json'))
     env = os.environ | ({'XRAY_XFER_CACHE': spec['cache']} if spec.get('cache') else {})
     code = f'from {__name__} import _work; _work()'
-    p = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], input=json.dumps(spec), capture_output=True, text=True, env=env)
-    if p.returncode: raise RuntimeError(f"{spec['way']} {spec['arch']} depth {spec['depth']} failed: {(p.stderr.strip().splitlines() or ['no message'])[-1]}")
+    p = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], input=json.dumps(spec), capture_output=True,
+                       text=True, env=env)
+    if p.returncode:
+        said = p.stderr.strip().splitlines() or ['no message']
+        raise RuntimeError(f"{spec['way']} {spec['arch']} depth {spec['depth']} failed: {said[-1]}")
     return json.loads(Path(spec['result']).read_text())
+
+def _check_timed(timed, archs, depths, epochs):
+    "Error where a key of `timed` is none of this bench, or its value no number of epochs to be timed"
+    known = {*archs, *(f'{a} {d}' for a in archs for d in depths)}
+    if odd := [k for k in timed if k not in known]:
+        raise ValueError(f'timed={timed}: {odd[0]!r} is no arch of this bench, nor an arch and a depth, '
+                         f"such as '{archs[0]}' or '{archs[0]} {depths[0]}'")
+    if odd := [v for v in timed.values() if not 0 < v <= epochs or (v > 1 and v != int(v))]:
+        raise ValueError(f'timed={timed}: {odd[0]!r} epochs cannot be timed; '
+                         f'give a share between 0 and 1, or a whole number up to {epochs}')
+
+def _planned(archs, depths, pretrained, ways, epochs, timed, seeds):
+    "What is to be measured, under the names that the archs have now"
+    archs, ways = ([given] if isinstance(given, str) else list(given) for given in (archs, ways))
+    if not ways or set(ways) - set(WAYS): raise ValueError(f"ways={ways}: give one or more of {', '.join(WAYS)}")
+    current = {a: arch_name(a) for a in archs}   # old names, and addresses in full
+    archs = list(current.values())
+    timed = {_current(k, current): v for k, v in (timed or {}).items()}
+    _check_timed(timed, archs, depths, epochs)
+    if odd := [d for d in depths if isinstance(d, bool) or not isinstance(d, int) or d < 0]:
+        raise ValueError(f'depths={list(depths)}: {odd[0]!r} cannot be timed; give 0 or more, such as 0 1 2 '
+                         "(at 'all' nothing is frozen, and there is nothing to save)")
+    if isinstance(pretrained, dict): weights = {current.get(k, k): v for k, v in pretrained.items()}
+    else: weights = dict.fromkeys(archs, pretrained)
+    in_order = [w for w in WAYS if w in ways]   # warm follows cold
+    return _Plan(archs, list(depths), weights, in_order, epochs, timed, list(seeds))
+
+def _source(data, table, folder):
+    "Where every measurement finds the images: unpacked, drawn or downloaded once, for all ways"
+    if isinstance(data, (str, Path)) and data not in ('demo', 'kaggle'):
+        given = Path(data).expanduser()
+        if given.is_dir(): return given.absolute()
+    file = folder/'images.csv'
+    table.to_csv(file, index=False, errors='surrogateescape')
+    return file
+
+def _images(data, arch, size, folder):
+    "Images that can all be decoded, and files of them and their split"
+    table = images_of(data)
+    ready = prepare(table, Settings(arch=arch, size=size, groups=False, quiet=True), table)
+    p, parts = ready.pack, ready.parts
+    if len(p.rejects):
+        raise ValueError(f'{len(p.rejects)} files cannot be decoded, and stock fastai stops at the first: '
+                         'take them out first (xray_xfer check)')
+    pd.DataFrame(dict(part=list(parts))).to_csv(folder/'parts.csv', index=False)
+    save_split(p.table, parts, folder/'split.csv')
+    files = dict(data=str(_source(data, table, folder)), split=str(folder/'parts.csv'),
+                 split_csv=str(folder/'split.csv'), n_train=int((parts == 'train').sum()))
+    return _Images(table, p, parts, files)
+
+def _weights_of(arch, plan, images, size, folder):
+    "Pretrained weights as every way is given them: random ones are drawn once"
+    given = plan.weights.get(arch, True)
+    if given is False: return str(_calibrated(arch, images.pack, images.parts, size, folder))
+    return given if isinstance(given, bool) else str(Path(given).expanduser().absolute())
+
+def _specification(plan, common, way, depth, folder):
+    "What a measurement is told"
+    arch, mine = common['arch'], f"{plain_name(common['arch'])} {depth}"
+    s = common | dict(way=way, depth=depth, depths=plan.depths, timed=plan.epochs, workers=None, seed=plan.seeds[0])
+    if way in _OURS: return s | dict(cache=str(folder/f'cache {mine}'), out=str(folder/f'{way} {mine}'))
+    return s | dict(timed=min(plan.epochs, plan.epochs_of(arch, depth)))
+
+def _row(plan, s, folder, quiet):
+    "One measurement, and the accuracy with the other seeds where its baselines are trained in full"
+    arch, way, depth = s['arch'], s['way'], s['depth']
+    measured, full = _job(s, folder, quiet), s['timed'] == plan.epochs
+    found = [measured['accuracy']]
+    if depth is not None and way != 'warm' and plan.epochs_of(arch, depth) >= plan.epochs:
+        again = [s | dict(seed=seed, out=s.get('out', '') + f' {seed}') for seed in plan.seeds[1:]]
+        found += [_job(other, folder, quiet)['accuracy'] for other in again]
+    about = dict(arch=arch, depth='study' if depth is None else depth, way=way, bs=s['bs'], workers=s['workers'],
+                 epochs_timed=s['timed'])
+    return about | measured | dict(accuracy=float(np.mean(found)) if full else None, seeds=found if full else [])
+
+def _said(row):
+    "A row as a line"
+    depth = row['depth'] if row['depth'] == 'study' else f"depth {row['depth']}"
+    scaled = '' if row['seeds'] else ' (scaled)'
+    parts = [f"{display_name(row['arch'])} {depth}, {row['way']}: {row['whole']:.1f} s{scaled}",
+             f"{row['images_per_second']:.0f} images/s in training", f"peak {row['peak_gb']:.1f} GB"]
+    if row['seeds']: parts.append(f"accuracy {', '.join(f'{x:.4f}' for x in row['seeds'])}")
+    return ', '.join(parts)
+
+def _measure(plan, common, folder, tries, chosen, quiet):
+    "The rows of one arch, one after the other; what the tuned baseline chose goes to `chosen`"
+    last = 'warm' if 'warm' in plan.ways else 'cold'
+    for way, depth in plan.jobs():
+        s = _specification(plan, common, way, depth, folder)
+        if way == 'tuned':
+            got = chosen[f"{s['arch']} {depth}"] = _job(s | dict(way='try', tries=tries), folder, quiet)
+            s |= {k: got['best'][k] for k in ('bs', 'workers')}
+        if way == 'warm' and 'cold' not in plan.ways:
+            first = str(folder/f"first {plain_name(s['arch'])} {depth}")
+            _job(s | dict(way='cold', out=first), folder, quiet)
+        yield _row(plan, s, folder, quiet)
+        if way == last: shutil.rmtree(s['cache'], ignore_errors=True)
 
 def bench(
     data, # Folder, .zip or .csv, see `images_of`
@@ -74,91 +226,63 @@ def bench(
     pretrained:bool|str|Path|Mapping=True, # As in `study`: one value, or {arch: value}
     ways:Sequence|str=WAYS, # Which of stock, tuned, cold, warm
     epochs:int=10, # Of one-cycle training
-    timed:dict=None, # {arch or 'arch depth': epochs, or a share of one} that the baselines are really trained; their time is scaled, and no accuracy shown
-    seeds:Sequence=(0,), # Training seeds: the first is timed; the others are for the accuracy of models whose baselines are trained in full
+    # {arch or 'arch depth': epochs, or a share of one} that the baselines are really trained;
+    # their time is scaled, and no accuracy shown
+    timed:dict=None,
+    # Training seeds: the first is timed; the others are for the accuracy of models whose baselines
+    # are trained in full
+    seeds:Sequence=(0,),
     bs:int=64, # Of all but the tuned baseline
     lr:float=2e-3, # Of the head
     size:int=None, # Pixels; default the arch's own
     device:str='auto', # Of all runs: 'auto', 'cuda', 'mps' or 'cpu'
-    tries:dict=None, # What the tuned baseline chooses from: bs, workers, and images to be timed; default batches of 8 to 64 and 0 to 2 loaders, on CUDA 32 to 256 and 0 to 16
+    # What the tuned baseline chooses from: bs, workers, and images to be timed; default batches of
+    # 8 to 64 and 0 to 2 loaders, on CUDA 32 to 256 and 0 to 16
+    tries:dict=None,
     out:str|Path='bench', # Folder of bench.json, bench.md and bench.png
     quiet:bool=False, # No lines while it runs
-)->dict: # rows, ratios, environment
+) -> dict: # Rows, ratios, environment
     "Time the same study by stock fastai, tuned fastai, and this package from a cold and a warm cache"
-    archs, ways, timed = [archs] if isinstance(archs, str) else list(archs), [ways] if isinstance(ways, str) else list(ways), timed or {}
-    if not ways or set(ways) - set(WAYS): raise ValueError(f"ways={ways}: give one or more of {', '.join(WAYS)}")
-    ways = [w for w in WAYS if w in ways]   # warm follows cold
-    current = {a: arch_name(a) for a in archs}   # old names, and addresses in full
-    archs, timed = list(current.values()), {_current(k, current): v for k, v in timed.items()}
-    if isinstance(pretrained, dict): pretrained = {current.get(k, k): v for k, v in pretrained.items()}
-    if odd := [k for k in timed if k not in archs and k not in {f'{a} {d}' for a in archs for d in depths}]: raise ValueError(f"timed={timed}: {odd[0]!r} is no arch of this bench, nor an arch and a depth, such as '{archs[0]}' or '{archs[0]} {depths[0]}'")
-    if odd := [v for v in timed.values() if not 0 < v <= epochs or (v > 1 and v != int(v))]: raise ValueError(f'timed={timed}: {odd[0]!r} epochs cannot be timed; give a share between 0 and 1, or a whole number up to {epochs}')
-    if odd := [d for d in depths if isinstance(d, bool) or not isinstance(d, int) or d < 0]: raise ValueError(f"depths={list(depths)}: {odd[0]!r} cannot be timed; give 0 or more, such as 0 1 2 (at 'all' nothing is frozen, and there is nothing to save)")
+    plan = _planned(archs, depths, pretrained, ways, epochs, timed, seeds)
     device = resolve_device(device)
-    tries = tries or (dict(bs=(32, 64, 128, 256), workers=(0, 4, 8, 16), images=1024) if device.startswith('cuda') else dict(bs=(8, 16, 32, 64), workers=(0, 1, 2), images=128))
-    weights, rows, chosen = (pretrained if isinstance(pretrained, dict) else {a: pretrained for a in archs}), [], {}
-    say = (lambda *a: None) if quiet else (lambda *a: print(*a, file=sys.stderr, flush=True))
+    tries = tries or _TRIES['cuda' if device.startswith('cuda') else 'cpu']
+    rows, chosen = [], {}
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
-        table = images_of(data)
-        ready = prepare(table, Settings(arch=archs[0], size=size, groups=False, quiet=True), table)
-        p, parts = ready.pack, ready.parts
-        if len(p.rejects): raise ValueError(f'{len(p.rejects)} files cannot be decoded, and stock fastai stops at the first: take them out first (xray_xfer check)')
-        pd.DataFrame(dict(part=list(parts))).to_csv(tmp/'parts.csv', index=False)
-        save_split(p.table, parts, tmp/'split.csv')
-        for a in archs:
-            if weights.get(a, True) is False: weights = weights | {a: str(_calibrated(a, p, parts, size, tmp))}
-        if isinstance(data, (str, Path)) and data not in ('demo', 'kaggle') and (folder := Path(data).expanduser()).is_dir(): source = folder.absolute()
-        else: table.to_csv(source := tmp/'images.csv', index=False, errors='surrogateescape')   # unpacked, drawn or downloaded once, for all ways
-        common = dict(data=str(source), split=str(tmp/'parts.csv'), split_csv=str(tmp/'split.csv'),
-                      epochs=epochs, lr=lr, device=device, n_train=int((np.asarray(parts) == 'train').sum()))
-        about = dict(date=date.today().isoformat(), images=len(table), parts={k: int((np.asarray(parts) == k).sum()) for k in ('train', 'valid', 'test')}, epochs=epochs, lr=lr,
-                     seeds=list(seeds), environment=environment(common['device']))
-        for a in archs:
-            spec = common | dict(arch=a, pretrained=_absolute(weights.get(a, True)), size=size or stats(a)['size'], bs=bs)
-            jobs = [(w, d) for d in depths for w in ways] + [(w, None) for w in ways if w in ('cold', 'warm')]   # what is divided by each other, one after the other
-            for way, d in jobs:
-                s = spec | dict(way=way, depth=d, depths=list(depths), timed=epochs, workers=None, seed=seeds[0])
-                if way in ('stock', 'tuned'): s['timed'] = min(epochs, timed.get(f'{a} {d}', timed.get(a, epochs)))
-                if way == 'tuned':
-                    got = chosen[f'{a} {d}'] = _job(s | dict(way='try', tries=tries), tmp, quiet)
-                    s |= {k: got['best'][k] for k in ('bs', 'workers')}
-                if way in ('cold', 'warm'):
-                    s |= dict(cache=str(tmp/f'cache {plain_name(a)} {d}'), out=str(tmp/f'{way} {plain_name(a)} {d}'))
-                    if way == 'warm' and 'cold' not in ways: _job(s | dict(way='cold', out=str(tmp/f'first {plain_name(a)} {d}')), tmp, quiet)
-                r = _job(s, tmp, quiet)
-                full = s['timed'] == epochs
-                again = list(seeds[1:]) if d is not None and way != 'warm' and timed.get(f'{a} {d}', timed.get(a, epochs)) >= epochs else []
-                found = [r['accuracy']] + [_job(s | dict(seed=k, out=s.get('out', '') + f' {k}'), tmp, quiet)['accuracy'] for k in again]
-                row = dict(arch=a, depth='study' if d is None else d, way=way, bs=s['bs'], workers=s['workers'], epochs_timed=s['timed'], **r | dict(accuracy=float(np.mean(found)) if full else None, seeds=found if full else []))
+        images = _images(data, plan.archs[0], size, tmp)
+        weights = {a: _weights_of(a, plan, images, size, tmp) for a in plan.archs}
+        common = images.files | dict(epochs=epochs, lr=lr, device=device, bs=bs)
+        about = dict(date=date.today().isoformat(), images=len(images.table),
+                     parts={part: int((images.parts == part).sum()) for part in PARTS}, epochs=epochs, lr=lr,
+                     seeds=plan.seeds, environment=environment(device))
+        for a in plan.archs:
+            of_arch = common | dict(arch=a, pretrained=weights[a], size=size or stats(a)['size'])
+            for row in _measure(plan, of_arch, tmp, tries, chosen, quiet):
                 rows.append(row)
-                say(f"{display_name(a)} {'study' if d is None else 'depth ' + str(d)}, {way}: {r['whole']:.1f} s{'' if full else ' (scaled)'}, {r['images_per_second']:.0f} images/s in training, "
-                    f"peak {r['peak_gb']:.1f} GB" + (f", accuracy {', '.join(f'{x:.4f}' for x in found)}" if full else ''))
-                res = about | dict(rows=rows, ratios=ratios(rows), chosen=chosen)
-                _file(res, out)   # after each: hours are not lost to the last of them
-                if way == 'warm' or (way == 'cold' and 'warm' not in ways):
-                    shutil.rmtree(s['cache'], ignore_errors=True)
-    return res
+                if not quiet: print(_said(row), file=sys.stderr, flush=True)
+                result = about | dict(rows=rows, ratios=ratios(rows), chosen=chosen)
+                _file(result, out)   # after each: hours are not lost to the last of them
+    return result
 
-def _file(res, out):
+def _file(result, out):
     "Write what was measured so far"
     out = Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
-    with replacing(out/'bench.json') as f: write_json(res, f)
-    with replacing(out/'bench.md') as f: f.write_text(bench_text(res), encoding='utf-8')
-    with replacing(out/'bench.png') as f: bench_figure(res).savefig(f, dpi=120, format='png')
+    with replacing(out/'bench.json') as f: write_json(result, f)
+    with replacing(out/'bench.md') as f: f.write_text(bench_text(result), encoding='utf-8')
+    with replacing(out/'bench.png') as f: bench_figure(result).savefig(f, dpi=120, format='png')
 
 def _current(key, names):
     "A key of `timed`, 'arch' or 'arch depth', with the arch's name as it is used"
+    if key in names: return names[key]
     arch, _, depth = key.rpartition(' ')
-    return names[key] if key in names else f'{names[arch]} {depth}' if arch in names else key
-
-def _absolute(w): return w if isinstance(w, bool) else str(Path(w).expanduser().absolute())
+    return f'{names[arch]} {depth}' if arch in names else key
 
 def _calibrated(arch, p, parts, size, folder):
     "A file of random weights with the BatchNorm statistics of these images"
     set_seed(0)
-    model = calibrate(build(arch, pretrained=False, size=size), image_batches(p, np.flatnonzero(np.asarray(parts) == 'train')[:256], stats(arch)))
+    train = np.flatnonzero(parts == 'train')[:256]
+    model = calibrate(build(arch, pretrained=False, size=size), image_batches(p, train, stats(arch)))
     file = folder/f'{plain_name(arch)}.safetensors'
     save_file({k: v.contiguous().clone() for k, v in model.backbone.state_dict().items()}, file)
     return file

@@ -25,7 +25,7 @@ from ..data.packing import Pack, planes
 from ..evaluate.bootstrap import group_ids
 from ..evaluate.chance import PERMUTATIONS, looks, paired
 from ..evaluate.intervals import intervals
-from ..evaluate.scores import metrics, softmax
+from ..evaluate.scores import class_numbers, metrics, softmax
 from ..evaluate.tables import display_name
 from ..report.results import refresh
 from ..report.verdict import (BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS,
@@ -39,15 +39,18 @@ from ..training.ready import SplitError, prepare, source_name
 FILL = 0   # of what is blacked out: as dark as the air beside the patient
 
 def _border(pixels, lungs):
-    edge, n = np.ones(pixels.shape[-2:], bool), max(1, round(pixels.shape[-1]/16))
+    edge, n = np.ones(pixels.shape[-2:], bool), max(1, round(pixels.shape[-1] / 16))
     edge[n:-n, n:-n] = False
     return np.where(edge, pixels, FILL).astype(np.uint8)
 
 def _coarse(pixels, lungs):
     x = F.adaptive_avg_pool2d(torch.from_numpy(np.array(planes(pixels), dtype=np.float32)), 8)
-    return F.interpolate(x, size=pixels.shape[-2:], mode='bilinear').round().clamp(0, 255).byte().reshape(pixels.shape).numpy()
+    x = F.interpolate(x, size=pixels.shape[-2:], mode='bilinear').round().clamp(0, 255)
+    return x.byte().reshape(pixels.shape).numpy()
 
-def _paint(pixels, where): return np.where(where if pixels.ndim == 3 else where[:, None], FILL, pixels).astype(np.uint8)
+def _paint(pixels, where):
+    if pixels.ndim == 4: where = where[:, None]   # in colour
+    return np.where(where, FILL, pixels).astype(np.uint8)
 
 # each: pixels uint8 (n, size, size), or in colour (n, 3, size, size), and lungs (n, size, size) bool -> pixels
 CONTROLS = {INTACT: lambda pixels, lungs: np.array(pixels),
@@ -61,16 +64,20 @@ def _found(r, data, quiet):
     "The images of the run as they were divided then, and its test predictions in the order of the images"
     split, asked = r.path/'split.csv', filed_settings(r.config)
     if isinstance(data, Pack): asked |= dict(classes=data.classes, exclude=data.exclude)
-    other = (f'is not what {r.path} was trained on: {{}}. Give the images of that run (it says they were {r.config["data"]})')
-    if not split.is_file(): raise ValueError(f'{source_name(data)} {other.format("its split.csv is missing")}')
+    def other(why):
+        return ValueError(f'{source_name(data)} is not what {r.path} was trained on: {why}. '
+                          f'Give the images of that run (it says they were {r.config["data"]})')
+    if not split.is_file(): raise other('its split.csv is missing')
     # the split is filed, so nothing is left to be kept together
     s = Settings(**asked | dict(pretrained=False, split=split, groups=False, quiet=quiet))
     try: ready = prepare(data, s)
-    except SplitError as e: raise ValueError(f'{source_name(data)} {other.format(e)}') from e
+    except SplitError as e: raise other(e) from e
     p, parts = ready.pack, ready.parts
     test = r.predictions[r.predictions.part == 'test'].set_index('path')
     names = [n for n, part in zip(relative_paths(p.table), parts) if part == 'test']
-    if lost := [n for n in names if n not in test.index]: raise ValueError(f'{len(lost)} test images of split.csv are not in predictions.csv of {r.path}, first {lost[0]!r}: the folder is damaged, train the run again')
+    if lost := [n for n in names if n not in test.index]:
+        raise ValueError(f'{len(lost)} test images of split.csv are not in predictions.csv of {r.path}, '
+                         f'first {lost[0]!r}: the folder is damaged, train the run again')
     return p, parts, test.loc[names]
 
 @full_float32()
@@ -80,27 +87,32 @@ def _logits(model, config, pixels, lungs, change, device, bs=64):
     out = []
     with torch.no_grad():
         for i in range(0, len(pixels), bs):
-            x = planes(torch.from_numpy(change(pixels[i:i + bs], lungs[i:i + bs]))).to(device).float()/255
-            out.append(model(((x - mean)/std).contiguous(memory_format=torch.channels_last)).float().cpu())
+            x = planes(torch.from_numpy(change(pixels[i:i + bs], lungs[i:i + bs]))).to(device).float() / 255
+            out.append(model(((x - mean) / std).contiguous(memory_format=torch.channels_last)).float().cpu())
     return torch.cat(out).numpy()
 
 def _agree(logits, filed, config, path):
     "Raise unless the network says what it said when the run was filed"
-    far = abs(logits - filed).max(1) > (.02 if config['precision'] == 'fp32' else .2)*max(filed.std(), 1e-6)
+    far = abs(logits - filed).max(1) > (.02 if config['precision'] == 'fp32' else .2) * max(filed.std(), 1e-6)
     far &= abs(softmax(logits) - softmax(filed)).max(1) > 5e-3   # within what `run` puts down to rounding
-    if far.any(): raise ValueError(f'{far.sum()} of {len(filed)} test images get other predictions than predictions.csv in {path} holds, first {far.argmax() + 1}: these are other '
-                                   'images under the same names, or the folder has been changed. Give the images of that run, or train it again')
+    if not far.any(): return
+    raise ValueError(f'{far.sum()} of {len(filed)} test images get other predictions than predictions.csv in {path} '
+                     f'holds, first {far.argmax() + 1}: these are other images under the same names, or the folder '
+                     'has been changed. Give the images of that run, or train it again')
 
 # %% ../../nbs/controls/04_ask.ipynb #38c59c3c
+_INTERVALS = dict(accuracy='interval', f1='f1_interval', auc='auc_interval')   # names in controls.json
+
 def _row(control, y, logits, classes, groups):
     "Scores of one control, as controls.json holds them"
     probs = softmax(logits)
     m, called = metrics(y, probs, classes), np.bincount(probs.argmax(1), minlength=len(classes))
-    pair = intervals(y, probs, classes, groups)
-    pair = {k: None if pair.get(k) is None else [float(v) for v in pair[k]] for k in ('accuracy', 'f1', 'auc')}
-    scores = dict(accuracy=m['accuracy'], interval=pair['accuracy'], f1=m['f1'], f1_interval=pair['f1'], auc=m['auc'], auc_interval=pair['auc'])
+    pairs, scores = intervals(y, probs, classes, groups), {}
+    for key, name in _INTERVALS.items():
+        pair = pairs.get(key)
+        scores |= {key: m[key], name: None if pair is None else [float(v) for v in pair]}
     return dict(control=control, n=len(y), **scores, true_probability=float(probs[np.arange(len(y)), y].mean()),
-                answer=classes[int(called.argmax())], answer_share=float(called.max()/len(y)))
+                answer=classes[int(called.argmax())], answer_share=float(called.max() / len(y)))
 
 def _judged(y, logits, classes, groups, chance, seed):
     "All rows, with what chance expects, p, and the share that is left; and what another's outline takes away"
@@ -122,11 +134,11 @@ def _shuffled_row(y, heads, classes):
     scores = [metrics(y, softmax(z), classes) for z in heads]
     r = dict(control=SHUFFLED, n=len(y), shuffles=len(heads))
     called = np.bincount(np.concatenate([z.argmax(1) for z in heads]), minlength=len(classes))
-    for key, pair in (('accuracy', 'interval'), ('f1', 'f1_interval'), ('auc', 'auc_interval')):
+    for key, pair in _INTERVALS.items():
         values = [m[key] for m in scores if m[key] is not None]
         r |= {key: None, pair: None, f'{key}_range': None}
         if values: r |= {key: float(np.mean(values)), f'{key}_range': [min(values), max(values)]}
-    return r | dict(answer=classes[int(called.argmax())], answer_share=float(called.max()/called.sum()))
+    return r | dict(answer=classes[int(called.argmax())], answer_share=float(called.max() / called.sum()))
 
 # %% ../../nbs/controls/04_ask.ipynb #dc42a238
 def source_alone(
@@ -134,7 +146,7 @@ def source_alone(
     label:Sequence, # Class of each image
     parts:Sequence, # 'train', 'valid' or 'test' for each image
     groups:Sequence|None=None, # Of the test images, for the interval
-)->dict|None: # accuracy, interval, chance, answer (the class that chance gives), n; None where no test image or no training image has a source
+) -> dict|None: # Accuracy, interval, chance, answer, n; None where a part has no known source
     "How well the class is predicted without looking: the commonest class of the source in the training part"
     t = pd.DataFrame(dict(source=stated(source), label=list(label), part=list(parts)), dtype=object)
     known = t[t.source.notna()]
@@ -143,14 +155,15 @@ def source_alone(
     overall = train.label.value_counts().sort_index().idxmax()
     # of classes equally common in a source, the one commoner in all of them
     rank = train.label.value_counts()
-    commonest = train.groupby('source').label.agg(lambda s: max(sorted(s.unique()), key=lambda c: ((s == c).sum(), rank[c])))
+    def commonest_of(labels): return max(sorted(labels.unique()), key=lambda c: ((labels == c).sum(), rank[c]))
+    commonest = train.groupby('source').label.agg(commonest_of)
     classes = sorted(set(known.label))
     if len(classes) < 2: return None
-    number = {c: i for i, c in enumerate(classes)}
-    y, said = test.label.map(number).to_numpy(int), test.source.map(commonest).fillna(overall).map(number).to_numpy(int)
+    y, said = (class_numbers(c, classes) for c in (test.label, test.source.map(commonest).fillna(overall)))
     if groups is not None: groups = np.asarray(groups, object)[t[t.part == 'test'].source.notna().to_numpy()]
     pair = intervals(y, np.eye(len(classes))[said], classes, groups)['accuracy']
-    return dict(accuracy=float((y == said).mean()), interval=pair and [float(v) for v in pair], chance=float((test.label == overall).mean()), answer=overall, n=len(test))
+    return dict(accuracy=float((y == said).mean()), interval=pair and [float(v) for v in pair],
+                chance=float((test.label == overall).mean()), answer=overall, n=len(test))
 
 def by_source(
     source:Sequence, # Source of each test image; None, NaN or '': not known
@@ -159,43 +172,45 @@ def by_source(
     classes:Sequence, # Class names
     groups:Sequence|None=None, # For the intervals
     most:int=12, # Sources with a row of their own, the largest; the rest share one
-)->list|None: # source, n, classes (how many of them it holds), accuracy, f1, auc and their intervals; None where no source is known
-    "Scores of the intact images, by source"
+) -> list|None: # One row per source; None where no source is known
+    "Scores of the intact images by source, and how many of them and of the classes it holds"
     s = np.array([v or 'not known' for v in stated(source)], object)
     if (s == 'not known').all(): return None
     large = pd.Series(s[s != 'not known']).value_counts().index.tolist()
     if len(large) > most: s[np.isin(s, large[most - 1:])] = rest = f'{len(large) - most + 1} other sources'
-    groups = np.asarray(['']*len(y) if groups is None else groups, object)
+    groups = np.asarray([''] * len(y) if groups is None else groups, object)
     order = large if len(large) <= most else [*large[:most - 1], rest]
     rows = []
     for name in [*order, 'not known']:
         if not (at := s == name).any(): continue
-        r = _row(name, y[at], logits[at], classes, groups[at])
-        rows.append(dict(source=name, n=int(at.sum()), classes=len(set(y[at])), **{k: r[k] for k in ('accuracy', 'interval', 'f1', 'f1_interval', 'auc', 'auc_interval')}))
+        row = _row(name, y[at], logits[at], classes, groups[at])
+        scores = {k: row[k] for pair in _INTERVALS.items() for k in pair}
+        rows.append(dict(source=name, n=int(at.sum()), classes=len(set(y[at])), **scores))
     return rows
 
 # %% ../../nbs/controls/04_ask.ipynb #9c07723a
 def controls(
     run:Run|str|Path, # A finished run, or its folder
-    data, # What it was trained on: folder, .zip, .csv, DataFrame, 'kaggle', 'demo', or a `Pack` of the run's size
+    # What it was trained on: folder, .zip, .csv, DataFrame, 'kaggle', 'demo',
+    # or a `Pack` of the run's size
+    data,
     shuffled:bool=True, # Train heads on shuffled labels too; it takes the longest
     quiet:bool=False, # No progress
     device:str='auto', # 'auto', 'cuda', 'mps' or 'cpu'
-    study:bool=True, # Bring the tables and report of its study up to date too, where it is part of one
-)->dict: # What controls.json holds: sentence, verdict, rows, chance, outline, shuffled, sources, …
+    study:bool=True, # Bring the tables and report of its study, if it has one, up to date too
+) -> dict: # What controls.json holds: sentence, verdict, rows, chance, outline, shuffled, sources, …
     "Question a finished run, file controls.json and controls.png, and write anew what tells of the run"
     r = run if isinstance(run, Run) else load_run(run)
-    if r.path is None: raise ValueError('this run was not filed (out=None), and the controls read its folder: train it with out=')
-    if not os.access(r.path, os.W_OK): raise PermissionError(f'{r.path} cannot be written, and the controls are filed there: copy the folder to where you may write')
+    _check_folder(r.path)
     device, c, classes = resolve_device(device), r.config, r.config['classes']
     if device == 'cpu': keep_buffers()
     p, parts, filed = _found(r, data, quiet)
     rows = np.flatnonzero(parts == 'test')
     label, groups = p.table.label.iloc[rows], filed.group.tolist()
-    y = label.map({k: i for i, k in enumerate(classes)}).to_numpy(int)
+    y = class_numbers(label, classes)
     model = load_model(r.path).to(device, memory_format=torch.channels_last)
     pixels, logits, heads = p.pixels[rows], {}, []
-    steps = len(CONTROLS) + SHUFFLES*bool(shuffled)
+    steps = len(CONTROLS) + (SHUFFLES if shuffled else 0)
     with tqdm(total=steps, desc='controls', unit='control', disable=True if quiet else None, leave=False) as bar:
         logits[INTACT] = _logits(model, c, pixels, np.zeros((len(rows), 1, 1), bool), CONTROLS[INTACT], device)
         _agree(logits[INTACT], filed[[f'logit_{k}' for k in classes]].to_numpy(np.float32), c, r.path)
@@ -224,6 +239,14 @@ def controls(
     refresh(r.path, study)
     return res
 
+def _check_folder(path):
+    "Error where the controls cannot be read from there and filed there"
+    if path is None:
+        raise ValueError('this run was not filed (out=None), and the controls read its folder: train it with out=')
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f'{path} cannot be written, and the controls are filed there: '
+                              'copy the folder to where you may write')
+
 def _others(lungs, label, groups, seed):
     "For each image the lungs of another one; None where there is no other"
     given = donors(label, group_ids(groups, len(label)), seed)
@@ -232,9 +255,11 @@ def _others(lungs, label, groups, seed):
 def _file(r, res, pixels, masks, y, classes):
     "controls.json and controls.png, each whole or as it was"
     two = pd.Series(y).value_counts().sort_index(ascending=True).nlargest(2).index
-    at = [int(np.flatnonzero(y == k)[0]) for k in two]   # the first test image of the two commonest classes: not chosen by eye
+    # the first test image of the two commonest classes: not chosen by eye
+    at = [int(np.flatnonzero(y == k)[0]) for k in two]
     title = f"{display_name(r.arch)}, depth {r.depth}: {len(y):,} test images of {r.config['data']}"
-    examples = {name: change(pixels[at], masks[name][at]) for name, change in CONTROLS.items() if masks[name] is not None}
+    there = [name for name in CONTROLS if masks[name] is not None]
+    examples = {name: CONTROLS[name](pixels[at], masks[name][at]) for name in there}
     fig = controls_figure(res, examples, [classes[k] for k in two], title)
     with replacing(r.path/'controls.png') as tmp: fig.savefig(tmp, dpi=110, format='png')
     with replacing(r.path/'controls.json') as tmp: write_json(res, tmp)

@@ -55,7 +55,8 @@ def _sources(home, rows):
     for file in sheets:
         try: sheet = _read_sheet(file)
         except ImportError:   # openpyxl is not there, or too old for this pandas
-            warnings.warn(f'{counted(len(sheets), "metadata sheet")} ({some(f.name for f in sheets)}) not read: that takes openpyxl, '
+            unread = f'{counted(len(sheets), "metadata sheet")} ({some(f.name for f in sheets)})'
+            warnings.warn(f'{unread} not read: that takes openpyxl, '
                           "pip install 'xray_xfer[excel]'. Images go without sources")
             return
         names = [plain(f).strip().casefold() for f in sheet['FILE NAME']]

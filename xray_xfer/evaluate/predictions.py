@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 
 from .calibration import calibration
 from .intervals import class_intervals, interval_note, intervals
-from .scores import metrics, softmax
+from .scores import class_numbers, metrics, softmax
 
 # %% ../../nbs/evaluate/10_predictions.ipynb #f6d6ec44
 def predictions_table(
@@ -24,39 +24,38 @@ def predictions_table(
     labels:Sequence, # Class names, one per image
     logits:np.ndarray, # (n, classes), float32
     classes:list, # Class names in the order of the logits
-)->pd.DataFrame: # path, part, group, label, logit_<class>…
+) -> pd.DataFrame: # path, part, group, label, logit_<class>…
     "Predictions as they are filed"
+    images = pd.DataFrame(dict(path=list(paths), part=list(parts), group=list(groups), label=list(labels)))
     logits = pd.DataFrame(np.asarray(logits, dtype=np.float32), columns=[f'logit_{c}' for c in classes])
-    return pd.concat([pd.DataFrame(dict(path=list(paths), part=list(parts), group=list(groups), label=list(labels))), logits], axis=1)
+    return pd.concat([images, logits], axis=1)
 
 def metrics_of(
     predictions:pd.DataFrame, # From `predictions_table`, or read back from predictions.csv
     classes:list, # Class names in the order of the logits
     part:str='test', # 'test' or 'valid'
-)->dict: # See `xray_xfer.evaluate.scores.metrics`
+) -> dict: # See `xray_xfer.evaluate.scores.metrics`
     "Metrics of one part, recomputed from its logits"
     p = predictions[predictions.part == part]
-    y = p.label.map({c: i for i, c in enumerate(classes)}).to_numpy()
     logits = p[[f'logit_{c}' for c in classes]].to_numpy(dtype=np.float32)
-    return metrics(y, softmax(logits), classes)
+    return metrics(class_numbers(p.label, classes), softmax(logits), classes)
 
 # %% ../../nbs/evaluate/10_predictions.ipynb #3de00073
 def judged(
     predictions:pd.DataFrame, # path, part, label, logit_<class>…, as `predictions_table` makes it
     classes:Sequence, # Class names in the order of the logits
-)->tuple: # A row for each test image: path, true, called (class numbers), sure (probability of the called), loss, margin; and the probabilities (n, k)
-    "The test part: what each image is, what it was taken for, and how surely"
+) -> tuple: # A table, one row per test image, and the probabilities (n, k)
+    "Each test image: path, true and called (class numbers), sure (probability of the called), loss, margin"
     p = predictions[predictions.part == 'test']
     if not len(p): raise ValueError("no row of the predictions has part 'test': there is nothing to look at")
     logits = p[[f'logit_{c}' for c in classes]].to_numpy(dtype=np.float64)
-    number = {c: i for i, c in enumerate(classes)}
-    if odd := sorted(set(p.label) - set(number)): raise ValueError(f'label {odd[0]!r} is none of the classes {", ".join(classes)}')
-    y, probs, at = p.label.map(number).to_numpy(dtype=int), softmax(logits), np.arange(len(p))
+    y, probs, at = class_numbers(p.label, classes), softmax(logits), np.arange(len(p))
     others = logits.copy()
     others[at, y] = -np.inf
     z = logits - logits.max(1, keepdims=True)
-    return pd.DataFrame(dict(path=p.path.to_numpy(), true=y, called=probs.argmax(1), sure=probs.max(1),
-                            loss=np.log(np.exp(z).sum(1)) - z[at, y], margin=logits[at, y] - others.max(1))), probs
+    table = pd.DataFrame(dict(path=p.path.to_numpy(), true=y, called=probs.argmax(1), sure=probs.max(1),
+                              loss=np.log(np.exp(z).sum(1)) - z[at, y], margin=logits[at, y] - others.max(1)))
+    return table, probs
 
 # %% ../../nbs/evaluate/10_predictions.ipynb #ae74d73b
 def judge(
@@ -64,14 +63,16 @@ def judge(
     classes:Sequence, # Class names in the order of the logits
 ) -> tuple: # (metrics.json, calibration.json)
     "Metrics with their intervals, and the calibration before and after temperature scaling"
-    number = {c: i for i, c in enumerate(classes)}
     parts = {}
     for part in ('valid', 'test'):
         t = predictions[predictions.part == part]
-        parts[part] = t.filter(regex='^logit_').to_numpy(), t.label.map(number).to_numpy(), t.group
+        parts[part] = t.filter(regex='^logit_').to_numpy(), class_numbers(t.label, classes), t.group
     logits, y, group = parts['test']
     probs = softmax(logits)
     ends = {k: v and list(v) for k, v in intervals(y, probs, classes, group).items()}
-    by_class = {c: {k: v and list(v) for k, v in m.items()} for c, m in class_intervals(y, probs, classes, group).items()}
-    scores = metrics_of(predictions, classes) | dict(valid=metrics_of(predictions, classes, 'valid'), intervals=ends, interval_note=interval_note(y, probs, classes, group), class_intervals=by_class)
+    by_class = {c: {k: v and list(v) for k, v in of_class.items()}
+                for c, of_class in class_intervals(y, probs, classes, group).items()}
+    scores = metrics_of(predictions, classes)
+    scores |= dict(valid=metrics_of(predictions, classes, 'valid'), intervals=ends,
+                   interval_note=interval_note(y, probs, classes, group), class_intervals=by_class)
     return scores, calibration(*parts['valid'][:2], logits, y, group)

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np, pandas as pd
 
 from ..core.files import replacing, settled
+from ..core.say import counted
 from ..evaluate.readers import compare_models, model_intervals
-from ..evaluate.scores import softmax
+from ..evaluate.scores import class_numbers, softmax
 from ..evaluate.tables import (display_name, metric_table, table_csv, table_latex,
                                        table_markdown)
 from .answer import Margin, study_margin
@@ -36,7 +37,7 @@ from ..runs.identity import unlike
 def study_json(
     names:list, # Of the run folders
     margin:Margin|None=None, # How much worse a model may be and still be good enough
-)->str: # With a last line end
+) -> str: # With a last line end
     "The text of study.json"
     said = dict(schema=SCHEMA, runs=names)
     if margin: said['margin'] = margin._asdict()
@@ -55,97 +56,131 @@ def _test_part(runs):
     first, what = tests[0], ['path', 'group', 'label']
     if not all(list(t) == list(first) and t[what].equals(first[what]) for t in tests): return None
     classes = runs[0].config['classes']
-    y = first.label.map({c: i for i, c in enumerate(classes)}).to_numpy()
-    return _TestPart(y, [softmax(t.filter(regex='^logit_').to_numpy()) for t in tests], classes, first.group)
+    probs = [softmax(t.filter(regex='^logit_').to_numpy()) for t in tests]
+    return _TestPart(class_numbers(first.label, classes), probs, classes, first.group)
+
+def _bounds(metrics):
+    "The ends of the intervals of a run, {metric_low: …, metric_high: …}"
+    found = {}
+    for name, pair in (metrics.get('intervals') or {}).items():
+        found |= {f'{name}_low': pair and pair[0], f'{name}_high': pair and pair[1]}
+    return found
 
 @dataclass
 class Study:
     "Several runs over one split: `.table` is the report's, `.runs` one `Run` each"
     path: Path # The folder of run folders and tables
     runs: list # In the order in which they were asked for
-    lost: list = field(default_factory=list) # Sentences on runs that belong to it and cannot be read
-    listed: list = None # Names of all of them, with those that cannot be read; default the names of `runs`
+    # Sentences on runs that belong to it and cannot be read
+    lost: list = field(default_factory=list)
+    # Names of all of them, with those that cannot be read; default the names of `runs`
+    listed: list = None
     margin: Margin = None # How much worse a model may be and still be good enough; None: not set
 
     def __post_init__(self): self.path = settled(self.path)
 
     @property
-    def table(self)->pd.DataFrame: return self.table_of()
-    def table_of(self, report:bool=False)->pd.DataFrame:
+    def table(self) -> pd.DataFrame: return self.table_of()
+    def table_of(self, report:bool=False) -> pd.DataFrame:
         "Metrics down, models across; with `report`, the report's own numbers beside"
         twice = self._twice
-        t = metric_table([dict(arch=r.arch, depth=r.depth, seed=r.seed, metrics=r.metrics) | (dict(label=r.path.name) if twice else {}) for r in self.runs], report=report, over_seeds={} if twice else self.over_seeds)
+        results = [dict(arch=r.arch, depth=r.depth, seed=r.seed, metrics=r.metrics) for r in self.runs]
+        if twice: results = [result | dict(label=r.path.name) for result, r in zip(results, self.runs)]
+        t = metric_table(results, report=report, over_seeds={} if twice else self.over_seeds)
         asked = [(r.path.name if twice else r.name, load_controls(r.path)) for r in self.runs]
         return with_controls(t, asked) if any(c for _, c in asked) else t
     @cached_property
-    def _odd(self): return unlike([r.config for r in self.runs], [r.path for r in self.runs])   # reads every split.csv
+    def _odd(self):
+        # reads every split.csv
+        return unlike([r.config for r in self.runs], [r.path for r in self.runs])
     @property
-    def _twice(self): return len({(r.name, r.seed) for r in self.runs}) < len(self.runs)   # single runs under names of their own, or folders of one name: a column each
+    def _twice(self):
+        # single runs under names of their own, or folders of one name: a column each
+        return len({(r.name, r.seed) for r in self.runs}) < len(self.runs)
     @property
-    def models(self)->dict: # {name: its runs, one per seed}; runs that must not be pooled stand alone, under the names of their folders
-        "The models: each backbone at a depth"
+    def models(self) -> dict: # {name: its runs, one per seed}
+        "Each backbone at a depth; runs that must not be pooled stand alone, under the names of their folders"
         names = {(r.name, r.arch, str(r.depth)) for r in self.runs}   # folders of networks may share a name
         alone = self._twice or len(names) > len({n for n, *_ in names}) or self._odd
         by = {}
         for r in self.runs: by.setdefault(r.path.name if alone else r.name, []).append(r)
         return by
     @property
-    def over_seeds(self)->dict: # {model: {metric: (low, high)}}; {} where the runs have other test images
+    def over_seeds(self) -> dict: # {model: {metric: (low, high)}}, of runs with the same test images
         "Intervals of the means over seeds, for other images and other seeds, see `readers.model_intervals`"
-        several = {name: runs for name, runs in self.models.items() if len(runs) > 1}
-        return {name: model_intervals(t.y, t.probs, t.classes, t.groups) for name, runs in several.items() if (t := _test_part(runs))}
+        tests = {name: _test_part(runs) for name, runs in self.models.items() if len(runs) > 1}
+        return {name: model_intervals(t.y, t.probs, t.classes, t.groups) for name, t in tests.items() if t}
     @property
-    def caption(self)->str:
+    def caption(self) -> str:
         "What was trained, on what, from which weights"
-        c, seeds = self.runs[0].config, sorted({r.seed for r in self.runs})
-        if odd := self._odd:
-            return f"These runs differ in {', '.join(odd[:5])}{', …' * (len(odd) > 5)}, so their columns must not be compared: see each run's config.json." + self._missing
+        c, seeds, odd = self.runs[0].config, sorted({r.seed for r in self.runs}), self._odd
+        if odd:
+            more = ', …' if len(odd) > 5 else ''
+            return (f"These runs differ in {', '.join(odd[:5])}{more}, so their columns must not be compared: "
+                    f"see each run's config.json.{self._missing}")
         origins = {display_name(r.arch): from_weights(r.config) for r in self.runs}
         origin = '; '.join(f'{name} {o}' for name, o in origins.items())
         sizes = ' and '.join(map(str, dict.fromkeys(r.config['size'] for r in self.runs)))
-        rejects = f"; {c['rejects']:,} files could not be decoded" if c['rejects'] else ''
-        return (f"{c['images']:,} images of {c['data']} ({self.runs[0].metrics['n']:,} in the test part{rejects}), {c['epochs']} epoch{'s' * (c['epochs'] > 1)}, {sizes} px, "
-                f"split seed {c['split_seed']}, training seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. {origin}. "
-                + ('± is the spread over training seeds. In brackets the 95 % interval: of a mean over seeds, for other images and other seeds; of a single run, for other images and this trained network' if any(len(runs) > 1 for runs in self.models.values()) else 'In brackets 95 % intervals, for other images and this trained network') + ', by group' * bool(c.get('groups')) + '.' + self._missing)
+        test = [f"{self.runs[0].metrics['n']:,} in the test part"]
+        if c['rejects']: test.append(f"{c['rejects']:,} files could not be decoded")
+        seed = 'training seeds' if len(seeds) > 1 else 'training seed'
+        said = [f"{c['images']:,} images of {c['data']} ({'; '.join(test)})", counted(c['epochs'], 'epoch'),
+                f'{sizes} px', f"split seed {c['split_seed']}", f"{seed} {', '.join(map(str, seeds))}"]
+        return f"{', '.join(said)}. {origin}. {self._intervals}.{self._missing}"
+    @property
+    def _intervals(self):
+        # what stands beside a number
+        by_group = ', by group' if self.runs[0].config.get('groups') else ''
+        if all(len(runs) == 1 for runs in self.models.values()):
+            return f'In brackets 95 % intervals, for other images and this trained network{by_group}'
+        return ('± is the spread over training seeds. In brackets the 95 % interval: of a mean over seeds, for other '
+                f'images and other seeds; of a single run, for other images and this trained network{by_group}')
+
     @property
     def _missing(self): return f" Not shown, for they cannot be read: {'; '.join(self.lost)}." if self.lost else ''
     @property
-    def results(self)->pd.DataFrame:
-        "One row a run: name, arch, depth, seed, folder, seconds of training, and the metrics with the ends of their intervals"
-        ends = lambda m: {f'{k}_{end}': v and v[i] for k, v in (m.get('intervals') or {}).items() for i, end in enumerate(('low', 'high'))}
-        rows = [dict(name=display_name(r.arch), arch=r.arch, depth=r.depth, seed=r.seed, folder=r.path.name, train_seconds=r.timings['train'],
-                     **{k: v for k, v in r.metrics.items() if isinstance(v, (int, float))}, **ends(r.metrics)) for r in self.runs]
+    def results(self) -> pd.DataFrame:
+        "One row per run: what it is, its folder, seconds of training, and the metrics with the ends of their intervals"
+        rows = []
+        for r in self.runs:
+            about = dict(name=display_name(r.arch), arch=r.arch, depth=r.depth, seed=r.seed, folder=r.path.name,
+                         train_seconds=r.timings['train'])
+            figures = {k: v for k, v in r.metrics.items() if isinstance(v, (int, float))}
+            rows.append(about | figures | _bounds(r.metrics))
         return pd.DataFrame(rows)
     def __repr__(self): return f"Study({', '.join(dict.fromkeys(r.name for r in self.runs))})"
     def _repr_markdown_(self): return table_markdown(self.table, self.caption)
 
-    def compare(self)->pd.DataFrame|None: # See `readers.compare_models`; None where there is one model, or the runs have other test images or classes
-        "Each pair of models on the same test images, seeds nested in models: difference, intervals and p for each metric, with Holm's correction within one metric"
+    def compare(self) -> pd.DataFrame|None: # None: one model alone, or other test images or classes
+        "Each pair of models on the same test images: differences, intervals and p, see `readers.compare_models`"
         models, t = self.models, _test_part(self.runs)
         if len(models) < 2 or t is None: return None
         probs = dict(zip([r.path for r in self.runs], t.probs))
-        return compare_models(t.y, {name: [probs[r.path] for r in runs] for name, runs in models.items()}, t.classes, t.groups)
+        by_model = {name: [probs[r.path] for r in runs] for name, runs in models.items()}
+        return compare_models(t.y, by_model, t.classes, t.groups)
 
     def save(self):
         "Write study.json, table.csv, table.md, table.tex, runs.csv, compare.csv, depths.png and report.html"
         if is_run(self.path):
             raise ValueError(f'{self.path} is the folder of one run: tables are written for a study. '
                              'Its report is made by `xray_xfer report` or `xray_xfer.report.compared.report`')
-        t, listed = self.table, self.listed or [r.path.name for r in self.runs]
-        texts = {'table.csv': table_csv(t), 'table.md': table_markdown(t, self.caption), 'table.tex': table_latex(t, self.caption),
-                 'runs.csv': self.results.to_csv(index=False), 'study.json': study_json(listed, self.margin)}
+        t, listed, c = self.table, self.listed or [r.path.name for r in self.runs], self.runs[0].config
+        texts = {'table.csv': table_csv(t), 'table.md': table_markdown(t, self.caption),
+                 'table.tex': table_latex(t, self.caption), 'runs.csv': self.results.to_csv(index=False),
+                 'study.json': study_json(listed, self.margin)}
         for name, text in texts.items():
             with replacing(self.path/name) as tmp: tmp.write_text(text, encoding='utf-8')
-        if (t := self.compare()) is not None:
-            with replacing(self.path/'compare.csv') as tmp: t.to_csv(tmp, index=False, lineterminator='\n')
+        if (pairs := self.compare()) is not None:
+            with replacing(self.path/'compare.csv') as tmp: pairs.to_csv(tmp, index=False, lineterminator='\n')
         else: (self.path/'compare.csv').unlink(missing_ok=True)   # of an older study here
-        with replacing(self.path/'depths.png') as tmp: depth_figure(self.results, title=f"{self.runs[0].config['images']:,} images of {self.runs[0].config['data']}").savefig(tmp, dpi=120, format='png')
+        figure = depth_figure(self.results, title=f"{c['images']:,} images of {c['data']}")
+        with replacing(self.path/'depths.png') as tmp: figure.savefig(tmp, dpi=120, format='png')
         study_report(self.path)
 
 # %% ../../nbs/report/14_results.ipynb #e185e63e
 def load_study(
     path:str|Path, # The folder of a study, of single runs, or of one run
-)->Study: # Of the runs that can be read; a warning names the others
+) -> Study: # Of the runs that can be read; a warning names the others
     "A finished study, read from its folder"
     path = settled(path)
     if is_run(path): return Study(path, [load_run(path)])
@@ -163,7 +198,7 @@ def load_study(
 
 def study_of(
     run:str|Path, # A run folder
-)->Path|None: # The folder of the study that lists it; None where it stands alone
+) -> Path|None: # The folder of the study that lists it; None where it stands alone
     "The study to which a run belongs"
     run = settled(run)
     listed = (run.parent/'study.json').is_file() and run.name in study_names(run.parent)

@@ -19,7 +19,8 @@ def _weights(value, given):
     "The weights: those that are given, else a file of the filed name where the command is called"
     if 'pretrained' in given or isinstance(value, bool): return value
     if Path(value).is_file(): return value
-    raise FileNotFoundError(f'that run began from the weights {value}, and there is no such file here: give it (--pretrained PATH)')
+    raise FileNotFoundError(f'that run began from the weights {value}, and there is no such file here: '
+                            'give it (--pretrained PATH)')
 
 def again(
     config:str|Path, # config.json of a finished run

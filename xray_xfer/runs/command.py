@@ -22,7 +22,8 @@ def _arch(config):
     where = address(config['arch'])
     return f'local-dir:{where.short}' if where and where.kind == 'local-dir' else config['arch']
 
-_UNUSUAL = ('views', 'features', 'backend')   # spelled only where they are not as usual: they change hardly anything
+# spelled only where they are not as usual: they change hardly anything
+_UNUSUAL = ('views', 'features', 'backend')
 
 def _settings_of(configs, study):
     "{name: value} of all configs have in common and that is to be spelled; of a study without what it varies"
@@ -51,8 +52,10 @@ def command(
     words = [['xray_xfer', 'study' if study else 'run', first['data']]]
     if study:
         each = lambda key: list(dict.fromkeys(str(c[key]) for c in configs))
-        words += [['--archs', *dict.fromkeys(map(_arch, configs))], ['--depths', *each('depth')], ['--seeds', *each('seed')]]
-        if isinstance(weights, Mapping): words.append(['--pretrained', *(f'{a}={_typed(v)}' for a, v in weights.items())])
+        archs = dict.fromkeys(map(_arch, configs))
+        words += [['--archs', *archs], ['--depths', *each('depth')], ['--seeds', *each('seed')]]
+        if isinstance(weights, Mapping):
+            words.append(['--pretrained', *(f'{a}={_typed(v)}' for a, v in weights.items())])
         else: words.append(option_words('pretrained', weights))
     else:
         words += [['--arch', _arch(first)], ['--depth', str(first['depth'])], option_words('pretrained', weights)]
@@ -81,7 +84,8 @@ def controls_command(
 
 def _call(configs, settings, folder, study, margin):
     "The same as a call in Python, which can say two learning rates"
-    first, keywords = configs[0], {name: v for name, v in settings.items() if v is not None} | dict(pretrained=_weights(configs))
+    first, keywords = configs[0], {name: v for name, v in settings.items() if v is not None}
+    keywords['pretrained'] = _weights(configs)
     if margin is not None: keywords['margin'] = margin
     if study:
         columns = map(_arch, configs), (c['depth'] for c in configs), (c['seed'] for c in configs)
@@ -89,4 +93,5 @@ def _call(configs, settings, folder, study, margin):
     else: which = f"{_arch(first)!r}, {first['depth']!r}"
     verb, place, module = ('study', 'out', 'study') if study else ('run', 'name', 'train')
     given = ', '.join(f'{name}={v!r}' for name, v in keywords.items())
-    return text_of(f"from xray_xfer.{module} import {verb}\n{verb}({first['data']!r}, {which}, {given}, {place}={folder!r})")
+    call = f"{verb}({first['data']!r}, {which}, {given}, {place}={folder!r})"
+    return text_of(f'from xray_xfer.{module} import {verb}\n{call}')

@@ -26,7 +26,7 @@ from .folder import Run, load_run
 # %% ../../nbs/runs/02_filing.ipynb #88ab2893
 def run_bytes(
     model:nn.Module, # The whole network
-)->int:
+) -> int:
     "About how much room its run folder will take: the weights, and 4 MB of tables, figures and report"
     return sum(t.numel() * t.element_size() for t in model.state_dict().values()) + 4_000_000
 
@@ -41,11 +41,13 @@ def save_run(
     extra:dict=None, # Further JSON files: {stem: value}
 ):
     "Write the run folder beside its name, then rename it"
+    tables = dict(rejects=pack.rejects, history=run.history, predictions=run.predictions)
+    values = dict(config=run.config, environment=env, metrics=run.metrics, timings=run.timings) | (extra or {})
     with replacing(run.path) as tmp:
         tmp.mkdir()
-        for name, df in {'rejects': pack.rejects, 'history': run.history, 'predictions': run.predictions}.items(): write_csv(df, tmp/f'{name}.csv')
+        for name, table in tables.items(): write_csv(table, tmp/f'{name}.csv')
         save_split(pack.table, parts, tmp/'split.csv')
-        for name, o in {'config': run.config, 'environment': env, 'metrics': run.metrics, 'timings': run.timings, **(extra or {})}.items(): write_json(o, tmp/f'{name}.json')
+        for name, value in values.items(): write_json(value, tmp/f'{name}.json')
         # cloned, for some archs give two names to one tensor, which safetensors refuses
         weights = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
         try: save_file(weights, tmp/'model.safetensors')
@@ -60,6 +62,7 @@ def load_model(
     "The trained network of a run folder, in evaluation mode"
     r = load_run(path)
     c = r.config
-    model = build(filed_blueprint(c), c['depth'], len(c['classes']), pretrained=False, dropout=c['dropout'], size=c['size'])
+    model = build(filed_blueprint(c), c['depth'], len(c['classes']), pretrained=False, dropout=c['dropout'],
+                  size=c['size'])
     model.load_state_dict(load_file(r.path/'model.safetensors'))
     return model.eval()

@@ -18,33 +18,44 @@ from ..evaluate.tables import display_name
 from .folder import named, no_run, run_name, runs_in
 
 # %% ../../nbs/runs/04_finished.ipynb #65f6f60f
+# what must be in each file
 _JSON = dict(environment=dict(versions=Mapping), timings={}, calibration=dict(before=Mapping, after=Mapping),
-             twins=dict(grouped=bool), controls=dict(sentence=str, rows=list))   # what must be in it
-_CSV = dict(split=('path', 'label', 'split'), rejects=('path', 'label', 'reason'), history=('epoch',), predictions=('path', 'part', 'label'))
+             twins=dict(grouped=bool), controls=dict(sentence=str, rows=list))
+_OF_GROUPS = dict(exact_pairs=int, near_pairs=int, groups=int, images=int)   # in twins.json where there are any
+_CSV = dict(split=('path', 'label', 'split'), rejects=('path', 'label', 'reason'), history=('epoch',),
+            predictions=('path', 'part', 'label'))
 
 def _fits(name, content, classes):
     "Whether a file holds what is read from it"
-    if name in _CSV: return {*_CSV[name], *(f'logit_{c}' for c in classes if name == 'predictions')} <= set(content.columns)
-    wanted = _JSON[name]
-    if name == 'twins' and isinstance(content, Mapping) and content.get('grouped'): wanted = wanted | dict(exact_pairs=int, near_pairs=int, groups=int, images=int)
-    return isinstance(content, Mapping) and all(isinstance(content.get(k), t) for k, t in wanted.items())
+    if name in _CSV:
+        logits = [f'logit_{c}' for c in classes] if name == 'predictions' else []
+        return {*_CSV[name], *logits} <= set(content.columns)
+    if not isinstance(content, Mapping): return False
+    wanted = _JSON[name] | (_OF_GROUPS if name == 'twins' and content.get('grouped') else {})
+    return all(isinstance(content.get(k), t) for k, t in wanted.items())
+
+def _read(file, read, name, classes):
+    "(content, what is wrong with it): one of the two is None, and both where there is no such file"
+    if not file.is_file(): return None, None
+    try: content = read(file)
+    except (ValueError, OSError) as e: return None, f'{file.name} cannot be read ({text_of(e)})'
+    # `null` alone is as good as no file
+    if content is None or _fits(name, content, classes): return content, None
+    return None, f'{file.name} is not as this version writes it'
 
 def read_run(
     folder:str|Path, # A run folder
-)->dict: # path, config, metrics; of the other files their content, None where there is none; `damaged`: what could not be read
+) -> dict: # path, name, config, metrics, what the other files hold (or None), and `damaged`, sentences
     "Everything that a run folder tells"
     folder = settled(folder)   # '.' has no name
     if not (folder/'config.json').is_file(): raise no_run(folder)
-    res = dict(path=folder, config=read_json(folder/'config.json'), metrics=read_json(folder/'metrics.json'), damaged=[])
+    config, damaged = read_json(folder/'config.json'), []
+    found = dict(path=folder, config=config, metrics=read_json(folder/'metrics.json'), damaged=damaged)
     for names, ending, read in ((_JSON, 'json', read_json), (_CSV, 'csv', read_csv)):
         for name in names:
-            res[name], file = None, folder/f'{name}.{ending}'
-            if not file.is_file(): continue
-            try: res[name] = read(file)
-            except (ValueError, OSError) as e: res['damaged'].append(f'{file.name} cannot be read ({text_of(e)})')
-            if res[name] is not None and not _fits(name, res[name], res['config']['classes']): res[name] = res['damaged'].append(f'{file.name} is not as this version writes it')
-    res['name'] = f"{display_name(res['config']['arch'])}_{res['config']['depth']}"
-    return res
+            found[name], wrong = _read(folder/f'{name}.{ending}', read, name, config['classes'])
+            if wrong: damaged.append(wrong)
+    return found | dict(name=f"{display_name(config['arch'])}_{config['depth']}")
 
 # %% ../../nbs/runs/04_finished.ipynb #29b948de
 class RunFolders(NamedTuple):
@@ -54,7 +65,7 @@ class RunFolders(NamedTuple):
 
 def study_names(
     folder:str|Path, # With a study.json
-)->list: # Names of run folders
+) -> list: # Names of run folders
     "The runs that a study.json lists"
     file = settled(folder)/'study.json'
     content = read_json(file)
@@ -83,14 +94,16 @@ def _renamed(folder, name, names):
 def _no_runs(folder, lost):
     "What to say of a folder in which no run can be read"
     if lost: return f'{folder} holds no finished run that can be read: {"; ".join(lost)}'
-    why = '' if folder.is_dir() else ' (it is a file)' if folder.exists() else ' (it does not exist)'
-    studies = [p.name for p in sorted(folder.iterdir()) if runs_in(p)] if folder.is_dir() else []
-    inside = f', but {named(studies)} in it {"does" if len(studies) == 1 else "do"}' if studies else ''
-    return f'{folder} holds no finished run{why}{inside}: give the folder (--out) of a study, or of a run'
+    why = ''
+    if folder.is_dir():
+        studies = [p.name for p in sorted(folder.iterdir()) if runs_in(p)]
+        if studies: why = f', but {named(studies)} in it {"does" if len(studies) == 1 else "do"}'
+    else: why = ' (it is a file)' if folder.exists() else ' (it does not exist)'
+    return f'{folder} holds no finished run{why}: give the folder (--out) of a study, or of a run'
 
 def run_folders(
     folder:str|Path, # A study folder, or one of single runs
-)->RunFolders: # At least one run; an error where none can be read
+) -> RunFolders: # At least one run; an error where none can be read
     "The run folders of a study, and what became of those that are not there"
     folder = settled(folder)
     names = study_names(folder) if (folder/'study.json').is_file() else runs_in(folder)

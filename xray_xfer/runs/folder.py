@@ -19,9 +19,11 @@ from ..evaluate.tables import display_name
 from ..models.hub import plain_name
 
 # %% ../../nbs/runs/01_folder.ipynb #4b60eb93
-FILES = {'config.json', 'environment.json', 'split.csv', 'rejects.csv', 'history.csv', 'predictions.csv', 'metrics.json', 'timings.json',
-         'calibration.json', 'twins.json', 'model.safetensors', 'summary.txt', 'curves.png', 'confusion.png', 'roc.png', 'calibration.png', 'errors.png', 'gradcam.png',
-         'report.html', 'MODEL_CARD.md', 'controls.json', 'controls.png'}   # the last two are there when `xray_xfer controls` was asked for
+FILES = {'config.json', 'environment.json', 'metrics.json', 'timings.json', 'calibration.json', 'twins.json',
+         'split.csv', 'rejects.csv', 'history.csv', 'predictions.csv', 'model.safetensors', 'summary.txt',
+         'curves.png', 'confusion.png', 'roc.png', 'calibration.png', 'errors.png', 'gradcam.png',
+         'report.html', 'MODEL_CARD.md',
+         'controls.json', 'controls.png'}   # these two where `xray_xfer controls` was asked for
 SCHEMA = 1   # of the run folder; raised when a reader of the old one would misread the new
 
 # %% ../../nbs/runs/01_folder.ipynb #ee04c023
@@ -30,10 +32,10 @@ class Run:
     "One trained model and its folder"
     path: Path # The run folder; None where nothing was written
     config: dict # Every argument as resolved
-    metrics: dict # On the test part (accuracy, f1, …); `valid`: the same on validation; `best_epoch`
-    history: pd.DataFrame # One row an epoch
+    metrics: dict # On the test part (accuracy, f1, …), `valid`: the same on validation, `best_epoch`
+    history: pd.DataFrame # One row per epoch
     predictions: pd.DataFrame # Validation and test: path, part, group, label, logits
-    timings: dict # Seconds a phase
+    timings: dict # Seconds per phase
     learn: object = None # The fastai `Learner`; None when the run was read from its folder
 
     def __post_init__(self):
@@ -54,23 +56,30 @@ class Run:
         path = self.path and shown(self.path)
         return f"Run({self.name}, accuracy={self.metrics['accuracy']:.4f}, path='{path}')"
 
-def run_name(arch:str, depth:int|str, seed:int=0)->str:
+def run_name(
+    arch:str, # timm model name, or an address
+    depth:int|str, # Fine-tuning depth
+    seed:int=0, # Said where it is another one
+) -> str:
     "The folder of a run that was given no name"
-    return f'{plain_name(arch)}_{depth}' + f'_seed{seed}' * (seed != 0)
+    return f'{plain_name(arch)}_{depth}' + (f'_seed{seed}' if seed else '')
 
 def load_run(
     path:str|Path, # A run folder
-)->Run:
+) -> Run:
     "A finished run, read from its folder"
     path = settled(path)
     if not (path/'config.json').is_file(): raise no_run(path)
     config = read_json(path/'config.json')
-    if config.get('schema') != SCHEMA: raise ValueError(f"{path} has schema {config.get('schema')}; this version reads {SCHEMA}: train the run again")
-    return Run(path, config, read_json(path/'metrics.json'), pd.read_csv(path/'history.csv'), read_csv(path/'predictions.csv'), read_json(path/'timings.json'))
+    if config.get('schema') != SCHEMA:
+        raise ValueError(f"{path} has schema {config.get('schema')}; this version reads {SCHEMA}: train the run again")
+    metrics, timings = read_json(path/'metrics.json'), read_json(path/'timings.json')
+    history, predictions = pd.read_csv(path/'history.csv'), read_csv(path/'predictions.csv')
+    return Run(path, config, metrics, history, predictions, timings)
 
 def load_controls(
     path:str|Path, # A run folder
-)->dict|None: # None where the controls were not run
+) -> dict|None: # None where the controls were not run
     "The controls of a run, read from its folder"
     file = settled(path)/'controls.json'
     return read_json(file) if file.is_file() else None
@@ -78,7 +87,7 @@ def load_controls(
 # %% ../../nbs/runs/01_folder.ipynb #6392571f
 def runs_in(
     folder:str|Path, # Any folder
-)->list: # Names, sorted
+) -> list: # Names, sorted
     "Which folders in it are runs, be they damaged; a config.json alone is in many a folder that is none"
     folder = settled(folder)
     # `os.path.isfile`, which is False where a folder may not be looked into
@@ -89,24 +98,29 @@ def runs_in(
 
 def is_run(
     folder:str|Path, # A run folder, a study folder, or neither
-)->bool:
+) -> bool:
     "Whether a folder is to be read as one run, and not as a study"
     folder = settled(folder)
     return (folder/'config.json').is_file() and not (folder/'study.json').is_file()
 
-def named(names:list, most:int=5)->str:
+def named(
+    names:list, # Of folders or files
+    most:int=5, # So many are named
+) -> str:
     "The first of many names"
-    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more
 
 def no_run(
     folder:str|Path, # Given as a run folder
-)->FileNotFoundError: # To be raised
+) -> FileNotFoundError: # To be raised
     "What to say of a folder that is no run: why, and which runs lie in it"
     folder = settled(folder)
-    why = 'it has no config.json' if folder.is_dir() else 'it is a file' if folder.exists() else 'it does not exist'
+    if folder.is_dir(): why = 'it has no config.json'
+    else: why = 'it is a file' if folder.exists() else 'it does not exist'
     there = runs_in(folder)
-    way = 'Give a folder that `run` or `study` wrote'
     if there: way = f'It holds {named(there)}: give one of these folders'
+    else: way = 'Give a folder that `run` or `study` wrote'
     return FileNotFoundError(f'{folder} is no run folder: {why}. {way}')
 
 # %% ../../nbs/runs/01_folder.ipynb #16ddbee9
@@ -115,10 +129,13 @@ def run_place(
     name:str, # Of the run's folder
 ) -> Path:
     "Where a run goes; what cannot be written is found before an hour of training"
-    if name in ('', '.', '..') or name.startswith('.') or Path(name).name != name or len(name.encode('utf-8', 'surrogateescape')) > 200:
-        raise ValueError(f'name={name!r}: give one plain folder name of at most 200 bytes; the folder it goes into is out= (--out)')
+    n_bytes = len(name.encode('utf-8', 'surrogateescape'))
+    if not name or name.startswith('.') or Path(name).name != name or n_bytes > 200:
+        raise ValueError(f'name={name!r}: give one plain folder name of at most 200 bytes; '
+                         'the folder it goes into is out= (--out)')
     path = settled(out)/name
     up = next(p for p in path.parents if p.exists())
     if not up.is_dir(): raise NotADirectoryError(f'out={str(out)!r}: {up} is a file; give a folder')
-    if not os.access(up, os.W_OK): raise PermissionError(f'out={str(out)!r}: {up} cannot be written; give another folder')
+    if not os.access(up, os.W_OK):
+        raise PermissionError(f'out={str(out)!r}: {up} cannot be written; give another folder')
     return path

@@ -16,11 +16,12 @@ from ..core.files import read_json, settled
 from .folder import FILES, Run, load_run
 
 # %% ../../nbs/runs/03_identity.ipynb #d3b5f26e
-_DESCRIBES = ('data', 'rejects', 'classes_given', 'exclude', 'split', 'valid', 'test', 'split_seed')   # what they lead to is in `data_digest`
+# what these lead to is in `data_digest`
+_DESCRIBES = ('data', 'rejects', 'classes_given', 'exclude', 'split', 'valid', 'test', 'split_seed')
 
 def identity(
     config:dict, # config.json
-)->dict: # Of it what decides which run this is
+) -> dict: # Of it what decides which run this is
     "A config without what only describes it: names of files and folders, and how the parts were come by"
     c = dict(config)
     if c.get('data_digest'): c = {k: v for k, v in c.items() if k not in _DESCRIBES}
@@ -41,12 +42,14 @@ def finished(
     path:str|Path, # Where a run is to go
     config:dict, # The config it would have
     overwrite:bool=False, # A run of another config may be replaced; a folder that is no run may not
-)->Run|None: # The run that is there, if it is this one
+) -> Run|None: # The run that is there, if it is this one
     "The finished run with this very config at `path`; None if there is nothing; an error if there is something else"
     path = settled(path)
     if not path.exists(): return None
-    if not path.is_dir() or not {'config.json', 'metrics.json'} <= (names := {p.name for p in path.iterdir()}) or (overwrite and names - FILES):
-        raise FileExistsError(f'{path} exists and is no run folder, or holds other files too: choose another out= or name= (--out, --name)')
+    names = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    if not {'config.json', 'metrics.json'} <= names or (overwrite and names - FILES):
+        raise FileExistsError(f'{path} exists and is no run folder, or holds other files too: '
+                              'choose another out= or name= (--out, --name)')
     if overwrite: return None
     there, ours = read_json(path/'config.json'), json.loads(json.dumps(config))
     other = _differing([identity(there), identity(ours)])
@@ -54,12 +57,13 @@ def finished(
     # other images or parts, and what they were called or asked for: the latter tells people more
     if 'data_digest' in other: other = [k for k in _differing([there, ours]) if k in other + list(_DESCRIBES)]
     differ = [f'{k} {there.get(k)!r}, now {ours.get(k)!r}' for k in sorted(other, key='data_digest'.__eq__)]
-    raise FileExistsError(f"{path} holds a run with other settings ({'; '.join(differ[:3])}{'; …' * (len(differ) > 3)}): "
+    first = differ[:3] + ['…'] if len(differ) > 3 else differ
+    raise FileExistsError(f"{path} holds a run with other settings ({'; '.join(first)}): "
                           'choose another out= or name= (--out, --name), or overwrite=True (--overwrite)')
 
 # %% ../../nbs/runs/03_identity.ipynb #6510c823
 _VARIED = ('arch', 'depth', 'seed')   # by a study
-_BY_ARCH = ('network', 'pretrained', 'weights', 'left_out', 'mean', 'std', 'size')   # one for each arch
+_BY_ARCH = ('network', 'pretrained', 'weights', 'left_out', 'mean', 'std', 'size')   # one per arch
 
 def _sorted_by(configs, *keys):
     "Lists of the configs that have the same values of these settings"
@@ -71,7 +75,8 @@ def _one_set(configs):
     "Whether all names of data stand for the same images: names that share a digest do"
     sets = []   # of names and digests that belong together
     for c in configs:
-        mine = {('name', c.get('data'))} | ({('digest', c['data_digest'])} if c.get('data_digest') else set())
+        mine = {('name', c.get('data'))}
+        if c.get('data_digest'): mine.add(('digest', c['data_digest']))
         touched = [s for s in sets if s & mine]
         sets = [s for s in sets if not s & mine] + [mine.union(*touched)]
     return len(sets) == 1
@@ -79,7 +84,7 @@ def _one_set(configs):
 def unlike(
     configs:Iterable, # config.json of each run
     folders:Iterable, # Their folders
-)->list: # Names of settings, and 'split.csv'; empty where the runs can be compared
+) -> list: # Names of settings, and 'split.csv'; empty where the runs can be compared
     "What differs between runs beyond backbone, depth and seed"
     configs, files = list(configs), [Path(f)/'split.csv' for f in folders]
     by_arch, by_frame = _sorted_by(configs, 'arch'), _sorted_by(configs, 'size', 'resize', 'colour')
@@ -87,12 +92,14 @@ def unlike(
     odd = [k for k in _differing(alike) if k not in _VARIED + _BY_ARCH + ('data_digest',)]
     odd += [k for k in _BY_ARCH if any(k in _differing(map(identity, same)) for same in by_arch)]
     splits = {f.read_bytes() if f.is_file() else None for f in files}
-    unknown = None in splits and len({c.get('data_digest') for c in configs}) > 1   # whether the parts are the same
+    # whether the parts are the same
+    unknown = None in splits and len({c.get('data_digest') for c in configs}) > 1
     # what the data were called and how the parts were come by is no difference, but where it led to one
     asked = [k for k in _differing(configs) if k in _DESCRIBES]
     if len(splits) > 1: odd += [*asked, 'split.csv']
     elif any('data_digest' in _differing(same) for same in by_frame): odd += [*asked, 'data_digest']
     elif not _one_set(configs): odd.append('data')
     elif unknown or {'images', 'classes'} & set(odd): odd += asked
+    if odd: return sorted(set(odd), key=[*configs[0], *odd].index)   # as config.json has them
     again = len({tuple(c.get(k) for k in _VARIED) for c in configs}) < len(configs)
-    return sorted(set(odd), key=[*configs[0], *odd].index) or ['their names alone'] * again   # as config.json has them
+    return ['their names alone'] if again else []

@@ -10,7 +10,7 @@ __all__ = ['Audit', 'audit']
 # %% ../../nbs/training/02_audit.ipynb #ae014b6a
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,8 @@ from ..core.say import counted, plain
 from ..data.odd import describe as describe_odd, find_odd
 from ..data.packing import Pack, pack
 from ..data.table import images_of, why_missing
-from .ready import parts_of
+from ..settings import Settings
+from .ready import frame_of, parts_of
 from ..twins.find import describe, find_twins, grouped
 
 # %% ../../nbs/training/02_audit.ipynb #73d4af7c
@@ -30,11 +31,12 @@ def _shares(values):
     more = ' and others' if len(counts) > 8 else ''
     return ', '.join(f'{plain(str(v))} ({n:,})' for v, n in counts.most_common(8)) + more
 
-def _heads(paths:Iterable)->list:
+def _heads(paths:Iterable) -> list:
     "Format, mode and size of each file"
     found = []
     for path in paths:
-        with Image.open(path, formats=('PNG', 'JPEG')) as im: found.append((im.format, im.mode, f'{im.width}x{im.height}'))
+        with Image.open(path, formats=('PNG', 'JPEG')) as im:
+            found.append((im.format, im.mode, f'{im.width}x{im.height}'))
     return found
 
 def _contents(p, n_files):
@@ -68,35 +70,30 @@ def _rejected(p, most=20):
 @dataclass
 class Audit:
     "What was found in a source"
-    pack: Pack                                     # Its images, decoded
-    lines: list = field(default_factory=list)      # What there is to say, in order
-    refused: list = field(default_factory=list)    # What a run would stop at, and why; empty where it would train
+    pack: Pack # Its images, decoded
+    lines: list = field(default_factory=list) # What there is to say, in order
+    refused: list = field(default_factory=list) # What a run would stop at, and why; empty where it would train
 
-def _refusals(p, twins, valid, test, split, split_seed):
+def _refusals(p, twins, settings):
     "What the split would stop at; it warns as a run would"
-    if twins is not None: p = Pack(**vars(p) | dict(table=grouped(p.table, twins)))
-    try: parts = parts_of(p, valid, test, split_seed, split)
+    if twins is not None: p = replace(p, table=grouped(p.table, twins, settings.groups == 'almost'))
+    try: parts = parts_of(p, settings.valid, settings.test, settings.split_seed, settings.split)
     except (ValueError, OSError) as e: return [str(e)]
     absent = {'train', 'valid', 'test'} - set(parts)
     return [f'the split has no {part} part: a run needs all three' for part in sorted(absent)]
 
 def audit(
     data:str|Path|pd.DataFrame, # A source, see `images_of`
-    size:int=224, # Side of the square images in pixels
-    resize:str='squish', # 'squish' to the square, or 'pad' with black
-    classes:list|None=None, # Classes that are wanted, and their spelling; default all
-    exclude:list|None=None, # Names of folders, files or labels to leave out
-    valid:float=0.1, # Share of the validation part, as in `run`
-    test:float=0.2, # Share of the test part, as in `run`
-    split:str|Path|None=None, # A saved `split.csv`, as in `run`
-    split_seed:int=0, # Of the split, as in `run`
+    settings:Settings, # As `run` would have them: frame, classes, what to leave out, and the split
     twins:bool=True, # Look for near-duplicates
     quiet:bool=False, # No progress bar
-)->Audit: # A source without images of two classes is the error that `run` would raise
+) -> Audit: # A source without images of two classes is the error that `run` would raise
     "Look at a source without training"
-    table = images_of(data, classes=classes, exclude=exclude or ())
-    p = pack(table, size=size, resize=resize, quiet=quiet)
+    s = settings
+    table = images_of(data, classes=s.classes, exclude=s.exclude or ())
+    frame = frame_of(data, s.arch, s.size, s.resize, s.colour)
+    p = pack(table, **frame._asdict(), quiet=quiet)
     found = find_twins(p, quiet=quiet) if twins else None
     lines = [*_contents(p, len(table)), *_rejected(p), *p.notes(), *describe_odd(find_odd(p, quiet=quiet))]
     if found is not None: lines += describe(found)
-    return Audit(p, lines, _refusals(p, found, valid, test, split, split_seed))
+    return Audit(p, lines, _refusals(p, found, s))

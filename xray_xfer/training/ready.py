@@ -38,7 +38,8 @@ def source_name(data) -> str:
     "A short name for a source, for captions"
     if isinstance(data, Pack): return data.source
     if not isinstance(data, (str, Path)): return 'a table'
-    return (Path(data).name or str(data)).encode('utf-8', 'backslashreplace').decode()   # a name of odd bytes, as text that can be printed
+    name = Path(data).name or str(data)
+    return name.encode('utf-8', 'backslashreplace').decode()   # odd bytes as text that can be printed
 
 def packed(
     data, # A source (see `images_of`), or a `Pack`
@@ -55,7 +56,8 @@ def packed(
     p = pack(table, size=frame.size, resize=frame.resize, colour=frame.colour, quiet=quiet)
     p.source, p.classes, p.exclude = source_name(data), classes, exclude
     if n := len(p.rejects):
-        kinds = ', '.join(f'{k}: {v}' for k, v in p.rejects.reason.str.split(':').str[0].value_counts().items())
+        counts = p.rejects.reason.str.split(':').str[0].value_counts()
+        kinds = ', '.join(f'{kind}: {count}' for kind, count in counts.items())
         warnings.warn(f'{n} of {n + len(p)} files could not be decoded and are left out ({kinds}); '
                       'rejects.csv in each run folder lists them', stacklevel=2)
     for note in p.notes(): warnings.warn(note, stacklevel=2)
@@ -64,8 +66,9 @@ def packed(
 def _as_asked(p, frame, classes, exclude):
     "The same pack; an error where something else was asked for than it holds"
     if frame != (p.size, p.resize, p.colour):
-        raise ValueError(f'size={frame.size}, resize={frame.resize!r}, colour={frame.colour} for a pack of size {p.size}, '
-                         f'{p.resize!r}, colour={p.colour}: pass the images again, or leave size, resize and colour out')
+        raise ValueError(f'size={frame.size}, resize={frame.resize!r}, colour={frame.colour} for a pack of '
+                         f'size {p.size}, {p.resize!r}, colour={p.colour}: pass the images again, '
+                         'or leave size, resize and colour out')
     if (classes or exclude) and (classes, exclude) != (p.classes, p.exclude):
         raise ValueError(f'classes={classes}, exclude={exclude} for a pack, whose images are chosen already: '
                          'pass the source of the images instead')
@@ -74,14 +77,16 @@ def _as_asked(p, frame, classes, exclude):
 def image_batches(
     pack:Pack, # Images
     rows:Sequence, # Numbers of the rows wanted
-    norm:dict, # mean and std, see `stats`
+    norm:dict, # Its mean and std, see `stats`
     device:str='cpu', # Where batches go
-    bs:int=64, # Images in a batch
-) -> Iterator: # of float32 (n, 3, size, size)
+    bs:int=64, # Images per batch
+) -> Iterator: # Of float32 (n, 3, size, size)
     "These images as a backbone wants them, in their order"
     rows = np.asarray(rows)
     mean, std = (torch.tensor(norm[k], device=device).view(1, -1, 1, 1) for k in ('mean', 'std'))
-    for i in range(0, len(rows), bs): yield (planes(torch.from_numpy(pack.pixels[rows[i:i + bs]])).to(device).float() / 255 - mean) / std
+    for i in range(0, len(rows), bs):
+        x = planes(torch.from_numpy(pack.pixels[rows[i:i + bs]])).to(device)
+        yield (x.float() / 255 - mean) / std
 
 def frame_of(
     data, # A source, or a `Pack`, which has a frame already
@@ -91,9 +96,10 @@ def frame_of(
     colour:bool|None=None, # As asked for, if it was
 ) -> Frame:
     "What was not asked for: the pack's, else the arch's own size, 'squish' and grey"
-    own = (data.size, data.resize, data.colour) if isinstance(data, Pack) else (size, 'squish', False)
-    side, *rest = (o if asked is None else asked for asked, o in zip((size, resize, colour), own))
-    return Frame(stats(arch)['size'] if side is None else side, *rest)   # a run may outlive the place of its arch
+    if isinstance(data, Pack): own = Frame(data.size, data.resize, data.colour)
+    else: own = Frame(stats(arch)['size'] if size is None else size, 'squish', False)   # a run may outlive its arch
+    asked = dict(size=size, resize=resize, colour=colour)
+    return own._replace(**{name: value for name, value in asked.items() if value is not None})
 
 class SplitError(ValueError):
     "A split on file that is not one of these images"
@@ -124,8 +130,11 @@ def _filed(path, pack):
         return load_split(path, drawn_for)[:len(pack)]
     except ValueError as e: raise SplitError(str(e)) from e
 
+
 # %% ../../nbs/training/01_ready.ipynb #a8b56bb0
-def _digest(*parts): return hashlib.sha256('\n'.join(map(str, parts)).encode('utf-8', 'surrogateescape')).hexdigest()[:16]
+def _digest(*parts):
+    text = '\n'.join(map(str, parts))
+    return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:16]
 
 def data_digest(
     p:Pack, # Images, with the groups that were kept together
@@ -133,10 +142,11 @@ def data_digest(
 ) -> str: # 16 hexadecimal digits
     "What the images are, whatever folder and time they have: pixels, relative paths, labels, groups, parts"
     groups = p.table['group'].fillna('') if 'group' in p.table else ()
-    return _digest(p.crc, p.size, p.resize, *['colour'] * p.colour, *relative_paths(p.table), *p.table.label, *groups, *parts)
+    frame = [p.size, p.resize, *['colour'] * p.colour]
+    return _digest(p.crc, *frame, *relative_paths(p.table), *p.table.label, *groups, *parts)
 
-_NOT_GROUPED = dict(grouped=False, note='Near-duplicates were not looked for, and groups were not kept together (groups=False): '
-                    'twins may lie on both sides of the split.')
+_NOT_GROUPED = dict(grouped=False, note='Near-duplicates were not looked for, and groups were not kept together '
+                    '(groups=False): twins may lie on both sides of the split.')
 
 def with_groups(
     p:Pack, # Images
@@ -186,16 +196,16 @@ def prepare(
     table:pd.DataFrame|None=None, # The source's image table, where it was read already
 ) -> Prepared:
     "Decode, group and divide"
-    asked = {name: getattr(settings, name) for name in _ASKED}
+    s, asked = settings, {name: getattr(settings, name) for name in _ASKED}
     if isinstance(data, Prepared): return _same(data, settings, asked)
-    frame = frame_of(data, settings.arch, settings.size, settings.resize, settings.colour)
+    frame = frame_of(data, s.arch, s.size, s.resize, s.colour)
     timer = Timer()
-    p = packed(data, frame, settings.quiet, settings.classes, settings.exclude, table)
+    p = packed(data, frame, s.quiet, s.classes, s.exclude, table)
     timer.seconds['pack'] = round(p.seconds, 3)   # of making or opening it
-    with timer('twins'): p, twins = with_groups(p, settings.groups, settings.quiet)
-    with timer('split'): parts = np.asarray(parts_of(p, settings.valid, settings.test, settings.split_seed, settings.split))
-    given = settings.split is not None or 'split' in p.table
-    return Prepared(p, parts, _of_twins(p, twins, parts, settings.groups == 'almost'), given, timer.seconds, asked)
+    with timer('twins'): p, twins = with_groups(p, s.groups, s.quiet)
+    with timer('split'): parts = np.asarray(parts_of(p, s.valid, s.test, s.split_seed, s.split))
+    given = s.split is not None or 'split' in p.table
+    return Prepared(p, parts, _of_twins(p, twins, parts, s.groups == 'almost'), given, timer.seconds, asked)
 
 def _same(prepared, settings, asked):
     "The same again; an error where it was prepared for something else"
