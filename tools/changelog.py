@@ -11,7 +11,9 @@ def part(version):
     text = (root/'CHANGELOG.md').read_text(encoding='utf-8')
     parts = dict(re.findall(r'^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|^\[[^\]]+\]: |\Z)', text, re.M | re.S))
     if not parts.get(version, '').strip():
-        raise ValueError(f'CHANGELOG.md says nothing of version {version}: it has {", ".join(parts)}. Rename its part Unreleased, with a date')
+        raise ValueError(
+            f'CHANGELOG.md says nothing of version {version}: it has {", ".join(parts)}. Rename its part Unreleased, with a date'
+        )
     return parts[version].strip() + '\n'
 
 def version():
@@ -25,7 +27,10 @@ def main(argv=None):
     p.add_argument('version', nargs='?', help='default: that of settings.ini')
     p.add_argument('--tag', help='of the release, such as v0.2.0')
     a = p.parse_args(argv)
-    if a.tag and a.tag != f'v{version()}': sys.exit(f'the tag is {a.tag}, and settings.ini says version {version()}: tag v{version()}, or change settings.ini')
+    if a.tag and a.tag != f'v{version()}':
+        sys.exit(
+            f'the tag is {a.tag}, and settings.ini says version {version()}: tag v{version()}, or change settings.ini'
+        )
     try: print(part(a.version or version()), end='')
     except ValueError as e: sys.exit(str(e))
 
