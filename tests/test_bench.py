@@ -1,4 +1,4 @@
-"The bench from its first job to its files, on phantoms: each measurement in this process instead of one of its own, but for the last test."
+"The bench from its first job to its files, on phantoms: each measurement in this process, but for the last test."
 import io, json, sys
 from pathlib import Path
 
@@ -61,7 +61,8 @@ def test_every_way_to_its_end(xrays, jobs, tmp_path, capsys):
         ('cold', None),
         ('warm', None),
     ]
-    # the second seed is for the accuracy of what was trained in full: not of depth 1, whose baselines were not, nor of a study
+    # the second seed is for the accuracy of what was trained in full:
+    # not of depth 1, whose baselines were not, nor of a study
     assert [(s['way'], s['depth']) for s in jobs if s['seed'] == 1] == [('stock', 0), ('tuned', 0), ('cold', 0)]
     # one split and one file of weights for all
     assert len({s['split'] for s in jobs}) == len({s['pretrained'] for s in jobs}) == 1

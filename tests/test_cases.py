@@ -1,4 +1,4 @@
-"Arrangements that public data sets and bug reports show: what is an image, a class, a part of the split, and what is none of these."
+"Arrangements that public data sets and bug reports show: what is an image, a class, a part of the split, or none."
 import shutil
 import warnings
 import zipfile
@@ -132,7 +132,8 @@ def test_two_data_sets_are_no_classes(tmp_path):
     )
     with pytest.raises(
         ValueError,
-        match='set1, set2 in .* hold folders of the same name .NORMAL, PNEUMONIA.*--classes NORMAL PNEUMONIA .*--classes set1 set2.*--exclude set2',
+        match='set1, set2 in .* hold folders of the same name .NORMAL, PNEUMONIA.*'
+        '--classes NORMAL PNEUMONIA .*--classes set1 set2.*--exclude set2',
     ):
         images_of(root)
     # what it says to type works

@@ -194,7 +194,8 @@ def test_check_tells_of_twins(capsys, tmp_path):
 def test_a_reader_that_leaves_early(xrays):
     "`xray_xfer check FOLDER | head -1` ends quietly"
     p = subprocess.run(
-        f"{sys.executable} -W ignore -c 'import sys; from xray_xfer.cli import main; sys.exit(main())' check {xrays} --quiet | head -1",
+        f"{sys.executable} -W ignore -c 'import sys; from xray_xfer.cli import main; sys.exit(main())' "
+        f"check {xrays} --quiet | head -1",
         shell=True,
         capture_output=True,
         text=True,

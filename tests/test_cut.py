@@ -1,4 +1,4 @@
-"The cut on many families: the tail called alone, at another batch size than the traced one, in training and in evaluation."
+"The cut on many families: the tail called alone, at another batch size than the traced one, training and evaluating."
 import pytest, torch
 from torch import fx, nn
 from torch.overrides import _get_current_function_mode_stack
@@ -13,7 +13,8 @@ from xray_xfer.models.classifier import Classifier, build, calibrate
 from xray_xfer.models.blueprint import stats
 from xray_xfer.data.packing import pack
 
-# a plain CNN and then what is awkward about each of the others; pixels of a side: a convolution needs no more than these, the rest take their own
+# a plain CNN and then what is awkward about each of the others;
+# pixels of a side: a convolution needs no more than these, the rest take their own
 FAMILIES = {'resnet10t': 96, 'efficientnet_b0': 96, 'shufflenetv2_050': 96,
     'densenet121': 96,                       # several tensors cross
     'ghostnetv2_100': 96,                    # F.dropout is fixed when traced
@@ -157,7 +158,7 @@ def stopped(x):
     return x
 
 class Chaotic(nn.Module):
-    "Sums of 1,568 numbers, which one image and three round otherwise, and then the logistic map, which doubles each difference 17 times"
+    "Sums of 1,568 numbers, which one image and three round otherwise; the logistic map doubles each difference 17 times"
     num_features = 8
 
     def __init__(self):
@@ -228,7 +229,7 @@ def test_features_that_hang_on_the_batch_are_refused(f, scale):
     with pytest.raises(CutError, match='do not give what the whole gives'): cut(small(net), 16)
 
 def test_calibrated_random_weights_are_cut(tmp_path):
-    "They give logits hundreds of times as large on noise as on films; where PyTorch has two threads, rounding alone may move these by 0.17"
+    "Logits are hundreds of times as large on noise as on films; with two threads, rounding alone may move them by 0.17"
     draw(tmp_path/'x', n=32, seed=0, size=224)
     p, was = pack(images_of(tmp_path/'x'), size=224, cache=tmp_path, quiet=True), torch.get_num_threads()
     torch.set_num_threads(2)
@@ -247,7 +248,7 @@ def test_damaged_weights_are_for_who_meets_their_features(damage):
     assert isinstance(cut(model, 64), Cut)
 
 def test_float64_leaves_nothing_behind():
-    "Dtypes, mode, statistics, what a network keeps of its computations, and the modes of PyTorch, after success and after ctrl-C"
+    "Dtypes, mode, statistics, what a network keeps of its computations, PyTorch's modes: after success and after ctrl-C"
     def state(m): return m.training, m.depth, [(k, v.dtype, v.clone()) for k, v in m.state_dict().items()]
 
     def unchanged(a, b):

@@ -147,6 +147,9 @@ def test_the_shade_of_the_lungs_does_not_give_the_class_away():
 
 
 def test_drawing_needs_neither_torch_nor_the_rest_of_the_house():
-    code = "import sys, xray_xfer.data.demo; print(*sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'fastai', 'timm', 'pandas', 'xray_xfer')))"
+    code = (
+        "import sys, xray_xfer.data.demo; print(*sorted(m for m in sys.modules "
+        "if m.split('.')[0] in ('torch', 'fastai', 'timm', 'pandas', 'xray_xfer')))"
+    )
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
     assert out == ['xray_xfer', 'xray_xfer.data', 'xray_xfer.data.demo']

@@ -1,4 +1,4 @@
-"What the page of `evaluate` cannot say: agreement with scikit-learn on anything, degenerate input, hostile names in tables."
+"What the page of `evaluate` cannot say: agreement with scikit-learn, degenerate input, hostile names in tables."
 import csv
 import io
 import json

@@ -126,8 +126,9 @@ def test_by_default_the_whole_network_gives_what_its_tail_gave(packed, arch, dep
 
 @pytest.mark.shared
 def test_defaults_reach_the_accuracy_of_uncached_training_on_real_images(shared):
-    "Three seeds, float16 features by ONNX Runtime against images: within half a point on average, on the same 720 test images"
-    # every other image, few pixels and the head alone, so that it takes half a minute; benchmarks/agreement.md has all three depths
+    "Three seeds, float16 features by ONNX Runtime against images: within half a point on average, same 720 test images"
+    # every other image, few pixels and the head alone, so that it takes half a minute;
+    # benchmarks/agreement.md has all three depths
     p = pack(images_of(shared/'radiographs').iloc[::2].reset_index(drop=True), size=64, quiet=True)
     kw = dict(
         pretrained=shared / 'weights/shufflenetv2_100.safetensors',
@@ -507,7 +508,7 @@ def test_a_network_in_training_mode_finds_its_features_again(packed, tmp_path):
 
 @pytest.mark.usefixtures('plain_figures')
 def test_logits_in_the_hundreds_are_no_disagreement(packed, tmp_path, monkeypatch):
-    "A thousandth of such a logit is rounding, and moves a probability by more than 5e-3; another image's logits are an error still"
+    "A thousandth of such a logit is rounding and moves a probability by over 5e-3; another image's are an error still"
     def shaken(by, rows=slice(None)):
         def logits_of(net, dl):
             z = feeding.logits_of(net, dl)

@@ -75,7 +75,7 @@ def test_functions_are_short_and_take_little(name):
 
 @pytest.mark.parametrize('name', ROOMS)
 def test_every_public_argument_has_a_type(name):
-    "Where a value may be of many kinds (a source of images), the sentence says so instead: `data`, and arrays of any library"
+    "Where a value may be of many kinds (a source of images), the sentence says so: `data`, and arrays of any library"
     for f in TREES[name].body:
         if isinstance(f, ast.FunctionDef) and not f.name.startswith('_'):
             bare = [a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if a.annotation is None]

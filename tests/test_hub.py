@@ -1,4 +1,4 @@
-"Networks by address and by old or misspelled names: folders and the Hub's cache as they are met, and runs that outlive both."
+"Networks by address and by old or misspelled names: folders, the Hub's cache, and runs that outlive both."
 import json, os, re, shutil, subprocess, sys
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def xrays(tmp_path_factory):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    "The cache of huggingface_hub, without a network: repositories are put into it by `hub(name)`, which gives the folder"
+    "The cache of huggingface_hub, without a network: `hub(name)` puts a repository into it and gives the folder"
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path/'cache'))
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     def put(name, revision='main', commit='0' * 40):
@@ -101,7 +101,7 @@ def test_the_oldest_form_of_configuration(tmp_path):
     assert same(build(f'local-dir:{tmp_path}'), net) and stats(f'local-dir:{tmp_path}')['mean'] == MEAN
 
 def test_a_folder_for_one_channel(tmp_path):
-    "timm's own adaptation is checked against: the same grey images, the same output; mean and deviation stand for all three channels"
+    "Checked against timm's own adaptation: same grey images, same output; mean and deviation stand for all channels"
     net = put(tmp_path, in_chans=1, cfg=dict(mean=[.5], std=[.25])).eval()
     model = build(f'local-dir:{tmp_path}', pretrained=True).eval()
     x = torch.rand(2, 1, 64, 64)
@@ -250,7 +250,12 @@ def test_no_network_is_known_at_once(tmp_path):
         https_proxy='http://127.0.0.1:9',
         no_proxy='',
     )
-    code = "from xray_xfer.models.classifier import build\nfor arch in ('hf-hub:timm/resnet10t.c3_in1k', 'resnet10t'):\n try: build(arch)\n except ConnectionError as e: print(e)"
+    code = (
+        "from xray_xfer.models.classifier import build\n"
+        "for arch in ('hf-hub:timm/resnet10t.c3_in1k', 'resnet10t'):\n"
+        " try: build(arch)\n"
+        " except ConnectionError as e: print(e)"
+    )
     p = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code], env=env, capture_output=True, text=True, timeout=300
     )

@@ -1,4 +1,4 @@
-"Headless Chromium for the tests of report.html: the DevTools protocol over a pipe, with nothing but the standard library."
+"Headless Chromium for the tests of report.html: the DevTools protocol over a pipe, with the standard library alone."
 import base64, json, os, shutil, signal, subprocess, tempfile
 from pathlib import Path
 from select import select
@@ -71,7 +71,7 @@ class Browser:
             self.events.append(m)
 
     def open(self, path, width=1280, height=900, dark=False, paper=False):
-        "Load a file; `self.complaints` and `self.requests` then hold what the console said and what was asked of the network"
+        "Load a file; `self.complaints` then holds what the console said, `self.requests` what was asked of the network"
         self.events = []
         self.call(
             'Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=width < 600
@@ -106,12 +106,17 @@ class Browser:
         return r['result'].get('value')
 
     def look(self):
-        "Widths of window and page, images that show nothing or have no alt, and what sticks out of the page outside a scrolling frame"
-        return self.js('''(() => { const w = document.documentElement.clientWidth, out = e => e.getBoundingClientRect().right > w + 1;
+        "Widths of window and page, images that show nothing or have no alt, what sticks out outside a scrolling frame"
+        return self.js('''(() => {
+          const w = document.documentElement.clientWidth, out = e => e.getBoundingClientRect().right > w + 1;
           return { window: w, page: document.documentElement.scrollWidth, images: document.images.length,
-            broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).length, mute: [...document.images].filter(i => !i.alt).length,
-            sticking: [...document.querySelectorAll('body *')].filter(e => out(e) && !e.closest('.scroll, svg')).map(e => e.tagName + '.' + e.className).slice(0, 5),
-            headings: [...document.querySelectorAll('h1, h2, h3')].map(e => +e.tagName[1]), links: [...document.querySelectorAll('a')].filter(a => !document.querySelector(a.getAttribute('href'))).length } })()''')
+            broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).length,
+            mute: [...document.images].filter(i => !i.alt).length,
+            sticking: [...document.querySelectorAll('body *')].filter(e => out(e) && !e.closest('.scroll, svg'))
+              .map(e => e.tagName + '.' + e.className).slice(0, 5),
+            headings: [...document.querySelectorAll('h1, h2, h3')].map(e => +e.tagName[1]),
+            links: [...document.querySelectorAll('a')]
+              .filter(a => !document.querySelector(a.getAttribute('href'))).length } })()''')
 
     def shot(self, path, whole=True):
         "Write a PNG of the page"

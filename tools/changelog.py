@@ -1,5 +1,6 @@
-"""A version's part of CHANGELOG.md: python tools/changelog.py 0.2.0; with --tag v0.2.0 the version must be that of settings.ini, too.
-The release workflow makes the notes of a release from it; tests/test_metadata.py asks it for the version that is being built."""
+"""A version's part of CHANGELOG.md: python tools/changelog.py 0.2.0
+With --tag v0.2.0 the version must be that of settings.ini, too. The release workflow makes the notes of a
+release from it; tests/test_metadata.py asks it for the version that is being built."""
 import argparse, re, sys
 from configparser import ConfigParser
 from pathlib import Path
@@ -12,7 +13,8 @@ def part(version):
     parts = dict(re.findall(r'^## \[([^\]]+)\][^\n]*\n(.*?)(?=^## \[|^\[[^\]]+\]: |\Z)', text, re.M | re.S))
     if not parts.get(version, '').strip():
         raise ValueError(
-            f'CHANGELOG.md says nothing of version {version}: it has {", ".join(parts)}. Rename its part Unreleased, with a date'
+            f'CHANGELOG.md says nothing of version {version}: it has {", ".join(parts)}. '
+            'Rename its part Unreleased, with a date'
         )
     return parts[version].strip() + '\n'
 

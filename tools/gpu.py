@@ -1,7 +1,7 @@
 """What only a GPU shows, in one call: python tools/gpu.py [--device cuda] [--images 21165]
 
-Draws its images, needs no network, prints a table and writes gpu.json into the folder $OUT (or here). With --device cpu and few images it
-runs anywhere, which checks this script and not a GPU."""
+Draws its images, needs no network, prints a table and writes gpu.json into the folder $OUT (or here). With --device cpu
+and few images it runs anywhere, which checks this script and not a GPU."""
 import argparse, json, os, shutil, tempfile, time
 from pathlib import Path
 
@@ -110,8 +110,9 @@ for name in ('cold', 'warm'):
         pretrained=False, epochs=args.epochs, device=device, groups=False, out=work / name, quiet=True,
     )
     whole = time.perf_counter() - start
+    without_figures = whole - sum(r.timings["figures"] for r in s.runs)
     row(
-        f'six models, {args.images:,} images, {args.epochs} epochs, {name} (without figures {whole - sum(r.timings["figures"] for r in s.runs):.1f} s)',
+        f'six models, {args.images:,} images, {args.epochs} epochs, {name} (without figures {without_figures:.1f} s)',
         f'{whole:.1f} s',
     )
     for r in s.runs:
@@ -123,9 +124,7 @@ for name in ('cold', 'warm'):
                 if k in r.timings
             ),
         )
-row(
-    'device',
-    f"{env['device_name']}, torch {env['versions']['torch']}, fastai {env['versions']['fastai']}, timm {env['versions']['timm']}",
-)
+versions = ', '.join(f"{library} {env['versions'][library]}" for library in ('torch', 'fastai', 'timm'))
+row('device', f"{env['device_name']}, {versions}")
 shutil.rmtree(work)
 raise SystemExit('\n'.join(failed) or 0)

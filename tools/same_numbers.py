@@ -1,7 +1,10 @@
-"""Are the numbers still those of an earlier commit? python tools/same_numbers.py REVISION [--images FOLDER --weights FILE]
+"""Are the numbers still those of an earlier commit?
 
-Trains `xray_xfer demo` and, where images are given, a study of three depths (ShuffleNetV2, 2 epochs, 112 px) with the code of REVISION and with the
-code as it is here, and compares metrics.json of each run and table.csv of each study byte for byte. Ends with 1 where they differ."""
+    python tools/same_numbers.py REVISION [--images FOLDER --weights FILE]
+
+Trains `xray_xfer demo` and, where images are given, a study of three depths (ShuffleNetV2, 2 epochs, 112 px)
+with the code of REVISION and with the code as it is here, and compares metrics.json of each run and table.csv of each
+study byte for byte. Ends with 1 where they differ."""
 import argparse, os, subprocess, sys, tempfile
 from pathlib import Path
 
