@@ -158,7 +158,7 @@ def stopped(x):
     return x
 
 class Chaotic(nn.Module):
-    "Sums of 1,568 numbers, which one image and three round otherwise; the logistic map doubles each difference 17 times"
+    "Sums of 1,568 numbers, which one image and three round otherwise; a logistic map doubles differences 17 times"
     num_features = 8
 
     def __init__(self):
@@ -248,7 +248,7 @@ def test_damaged_weights_are_for_who_meets_their_features(damage):
     assert isinstance(cut(model, 64), Cut)
 
 def test_float64_leaves_nothing_behind():
-    "Dtypes, mode, statistics, what a network keeps of its computations, PyTorch's modes: after success and after ctrl-C"
+    "Dtypes, mode, statistics, what a network keeps of its computations, PyTorch's modes: after success and ctrl-C"
     def state(m): return m.training, m.depth, [(k, v.dtype, v.clone()) for k, v in m.state_dict().items()]
 
     def unchanged(a, b):
