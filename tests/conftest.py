@@ -8,7 +8,10 @@ SHARED = Path(__file__).resolve().parents[2]/'shared'/'data'
 def pytest_collection_modifyitems(items):
     if (SHARED/'radiographs').is_dir(): return
     for item in items:
-        if 'shared' in item.keywords: item.add_marker(pytest.mark.skip(reason='needs the real X-rays in ../shared/data, which are not in the repository'))
+        if 'shared' in item.keywords:
+            item.add_marker(
+                pytest.mark.skip(reason='needs the real X-rays in ../shared/data, which are not in the repository')
+            )
 
 @pytest.fixture(scope='session')
 def shared(): return SHARED

@@ -1,4 +1,4 @@
-"The bench from its first job to its files, on phantoms: each measurement in this process instead of one of its own, but for the last test."
+"The bench from its first job to its files, on phantoms: each measurement in this process, but for the last test."
 import io, json, sys
 from pathlib import Path
 
@@ -33,28 +33,68 @@ def jobs(monkeypatch):
 @pytest.mark.usefixtures('plain_figures')
 def test_every_way_to_its_end(xrays, jobs, tmp_path, capsys):
     out = tmp_path/'out'
-    res = bench(xrays, 'resnet10t', depths=(0, 1), pretrained=False, epochs=2, timed={'resnet10t 1': .5}, size=64, bs=8, seeds=(0, 1), tries=dict(bs=(4, 8), workers=(0,), images=16), out=out)
+    res = bench(
+        xrays,
+        'resnet10t',
+        depths=(0, 1),
+        pretrained=False,
+        epochs=2,
+        timed={'resnet10t 1': 0.5},
+        size=64,
+        bs=8,
+        seeds=(0, 1),
+        tries=dict(bs=(4, 8), workers=(0,), images=16),
+        out=out,
+    )
     first = [s for s in jobs if s['seed'] == 0]
-    assert [(s['way'], s['depth']) for s in first] == [('stock', 0), ('try', 0), ('tuned', 0), ('cold', 0), ('warm', 0), ('stock', 1), ('try', 1), ('tuned', 1), ('cold', 1), ('warm', 1), ('cold', None), ('warm', None)]
-    # the second seed is for the accuracy of what was trained in full: not of depth 1, whose baselines were not, nor of a study
+    assert [(s['way'], s['depth']) for s in first] == [
+        ('stock', 0),
+        ('try', 0),
+        ('tuned', 0),
+        ('cold', 0),
+        ('warm', 0),
+        ('stock', 1),
+        ('try', 1),
+        ('tuned', 1),
+        ('cold', 1),
+        ('warm', 1),
+        ('cold', None),
+        ('warm', None),
+    ]
+    # the second seed is for the accuracy of what was trained in full:
+    # not of depth 1, whose baselines were not, nor of a study
     assert [(s['way'], s['depth']) for s in jobs if s['seed'] == 1] == [('stock', 0), ('tuned', 0), ('cold', 0)]
-    assert len({s['split'] for s in jobs}) == len({s['pretrained'] for s in jobs}) == 1   # one split and one file of weights for all
+    # one split and one file of weights for all
+    assert len({s['split'] for s in jobs}) == len({s['pretrained'] for s in jobs}) == 1
     assert {s['bs'] for s in jobs if s['way'] in ('stock', 'cold', 'warm')} == {8}
     rows = {(r['way'], r['depth']): r for r in res['rows']}
     assert len(rows) == len(res['rows']) == 10
     for (way, depth), r in rows.items():
-        assert r['whole'] == pytest.approx(r['setup'] + r['train'] + r['evaluate']) and r['train'] > 0 and .1 < r['peak_gb'] < 60
+        assert r['whole'] == pytest.approx(r['setup'] + r['train'] + r['evaluate'])
+        assert r['train'] > 0
+        assert 0.1 < r['peak_gb'] < 60
         scaled = way in ('stock', 'tuned') and depth == 1
-        assert r['epochs_timed'] == (.5 if scaled else 2) and (r['accuracy'] is None) == scaled and len(r['seeds']) == (0 if scaled else 2 if depth == 0 and way != 'warm' else 1)
+        assert r['epochs_timed'] == (0.5 if scaled else 2)
+        assert (r['accuracy'] is None) == scaled
+        assert len(r['seeds']) == (0 if scaled else 2 if depth == 0 and way != 'warm' else 1)
     assert list(res['chosen']) == ['resnet10t 0', 'resnet10t 1']
-    for depth in 0, 1: assert rows['tuned', depth]['bs'] == max(res['chosen'][f'resnet10t {depth}']['tries'], key=lambda t: t['images_per_second'])['bs']
-    for depth in 0, 1, 'study': assert rows['warm', depth]['accuracies'] == rows['cold', depth]['accuracies']   # two studies, cold and warm, are one
+    for depth in 0, 1:
+        assert (
+            rows['tuned', depth]['bs']
+            == max(res['chosen'][f'resnet10t {depth}']['tries'], key=lambda t: t['images_per_second'])['bs']
+        )
+    # two studies, cold and warm, are one
+    for depth in 0, 1, 'study': assert rows['warm', depth]['accuracies'] == rows['cold', depth]['accuracies']
     assert rows['cold', 'study']['accuracies']['resnet10t_0'] == rows['cold', 0]['seeds'][0]
     ratio = {r['case']: r for r in res['ratios']}
     assert list(ratio) == ['resnet10t depth 0', 'resnet10t depth 1', 'resnet10t study', 'whole study']
-    assert ratio['whole study']['stock/cold'] == pytest.approx((rows['stock', 0]['whole'] + rows['stock', 1]['whole']) / rows['cold', 'study']['whole'])
+    assert ratio['whole study']['stock/cold'] == pytest.approx(
+        (rows['stock', 0]['whole'] + rows['stock', 1]['whole']) / rows['cold', 'study']['whole']
+    )
     filed = json.loads((out/'bench.json').read_text())
-    assert [r['whole'] for r in filed['rows']] == [r['whole'] for r in res['rows']] and filed['seeds'] == [0, 1] and filed['images'] == 80
+    assert [r['whole'] for r in filed['rows']] == [r['whole'] for r in res['rows']]
+    assert filed['seeds'] == [0, 1]
+    assert filed['images'] == 80
     text = (out/'bench.md').read_text()
     assert '(0.5 of 2 epochs timed, scaled)' in text and '80 images (16 in the test part), 2 epochs' in text
     with Image.open(out/'bench.png') as im: im.load()
@@ -69,17 +109,49 @@ def test_what_was_measured_stays_when_the_next_fails(xrays, jobs, tmp_path, monk
         return here(spec, folder, quiet)
     monkeypatch.setattr(room, '_job', fail)
     with pytest.raises(RuntimeError, match='lights'):
-        bench(xrays, 'resnet10t', depths=(0,), pretrained=False, ways=('warm', 'cold'), epochs=1, size=64, bs=16, out=tmp_path/'out', quiet=True)
+        bench(
+            xrays,
+            'resnet10t',
+            depths=(0,),
+            pretrained=False,
+            ways=('warm', 'cold'),
+            epochs=1,
+            size=64,
+            bs=16,
+            out=tmp_path / 'out',
+            quiet=True,
+        )
     assert [r['way'] for r in json.loads((tmp_path/'out'/'bench.json').read_text())['rows']] == ['cold']
 
 def test_too_little_to_be_timed_is_an_error_before_anything_is_trained(xrays, jobs, tmp_path):
-    for words, kw in (('0.1 of an epoch is 0 batches of 16 here: give more', dict(bs=16, timed=dict(resnet10t=.1))), ('training images are fewer than one batch of 64', dict(bs=64))):
-        with pytest.raises(ValueError, match=words): bench(xrays, 'resnet10t', depths=(0,), pretrained=False, ways='stock', epochs=1, size=64, out=tmp_path/'out', quiet=True, **kw)
+    for words, kw in (
+        ('0.1 of an epoch is 0 batches of 16 here: give more', dict(bs=16, timed=dict(resnet10t=0.1))),
+        ('training images are fewer than one batch of 64', dict(bs=64)),
+    ):
+        with pytest.raises(ValueError, match=words):
+            bench(
+                xrays,
+                'resnet10t',
+                depths=(0,),
+                pretrained=False, ways='stock', epochs=1, size=64, out=tmp_path / 'out', quiet=True, **kw,
+            )
 
 @pytest.mark.usefixtures('plain_figures')
 def test_a_source_that_is_no_folder_is_resolved_once_for_all(xrays, jobs, tmp_path):
-    res = bench(images_of(xrays), 'resnet10t', depths=(0,), pretrained=False, ways=('cold',), epochs=1, size=64, bs=16, out=tmp_path/'out', quiet=True)
-    assert {Path(s['data']).suffix for s in jobs} == {'.csv'} and res['rows'][0]['accuracy'] == res['rows'][1]['accuracy']
+    res = bench(
+        images_of(xrays),
+        'resnet10t',
+        depths=(0,),
+        pretrained=False,
+        ways=('cold',),
+        epochs=1,
+        size=64,
+        bs=16,
+        out=tmp_path / 'out',
+        quiet=True,
+    )
+    assert {Path(s['data']).suffix for s in jobs} == {'.csv'}
+    assert res['rows'][0]['accuracy'] == res['rows'][1]['accuracy']
 
 def test_a_job_that_fails_says_why(tmp_path):
     "In a process of its own, as all are"

@@ -23,7 +23,9 @@ def xray(capsys, *words):
 @pytest.mark.parametrize('verb', VERBS)
 def test_help(capsys, verb):
     code, out, err = xray(capsys, verb, '--help')
-    assert (code, err) == (0, '') and f'usage: xray_xfer {verb}' in out and VERBS[verb].__doc__.split(':')[0][:40] in ' '.join(out.split())
+    assert (code, err) == (0, '')
+    assert f'usage: xray_xfer {verb}' in out
+    assert VERBS[verb].__doc__.split(':')[0][:40] in ' '.join(out.split())
     assert '<' not in out, 'a type is shown as its repr'
 
 def test_overview_and_version(capsys):
@@ -35,7 +37,11 @@ def test_overview_and_version(capsys):
 
 @pytest.mark.usefixtures('plain_figures')
 def test_study_then_table(capsys, xrays, tmp_path):
-    words = ['study', xrays, '--archs', ARCH, 'resnet10t', '--depths', 0, 1, '--pretrained', f'{ARCH}=false', 'resnet10t=false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path/'s']
+    words = [
+        'study', xrays, '--archs', ARCH, 'resnet10t', '--depths', 0, 1, '--pretrained',
+        f'{ARCH}=false',
+        'resnet10t=false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path / 's',
+    ]
     code, out, err = xray(capsys, *words)
     assert (code, err) == (0, ''), err
     head = next(l for l in out.splitlines() if l.startswith('| metric'))
@@ -43,7 +49,8 @@ def test_study_then_table(capsys, xrays, tmp_path):
     assert (tmp_path/'s'/'table.md').read_text().strip() in out
     code, again, _ = xray(capsys, 'table', tmp_path/'s')
     assert code == 0 and again.strip() == (tmp_path/'s'/'table.md').read_text().strip()
-    for form, first in (('csv', 'metric,'), ('tex', '\\begin{table}')): assert first in xray(capsys, 'table', tmp_path/'s', '--format', form)[1]
+    for form, first in (('csv', 'metric,'), ('tex', '\\begin{table}')):
+        assert first in xray(capsys, 'table', tmp_path / 's', '--format', form)[1]
     code, out, err = xray(capsys, *words[:-3], '--out', tmp_path/'s')    # again, aloud: everything is there
     assert code == 0 and err.count('already in') == 4
 
@@ -53,7 +60,10 @@ def test_what_is_nearly_alike_is_kept_together_where_it_is_asked_for(capsys, xra
     search = twins.search
     monkeypatch.setattr(twins, 'search', lambda *a, **k: (search(*a, **k)[0], {(0, 7): .7}))
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/'cache'))
-    words = ['run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path]
+    words = [
+        'run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet',
+        '--out', tmp_path,
+    ]
     code, out, err = xray(capsys, *words, '--groups', 'almost')
     assert (code, err) == (0, ''), err
     folder = tmp_path/f'{ARCH}_0'
@@ -61,7 +71,8 @@ def test_what_is_nearly_alike_is_kept_together_where_it_is_asked_for(capsys, xra
     assert kept['almost'] == 1 and '1 pair that are nearly alike' not in kept['note'] and 'nearly alike' in kept['note']
     split = pd.read_csv(folder/'split.csv', keep_default_na=False)
     assert (split.group != '').sum() == 2 and split[split.group != ''].split.nunique() == 1
-    assert '--groups almost' in (folder/'report.html').read_text() and '--groups almost' in (folder/'MODEL_CARD.md').read_text()
+    assert '--groups almost' in (folder / 'report.html').read_text()
+    assert '--groups almost' in (folder / 'MODEL_CARD.md').read_text()
     assert 'nearly alike, and no twins: 1 pair of 2 images' in xray(capsys, 'check', xrays, '--quiet')[1]
     code, _, err = xray(capsys, *words, '--groups', 'almost', '--no-groups')
     assert code == 1 and 'give one of the two' in err
@@ -69,7 +80,10 @@ def test_what_is_nearly_alike_is_kept_together_where_it_is_asked_for(capsys, xra
 
 @pytest.mark.usefixtures('plain_figures')
 def test_a_margin_is_asked_answered_and_spelled_again(capsys, xrays, tmp_path):
-    words = ['study', xrays, '--archs', ARCH, '--depths', 0, 1, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path/'s']
+    words = [
+        'study', xrays, '--archs', ARCH, '--depths', 0, 1, '--pretrained', 'false', '--size', 64,
+        '--epochs', 1, '--quiet', '--out', tmp_path / 's',
+    ]
     code, out, err = xray(capsys, *words, '--margin', .02)
     assert (code, err) == (0, ''), err
     report = (tmp_path/'s'/'report.html').read_text()
@@ -82,17 +96,30 @@ def test_a_margin_is_asked_answered_and_spelled_again(capsys, xrays, tmp_path):
 @pytest.mark.usefixtures('plain_figures')
 def test_controls_of_one_run_reach_the_study(capsys, xrays, tmp_path):
     "As the README has it: a study first, then the controls of its best run"
-    assert xray(capsys, 'study', xrays, '--archs', 'resnet10t', '--depths', 0, 1, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path/'s')[0] == 0
+    assert (
+        xray(
+            capsys, 'study', xrays, '--archs', 'resnet10t', '--depths', 0, 1, '--pretrained', 'false',
+            '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path / 's',
+        )[0]
+        == 0
+    )
     assert 'is not known yet' in (tmp_path/'s'/'report.html').read_text()
     code, out, err = xray(capsys, 'controls', tmp_path/'s'/'resnet10t_1', xrays, '--quiet', '--no-shuffled')
     assert (code, err) == (0, '') and str(tmp_path/'s'/'report.html') in out
-    row = next(l for l in (tmp_path/'s'/'table.md').read_text().splitlines() if l.startswith('| Accuracy, lungs blacked out'))
+    row = next(
+        l
+        for l in (tmp_path / 's' / 'table.md').read_text().splitlines()
+        if l.startswith('| Accuracy, lungs blacked out')
+    )
     assert row.split('|')[2].strip() == 'not run' and float(row.split('|')[3].split()[0]) <= 1
     assert 'lungs blacked out' in (tmp_path/'s'/'report.html').read_text()
 
 @pytest.mark.usefixtures('plain_figures')
 def test_run_and_report_columns(capsys, xrays, tmp_path):
-    code, out, err = xray(capsys, 'run', xrays, '--arch', 'shufflenetv2_100', '--depth', 2, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path, '--name', 'mine')
+    code, out, err = xray(
+        capsys, 'run', xrays, '--arch', 'shufflenetv2_100', '--depth', 2, '--pretrained', 'false', '--size',
+        64, '--epochs', 1, '--quiet', '--out', tmp_path, '--name', 'mine',
+    )
     assert code == 0 and str(tmp_path/'mine') in out
     assert 'ShuffleNetV2_2 (report)' in xray(capsys, 'table', tmp_path, '--report')[1]
 
@@ -121,7 +148,17 @@ def test_an_error_is_one_line(capsys, tmp_path, monkeypatch, words, message):
     assert code == 1 and 'Traceback' in err
     assert list(tmp_path.iterdir()) == []
 
-@pytest.mark.parametrize('words', [['run'], ['run', 'demo', '--epochs', 'many'], ['run', 'demo', '--depth', 'two'], ['run', 'demo', '--resize', 'crop'], ['study', 'demo', '--nonsense'], ['table', 'x', '--format', 'html']])
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['run'],
+        ['run', 'demo', '--epochs', 'many'],
+        ['run', 'demo', '--depth', 'two'],
+        ['run', 'demo', '--resize', 'crop'],
+        ['study', 'demo', '--nonsense'],
+        ['table', 'x', '--format', 'html'],
+    ],
+)
 def test_a_wrong_command_line_is_exit_code_2(capsys, words):
     code, out, err = xray(capsys, *words)
     assert code == 2 and 'usage: xray_xfer' in err and not out
@@ -130,12 +167,16 @@ def test_check_counts_and_files_rejects(capsys, tmp_path):
     noise = np.random.default_rng(0)
     for c, mode in (('A', 'L'), ('B', 'RGB')):
         (tmp_path/'src'/c).mkdir(parents=True)
-        for i in range(5): Image.fromarray(noise.integers(0, 255, (40, 50 + i % 2), dtype=np.uint8)).convert(mode).save(tmp_path/'src'/c/f'{i}.png')
+        for i in range(5):
+            Image.fromarray(noise.integers(0, 255, (40, 50 + i % 2), dtype=np.uint8)).convert(mode).save(
+                tmp_path / 'src' / c / f'{i}.png'
+            )
     (tmp_path/'src'/'A'/'zero.png').touch()
     (tmp_path/'src'/'B'/'scan.dcm').write_bytes(b'\0' * 128 + b'DICM')
     code, out, err = xray(capsys, 'check', tmp_path/'src', '--rejects', tmp_path/'rejects.csv', '--quiet')
     assert code == 0 and '12 files in 2 classes: 10 images, 2 rejects' in out
-    for words in ('L (5)', 'RGB (5)', '50x40 (6)', '51x40 (4)', 'PNG (10)', 'zero bytes', 'DICOM'): assert words in out, words
+    for words in ('L (5)', 'RGB (5)', '50x40 (6)', '51x40 (4)', 'PNG (10)', 'zero bytes', 'DICOM'):
+        assert words in out, words
     assert (tmp_path/'rejects.csv').read_text().count('\n') == 3
 
 def test_check_tells_of_twins(capsys, tmp_path):
@@ -144,21 +185,41 @@ def test_check_tells_of_twins(capsys, tmp_path):
         (tmp_path/'src'/c).mkdir(parents=True)
         for i in rows: Image.fromarray(noise[i]).save(tmp_path/'src'/c/f'{i}.png')
     code, out, err = xray(capsys, 'check', tmp_path/'src', '--quiet')
-    assert code == 0 and '2 of 7 images have a twin: 1 exact' in out and 'pairs under two labels (correct one of each, or leave both out): 1' in out and 'A/0.png (A) and B/0.png (B)' in out
+    assert code == 0
+    assert '2 of 7 images have a twin: 1 exact' in out
+    assert 'pairs under two labels (correct one of each, or leave both out): 1' in out
+    assert 'A/0.png (A) and B/0.png (B)' in out
     assert 'twins' not in xray(capsys, 'check', tmp_path/'src', '--quiet', '--no-twins')[1]
 
 def test_a_reader_that_leaves_early(xrays):
     "`xray_xfer check FOLDER | head -1` ends quietly"
-    p = subprocess.run(f"{sys.executable} -W ignore -c 'import sys; from xray_xfer.cli import main; sys.exit(main())' check {xrays} --quiet | head -1", shell=True, capture_output=True, text=True)
+    p = subprocess.run(
+        f"{sys.executable} -W ignore -c 'import sys; from xray_xfer.cli import main; sys.exit(main())' "
+        f"check {xrays} --quiet | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
     assert 'Traceback' not in p.stderr and 'BrokenPipe' not in p.stderr and p.stdout.count('\n') == 1
 
 @pytest.mark.usefixtures('plain_figures')
 def test_cache_lists_and_clears(capsys, xrays, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/'cache'))
-    assert xray(capsys, 'run', xrays, '--arch', ARCH, '--depth', 1, '--pretrained', 'false', '--size', 64, '--epochs', 1, '--quiet', '--out', tmp_path)[0] == 0
+    assert (
+        xray(
+            capsys, 'run', xrays, '--arch', ARCH, '--depth', 1, '--pretrained', 'false', '--size', 64,
+            '--epochs', 1, '--quiet', '--out', tmp_path,
+        )[0]
+        == 0
+    )
     code, out, err = xray(capsys, 'cache')
-    assert (code, err) == (0, '') and '4 entries' in out and '60 images of 64 px, squish' in out and '60 images of 224 px' in out and f'{ARCH} depth 1, float16' in out
-    assert '1 features dropped' in xray(capsys, 'cache', '--limit', 0)[1] and '3 entries' in xray(capsys, 'cache')[1]   # two packs, of training and for the twins, and these
+    assert (code, err) == (0, '')
+    assert '4 entries' in out
+    assert '60 images of 64 px, squish' in out
+    assert '60 images of 224 px' in out
+    assert f'{ARCH} depth 1, float16' in out
+    # two packs, of training and for the twins, and these
+    assert '1 features dropped' in xray(capsys, 'cache', '--limit', 0)[1] and '3 entries' in xray(capsys, 'cache')[1]
     assert 'MB freed' in xray(capsys, 'cache', '--clear', 'all')[1] and '0 entries' in xray(capsys, 'cache')[1]
     code, out, err = xray(capsys, 'cache', '--limit', 'nan')
     assert code == 1 and 'limit' in err

@@ -28,8 +28,11 @@ def tinted(tmp_path_factory):
     normal = sorted((folder/'Normal'/'images').iterdir())
     for label, hue in HUES.items():
         for i in range(len(list((folder/label/'images').iterdir()))):
-            with Image.open(normal[(i + 7*list(HUES).index(label)) % len(normal)]) as im: a = np.asarray(im.convert('L')).astype(float)
-            Image.fromarray((a[..., None]*np.array(hue)/(LUMA @ hue)*.4).clip(0, 255).round().astype(np.uint8)).save(folder/f'{label}-{i}.png')
+            with Image.open(normal[(i + 7 * list(HUES).index(label)) % len(normal)]) as im:
+                a = np.asarray(im.convert('L')).astype(float)
+            Image.fromarray(
+                (a[..., None] * np.array(hue) / (LUMA @ hue) * 0.4).clip(0, 255).round().astype(np.uint8)
+            ).save(folder / f'{label}-{i}.png')
     for label in HUES:
         for i, f in enumerate(sorted((folder/label/'images').iterdir())): (folder/f'{label}-{i}.png').replace(f)
     return folder
@@ -39,10 +42,14 @@ SMALL = dict(arch='resnet10t', depth=1, pretrained=False, size=64, epochs=3, bs=
 @pytest.mark.usefixtures('plain_figures')
 def test_colour_is_seen_only_where_it_is_asked_for(tinted, tmp_path):
     grey = run(tinted, **SMALL, name='grey', out=tmp_path)
-    seen = {name: run(tinted, **SMALL, colour=True, name=name, out=tmp_path, **kw) for name, kw in dict(cached=dict(), images=dict(cache=False), views=dict(views=2)).items()}
+    seen = {
+        name: run(tinted, **SMALL, colour=True, name=name, out=tmp_path, **kw)
+        for name, kw in dict(cached=dict(), images=dict(cache=False), views=dict(views=2)).items()
+    }
     assert grey.metrics['accuracy'] < .6 and not grey.config['colour']
     assert all(r.metrics['accuracy'] > .9 and r.config['colour'] for r in seen.values())
-    assert '--colour' in report(seen['cached'].path).read_text() and 'red, green and blue' in (seen['cached'].path/'MODEL_CARD.md').read_text()
+    assert '--colour' in report(seen['cached'].path).read_text()
+    assert 'red, green and blue' in (seen['cached'].path / 'MODEL_CARD.md').read_text()
     asked = controls(seen['cached'], tinted, shuffled=False, quiet=True)   # a hue is no finding in the lungs
     assert asked['verdict'] == 'elsewhere'
 
@@ -62,7 +69,10 @@ def test_what_looks_at_structure_sees_grey(tinted):
     assert find_twins(p, quiet=True).pairs.equals(find_twins(grey, quiet=True).pairs)
 
 def test_controls_paint_every_channel():
-    pixels, lungs = np.random.default_rng(0).integers(1, 255, (2, 3, 32, 32), dtype=np.uint8), np.zeros((2, 32, 32), bool)
+    pixels, lungs = (
+        np.random.default_rng(0).integers(1, 255, (2, 3, 32, 32), dtype=np.uint8),
+        np.zeros((2, 32, 32), bool),
+    )
     lungs[:, 8:20, 10:25] = True
     grey = pixels[:, 0]
     for change in CONTROLS.values():
@@ -73,10 +83,15 @@ def test_controls_paint_every_channel():
 @pytest.mark.parametrize('resize', ['squish', 'pad'])
 def test_any_mode_has_three_planes(tmp_path, mode, resize):
     a = np.arange(64*48).reshape(48, 64) % 200
-    im = Image.fromarray(a.astype(np.uint16)*257) if mode == 'I;16' else Image.fromarray(a.astype(np.uint8)).convert('L').convert(mode)
+    im = (
+        Image.fromarray(a.astype(np.uint16) * 257)
+        if mode == 'I;16'
+        else Image.fromarray(a.astype(np.uint8)).convert('L').convert(mode)
+    )
     im.save(tmp_path/'a.png')
     got, grey = decode(tmp_path/'a.png', 32, resize, True), decode(tmp_path/'a.png', 32, resize)
-    assert got.shape == (3, 32, 32) and got.flags.c_contiguous and abs(got.astype(int) - grey).max() <= 1   # grey in, grey out
+    # grey in, grey out
+    assert got.shape == (3, 32, 32) and got.flags.c_contiguous and abs(got.astype(int) - grey).max() <= 1
 
 def test_a_colour_pack_is_not_taken_for_a_grey_one(tinted):
     p = pack(images_of(tinted), 64, colour=True, quiet=True)
@@ -99,7 +114,10 @@ def test_hues_of_12_bits_in_16(tinted, tmp_path):
         with Image.open(f) as im: Path(to).write_bytes(png_of((np.asarray(im.convert('RGB'))/255*4095).round()))
     for colour in (False, True):
         a, b = pack(table, 64, colour=colour, quiet=True), pack(deep, 64, colour=colour, quiet=True)
-        assert a.pixels.mean() > 40 and abs(a.pixels.astype(int) - b.pixels).max() <= 1 and a.notes() == [] and len(b.notes()) == 1
+        assert a.pixels.mean() > 40
+        assert abs(a.pixels.astype(int) - b.pixels).max() <= 1
+        assert a.notes() == []
+        assert len(b.notes()) == 1
 
 def test_a_new_file_is_read_as_its_set_was(tmp_path):
     "A dark film of 12 bits, from the pack and from its file: as dark in both"

@@ -7,7 +7,10 @@ from hypothesis import example, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import brier_score_loss, log_loss
-from xray_xfer.evaluate.calibration import LEAST, MOST, brier, calibration, ece, ece_by_chance, fit_temperature, nll, reliability, scaled, scaled_loss
+from xray_xfer.evaluate.calibration import (
+    LEAST, MOST, brier, calibration, ece, ece_by_chance, fit_temperature, nll, reliability, scaled,
+    scaled_loss,
+)
 from xray_xfer.evaluate.scores import metrics, softmax
 
 fast = settings(max_examples=60, deadline=None)
@@ -17,7 +20,9 @@ fast = settings(max_examples=60, deadline=None)
 def parts(draw, elements=st.floats(-30, 30), least=1):
     "Logits (n, k) and classes (n,)"
     k, n = draw(st.integers(2, 4)), draw(st.integers(least, 25))
-    return draw(arrays(np.float64, (n, k), elements=elements)), np.array(draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n)))
+    return draw(arrays(np.float64, (n, k), elements=elements)), np.array(
+        draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n))
+    )
 
 
 @fast
@@ -25,7 +30,9 @@ def parts(draw, elements=st.floats(-30, 30), least=1):
 def test_scores_are_scikit_learns(part):
     z, y = part
     k, p = z.shape[1], softmax(z)
-    if p[np.arange(len(y)), y].min() > 1e-15: assert nll(y, z).mean() == pytest.approx(log_loss(y, p, labels=range(k)), abs=1e-9)  # it clips there
+    # it clips there
+    if p[np.arange(len(y)), y].min() > 1e-15:
+        assert nll(y, z).mean() == pytest.approx(log_loss(y, p, labels=range(k)), abs=1e-9)
     assert nll(y, z).mean() == pytest.approx(metrics(y, p, list(range(k)))['loss'], abs=1e-9)
     if k == 2: assert brier(y, p).mean() == pytest.approx(2 * brier_score_loss(y, p[:, 1], labels=[0, 1]))
     assert ((0 <= brier(y, p)) & (brier(y, p) <= 2 + 1e-12)).all()
@@ -47,7 +54,11 @@ def test_bins_are_of_equal_mass():
     z, y = rng.normal(size=(1000, 3)), rng.integers(3, size=1000)
     p = softmax(z)
     order = np.argsort(p.max(1))
-    want = sum(abs((p[i].argmax(1) == y[i]).mean() - p[i].max(1).mean()) * len(i) for i in np.array_split(order, 10)) / 1000  # 10 divides 1,000
+    # 10 divides 1,000
+    want = (
+        sum(abs((p[i].argmax(1) == y[i]).mean() - p[i].max(1).mean()) * len(i) for i in np.array_split(order, 10))
+        / 1000
+    )
     assert ece(y, p, 10) == pytest.approx(want)
     assert {b['n'] for b in reliability(y, p)} <= {66, 67}
     assert ece(y, p, 1) == pytest.approx(abs((p.argmax(1) == y).mean() - p.max(1).mean()))
@@ -73,12 +84,17 @@ def test_the_temperature_is_the_most_likely_one(part):
     if why:
         assert t in (1, LEAST, MOST)
         return
-    best = minimize_scalar(lambda b: nll(y, z, 1 / b).mean(), bounds=(1 / MOST, 1 / LEAST), method='bounded', options=dict(xatol=1e-10))
+    best = minimize_scalar(
+        lambda b: nll(y, z, 1 / b).mean(), bounds=(1 / MOST, 1 / LEAST), method='bounded', options=dict(xatol=1e-10)
+    )
     assert nll(y, z, t).mean() <= best.fun + 1e-9
 
 
 @fast
-@given(parts(st.floats(-1e-15, 1e-15) | st.floats(-1e5, 1e5) | st.integers(-2, 2).map(float), least=10), parts(st.floats(-1e-15, 1e-15) | st.floats(-1e5, 1e5) | st.integers(-2, 2).map(float)))
+@given(
+    parts(st.floats(-1e-15, 1e-15) | st.floats(-1e5, 1e5) | st.integers(-2, 2).map(float), least=10),
+    parts(st.floats(-1e-15, 1e-15) | st.floats(-1e5, 1e5) | st.integers(-2, 2).map(float)),
+)
 def test_no_decision_changes(valid, test):
     k = min(valid[0].shape[1], test[0].shape[1])
     with warnings.catch_warnings():
@@ -117,14 +133,23 @@ def test_extremes_and_types():
     one = calibration(z, y, z[:1], y[:1])
     assert one['intervals']['after']['nll'] is None and len(one['bins']['after']) == 1
     groups = np.arange(40) // 4
-    wide, narrow = (calibration(z, y, np.repeat(z, 4, 0), np.repeat(y, 4), groups=g)['intervals']['before']['brier'] for g in (np.repeat(np.arange(40), 4), None))
+    wide, narrow = (
+        calibration(z, y, np.repeat(z, 4, 0), np.repeat(y, 4), groups=g)['intervals']['before']['brier']
+        for g in (np.repeat(np.arange(40), 4), None)
+    )
     assert wide[1] - wide[0] > 1.8 * (narrow[1] - narrow[0])
     assert groups.size == 40 and (scaled(z, 2.) == softmax(z / 2)).all()
 
 
 def test_what_is_refused():
     z, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 3
-    for args, match in (((z * np.nan, y), 'NaN'), ((z, y[:5]), r'y of shape \(5,\)'), ((z, y + 1), 'only 0 to 2'), ((z, y.astype(float)), 'float64'), ((z[0], y), 'shape')):
+    for args, match in (
+        ((z * np.nan, y), 'NaN'),
+        ((z, y[:5]), r'y of shape \(5,\)'),
+        ((z, y + 1), 'only 0 to 2'),
+        ((z, y.astype(float)), 'float64'),
+        ((z[0], y), 'shape'),
+    ):
         with pytest.raises(ValueError, match=match): fit_temperature(*args)
         with pytest.raises(ValueError, match=match): calibration(z, y, *args)
     for t in (0, -1, np.nan, np.inf):

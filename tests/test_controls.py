@@ -24,7 +24,9 @@ from xray_xfer.evaluate.bootstrap import group_ids
 from xray_xfer.report.results import load_study
 from xray_xfer.report.tally import controls_lines, controls_table
 from xray_xfer.train import run
-from xray_xfer.report.verdict import BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS, findings, sentence_of, verdict
+from xray_xfer.report.verdict import (
+    BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS, findings, sentence_of, verdict,
+)
 
 SMALL = dict(arch='shufflenetv2_050', pretrained=False, size=64, epochs=1, bs=16, quiet=True)
 
@@ -64,7 +66,9 @@ def test_mask_lies_where_the_image_does(tmp_path, resize, shape):
     image = np.full(shape, 10, np.uint8)
     image[h//4:h//2, w//5:w//2] = 250
     Image.fromarray(image).save(tmp_path/'image.png')
-    small = Image.fromarray(((image > 100)*255).astype(np.uint8)).resize((round(w*256/299), round(h*256/299)), Image.Resampling.NEAREST)
+    small = Image.fromarray(((image > 100) * 255).astype(np.uint8)).resize(
+        (round(w * 256 / 299), round(h * 256 / 299)), Image.Resampling.NEAREST
+    )
     small.convert('RGB').save(tmp_path/'mask.png')            # Kaggle's are colour files
     mask = read_mask(tmp_path/'mask.png', tmp_path/'image.png', 224, resize)
     table = pd.DataFrame(dict(path=[str(tmp_path/'image.png')], label=['a']))
@@ -80,7 +84,9 @@ def test_turned_image_and_mask(tmp_path):
     Image.fromarray(mask).save(tmp_path/'mask.png')
     assert read_mask(tmp_path/'mask.png', tmp_path/'image.jpg', 50).shape == (50, 50)
     Image.fromarray(mask.T.copy()).save(tmp_path/'mask.png')
-    assert read_mask(tmp_path/'mask.png', tmp_path/'image.jpg', 50).startswith('does not match: 100x60 pixels for an image of 60x100')
+    assert read_mask(tmp_path / 'mask.png', tmp_path / 'image.jpg', 50).startswith(
+        'does not match: 100x60 pixels for an image of 60x100'
+    )
 
 def test_masks_that_do_not_match(xrays):
     p = pack(images_of(xrays), 64, quiet=True)
@@ -107,13 +113,49 @@ def results(draw):
     def row(name):
         a, u = draw(SCORE), draw(st.none() | SCORE)
         pair = lambda v: draw(st.none() | st.just([max(0., v - .03), min(1., v + .03)])) if v is not None else None
-        return dict(control=name, n=9, accuracy=a, interval=pair(a), f1=a, f1_interval=None, auc=u, auc_interval=pair(u), true_probability=a, answer='b', answer_share=.5,
-                    accuracy_p=draw(P), accuracy_expected=draw(SCORE), auc_p=None if u is None else draw(P), auc_expected=.5, kept=dict(accuracy=share(), auc=share()))
-    alone = draw(st.none() | st.builds(lambda a, b: dict(accuracy=a, chance=b, n=9, interval=None, answer='b'), SCORE, SCORE))
-    shuffled = draw(st.none() | st.builds(lambda a, b, p: dict(shuffles=19, true_probability=a, expected=b, excess=a - b, own_excess=b, margin=.01, p=p), SCORE, SCORE, P))
-    outline = draw(st.none() | st.builds(lambda d, p: dict(difference=d, interval=[d - .1, d + .1], p=p), st.floats(-1, 1), P))
-    return dict(rows=[row(n) for n in (INTACT, NO_LUNGS, OTHER_LUNGS, ONLY_LUNGS, BORDER, COARSE)], chance=dict(accuracy=draw(SCORE), answer='b'), mask=draw(st.sampled_from([MASKS, BOX])),
-                permutations=9999, outline=outline, shuffled=shuffled, source_alone=alone, sources=None, mask_note='')
+        return dict(
+            control=name,
+            n=9,
+            accuracy=a,
+            interval=pair(a),
+            f1=a,
+            f1_interval=None,
+            auc=u,
+            auc_interval=pair(u),
+            true_probability=a,
+            answer='b',
+            answer_share=0.5,
+            accuracy_p=draw(P),
+            accuracy_expected=draw(SCORE),
+            auc_p=None if u is None else draw(P),
+            auc_expected=0.5,
+            kept=dict(accuracy=share(), auc=share()),
+        )
+
+    alone = draw(
+        st.none() | st.builds(lambda a, b: dict(accuracy=a, chance=b, n=9, interval=None, answer='b'), SCORE, SCORE)
+    )
+    shuffled = draw(
+        st.none()
+        | st.builds(
+            lambda a, b, p: dict(
+                shuffles=19, true_probability=a, expected=b, excess=a - b, own_excess=b, margin=0.01, p=p
+            ),
+            SCORE,
+            SCORE,
+            P,
+        )
+    )
+    outline = draw(
+        st.none() | st.builds(lambda d, p: dict(difference=d, interval=[d - 0.1, d + 0.1], p=p), st.floats(-1, 1), P)
+    )
+    return dict(
+        rows=[row(n) for n in (INTACT, NO_LUNGS, OTHER_LUNGS, ONLY_LUNGS, BORDER, COARSE)],
+        chance=dict(accuracy=draw(SCORE), answer='b'),
+        mask=draw(st.sampled_from([MASKS, BOX])),
+        permutations=9999, outline=outline, shuffled=shuffled, source_alone=alone, sources=None,
+        mask_note='',
+    )
 
 @settings(max_examples=300, deadline=None)
 @given(results(), st.lists(results(), max_size=2))
@@ -123,13 +165,17 @@ def test_every_result_has_its_sentence(c, beside):
     text = controls_lines(c)
     assert c['sentence'].endswith('.') and c['sentence'].count('. ') == 0 and 'nan' not in text and 'None' not in text
     together = findings(c, beside)
-    assert all(together[k].p >= f.p for k, f in findings(c).items())                        # other runs make nobody surer
+    # other runs make nobody surer
+    assert all(together[k].p >= f.p for k, f in findings(c).items())
     assert sentence_of(c) == c['sentence'] and sentence_of(c, beside).endswith('.')
 
 @settings(max_examples=200, deadline=None)
 @given(results())
 def test_a_control_that_changes_nothing_convicts(c):
-    rows = {r['control']: r | dict(accuracy_p=1e-9, auc_p=r['auc_p'] and 1e-9, kept=dict(accuracy=[1, 1, 1], auc=[1, 1, 1])) for r in c['rows']}
+    rows = {
+        r['control']: r | dict(accuracy_p=1e-9, auc_p=r['auc_p'] and 1e-9, kept=dict(accuracy=[1, 1, 1], auc=[1, 1, 1]))
+        for r in c['rows']
+    }
     c['rows'] = [rows[INTACT] | dict(control=NO_LUNGS) if name == NO_LUNGS else rows[name] for name in rows]
     assert verdict(c | dict(shuffled=None))[0] in ('elsewhere', 'untaught', 'reversed')
 
@@ -140,29 +186,84 @@ def test_nothing_is_read_off_a_wrong_order(c):
     rows = {r['control']: r for r in c['rows']}
     rows[ONLY_LUNGS] |= dict(auc=.3, auc_interval=[.26, .34], auc_p=1e-9)
     branch, sentence = verdict(c)
-    assert branch not in ('lungs',) and ', and something else besides' not in sentence.partition(': ')[2].partition(';')[0]
-    if branch == 'unclear': assert 'wrong order (AUC 0.30' in sentence and 'the lungs alone its score cannot be told from chance' not in sentence
+    assert branch not in ('lungs',)
+    assert ', and something else besides' not in sentence.partition(': ')[2].partition(';')[0]
+    if branch == 'unclear':
+        assert 'wrong order (AUC 0.30' in sentence
+        assert 'the lungs alone its score cannot be told from chance' not in sentence
 
 def made(auc=.5, p=.5, accuracy=.43, kept=None, **of):
     "A network that knows the intact images, and controls that are all alike but for those in `of`"
     def row(name, accuracy, auc, p, kept):
-        return dict(control=name, n=700, accuracy=accuracy, interval=[accuracy - .03, accuracy + .03], f1=accuracy, f1_interval=None, auc=auc, auc_interval=[auc - .03, auc + .03],
-                    accuracy_p=p, auc_p=p, accuracy_expected=.3, auc_expected=.5, kept=dict(accuracy=kept, auc=kept), true_probability=.5, answer='b', answer_share=.5)
+        return dict(
+            control=name,
+            n=700,
+            accuracy=accuracy,
+            interval=[accuracy - 0.03, accuracy + 0.03],
+            f1=accuracy,
+            f1_interval=None,
+            auc=auc,
+            auc_interval=[auc - 0.03, auc + 0.03],
+            accuracy_p=p,
+            auc_p=p,
+            accuracy_expected=0.3,
+            auc_expected=0.5,
+            kept=dict(accuracy=kept, auc=kept),
+            true_probability=0.5,
+            answer='b',
+            answer_share=0.5,
+        )
     rows = [row(INTACT, .93, .98, 1e-4, [1, 1, 1])] + [row(n, *(of.get(k) or (accuracy, auc, p, kept))) for k, n in
             dict(none=NO_LUNGS, other=OTHER_LUNGS, only=ONLY_LUNGS, border=BORDER, coarse=COARSE).items()]
-    c = dict(rows=rows, chance=dict(accuracy=.43, answer='b'), mask=MASKS, mask_note='', permutations=9999, outline=None, shuffled=None, sources=None, source_alone=None)
+    c = dict(
+        rows=rows,
+        chance=dict(accuracy=0.43, answer='b'),
+        mask=MASKS, mask_note='', permutations=9999, outline=None, shuffled=None, sources=None,
+        source_alone=None,
+    )
     c['verdict'], c['sentence'] = verdict(c)
     return c
 
-@pytest.mark.parametrize('none, only, branch, said', [
-    ((.43, .62, .004, [.25, .19, .31]), (.43, .5, .5, None), 'partly', 'nothing shows that it reads the lungs'),
-    ((.43, .62, .006, [.25, .19, .31]), (.43, .5, .5, None), 'unclear', 'cannot be told from chance (AUC 0.62'),          # one of ten looks: not enough
-    ((.43, .57, .0001, [.15, .09, .21]), (.43, .5, .5, None), 'unclear', 'hardly anything is left of its score (AUC 0.57'),   # sure, and too little
-    ((.43, .62, .0001, [.25, .19, .31]), (.43, .3, .0001, [-.4, -.5, -.3]), 'partly', 'nothing shows that it reads the lungs'),
-    ((.43, .5, .5, None), (.43, .3, .0001, [-.4, -.5, -.3]), 'unclear', 'the lungs alone it puts the classes in the wrong order (AUC 0.30'),
-    ((.43, .5, .5, None), (.60, .3, .0001, [.3, .2, .4]), 'unclear', 'wrong order'),
-    ((.43, .3, .0001, [-.4, -.5, -.3]), (.43, .9, .0001, [.8, .7, .9]), 'reversed', 'is misled by it'),
-    ((.43, .5, .5, None), (.43, .9, .0001, [.8, .7, .9]), 'lungs', 'keeps 80 % (70–90 %)')])
+@pytest.mark.parametrize(
+    'none, only, branch, said',
+    [
+        (
+            (0.43, 0.62, 0.004, [0.25, 0.19, 0.31]),
+            (0.43, 0.5, 0.5, None),
+            'partly',
+            'nothing shows that it reads the lungs',
+        ),
+        # one of ten looks: not enough
+        (
+            (0.43, 0.62, 0.006, [0.25, 0.19, 0.31]),
+            (0.43, 0.5, 0.5, None),
+            'unclear',
+            'cannot be told from chance (AUC 0.62',
+        ),
+        # sure, and too little
+        (
+            (0.43, 0.57, 0.0001, [0.15, 0.09, 0.21]),
+            (0.43, 0.5, 0.5, None),
+            'unclear',
+            'hardly anything is left of its score (AUC 0.57',
+        ),
+        (
+            (0.43, 0.62, 0.0001, [0.25, 0.19, 0.31]),
+            (0.43, 0.3, 0.0001, [-0.4, -0.5, -0.3]),
+            'partly',
+            'nothing shows that it reads the lungs',
+        ),
+        (
+            (0.43, 0.5, 0.5, None),
+            (0.43, 0.3, 0.0001, [-0.4, -0.5, -0.3]),
+            'unclear',
+            'the lungs alone it puts the classes in the wrong order (AUC 0.30',
+        ),
+        ((0.43, 0.5, 0.5, None), (0.60, 0.3, 0.0001, [0.3, 0.2, 0.4]), 'unclear', 'wrong order'),
+        ((0.43, 0.3, 0.0001, [-0.4, -0.5, -0.3]), (0.43, 0.9, 0.0001, [0.8, 0.7, 0.9]), 'reversed', 'is misled by it'),
+        ((0.43, 0.5, 0.5, None), (0.43, 0.9, 0.0001, [0.8, 0.7, 0.9]), 'lungs', 'keeps 80 % (70–90 %)'),
+    ],
+)
 def test_sentences_of_known_results(none, only, branch, said):
     c = made(none=none, only=only)
     assert c['verdict'] == branch and said in c['sentence'], c['sentence']
@@ -177,30 +278,66 @@ def test_a_study_is_judged_together(filed, tmp_path):
     def html(folder): return report(folder).read_text().replace('&amp;', '&')
     alone, together = html(tmp_path/'a'), html(tmp_path)
     assert weak['sentence'] in alone and weak['sentence'] not in together
-    assert verdict(weak, [made(), made()])[1] in together and 'adjusted for all looks at these 3 runs (Holm)' in together
+    assert verdict(weak, [made(), made()])[1] in together
+    assert 'adjusted for all looks at these 3 runs (Holm)' in together
 
-OLD = dict(sentence='With the lungs blacked out it keeps 38 % of its AUC above chance.', verdict='partly', mask=BOX, mask_note='No masks are known.', fill=0, chance=dict(accuracy=.4, answer='Normal'),
-           rows=[dict(control=n, n=9, accuracy=.5, interval=[.4, .6], f1=.5, f1_interval=None, auc=.7, auc_interval=[.6, .8], true_probability=.4, answer='Normal', answer_share=1.)
-                 for n in (INTACT, NO_LUNGS, ONLY_LUNGS, BORDER, COARSE)] + [dict(control=words.SHUFFLED, n=9, accuracy=.5, interval=None, f1=.5, f1_interval=None, auc=.7, auc_interval=None, true_probability=.4, answer='Normal', answer_share=1.)],
-           shuffled=dict(true_probability=.31, expected=.3), sources=None, source_alone=None)
+OLD = dict(
+    sentence='With the lungs blacked out it keeps 38 % of its AUC above chance.',
+    verdict='partly',
+    mask=BOX,
+    mask_note='No masks are known.',
+    fill=0,
+    chance=dict(accuracy=0.4, answer='Normal'),
+    rows=[
+        dict(
+            control=n,
+            n=9,
+            accuracy=0.5,
+            interval=[0.4, 0.6],
+            f1=0.5,
+            f1_interval=None,
+            auc=0.7,
+            auc_interval=[0.6, 0.8],
+            true_probability=0.4,
+            answer='Normal',
+            answer_share=1.0,
+        )
+        for n in (INTACT, NO_LUNGS, ONLY_LUNGS, BORDER, COARSE)
+    ]
+    + [
+        dict(
+            control=words.SHUFFLED, n=9, accuracy=0.5, interval=None, f1=0.5, f1_interval=None, auc=0.7,
+            auc_interval=None, true_probability=0.4, answer='Normal', answer_share=1.0,
+        )
+    ],
+    shuffled=dict(true_probability=0.31, expected=0.3),
+    sources=None,
+    source_alone=None,
+)
 
 def test_results_of_an_older_version_are_still_told(folder):
     (folder/'controls.json').write_text(json.dumps(OLD))
     shutil.copytree(folder, folder.parent/'new')
     (folder.parent/'new'/'controls.json').write_text(json.dumps(made()))
     model_card(folder)
-    for page in report(folder), report(folder.parent): assert OLD['sentence'] in page.read_text() and 'cannot be shown' not in page.read_text()
+    for page in report(folder), report(folder.parent):
+        assert OLD['sentence'] in page.read_text() and 'cannot be shown' not in page.read_text()
     assert OLD['sentence'] in (folder/'MODEL_CARD.md').read_text().replace('\\', '')
-    assert verdict(OLD) == (OLD['verdict'], OLD['sentence']) and 'one draw' in controls_lines(OLD) and 'p, AUC' not in controls_table(OLD)
+    assert verdict(OLD) == (OLD['verdict'], OLD['sentence'])
+    assert 'one draw' in controls_lines(OLD)
+    assert 'p, AUC' not in controls_table(OLD)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         table = load_study(folder.parent).table
-    assert (table.loc['AUC, lungs blacked out'] == [.5, .7]).all() and table.loc[f'AUC, {OTHER_LUNGS}'].notna().sum() == 1
+    assert (table.loc['AUC, lungs blacked out'] == [0.5, 0.7]).all()
+    assert table.loc[f'AUC, {OTHER_LUNGS}'].notna().sum() == 1
 
 # ---- chance
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(['', *'abcde'])), min_size=2, max_size=40), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from(['', *'abcde'])), min_size=2, max_size=40), st.integers(0, 99)
+)
 def test_groups_are_dealt_as_wholes(images, seed):
     y, ids = np.array([k for k, _ in images]), group_ids([g for _, g in images], len(images))
     for labels in permuted_labels(y, ids, 5, np.random.default_rng(seed)):
@@ -217,7 +354,8 @@ def test_looks_are_the_metrics(k, n):
     y, probs = rng.integers(k, size=n), rng.multinomial(10, np.ones(k)/k, n)/10
     seen, truth = looks(y, dict(a=probs), n=99)['a'], metrics(y, probs, range(k))
     assert seen['accuracy'].value == pytest.approx(truth['accuracy'])
-    assert (seen['auc'] is None) == (truth['auc'] is None) and (truth['auc'] is None or seen['auc'].value == pytest.approx(truth['auc']))
+    assert (seen['auc'] is None) == (truth['auc'] is None)
+    assert truth['auc'] is None or seen['auc'].value == pytest.approx(truth['auc'])
     assert all(.01 <= look.p <= 1 for look in seen.values() if look)
 
 def test_holm_is_the_plain_loop():
@@ -247,8 +385,19 @@ def test_outlines_come_from_other_groups(images, seed):
 
 def test_odd_names_in_figure_and_table(tmp_path):
     images, labels = np.zeros((2, 64, 64), np.uint8), ['$a$|b_^', 'x'*80]
-    row = dict(n=2, accuracy=1., interval=None, f1=1., f1_interval=None, auc=None, auc_interval=None, answer='$a$|b_^', answer_share=1.)
-    c = dict(sentence='S.', mask=BOX, chance=dict(accuracy=.5, answer='$a$|b_^'), rows=[row | dict(control=INTACT)], shuffled=None, sources=None, source_alone=None)
+    row = dict(
+        n=2, accuracy=1.0, interval=None, f1=1.0, f1_interval=None, auc=None, auc_interval=None,
+        answer='$a$|b_^', answer_share=1.0,
+    )
+    c = dict(
+        sentence='S.',
+        mask=BOX,
+        chance=dict(accuracy=0.5, answer='$a$|b_^'),
+        rows=[row | dict(control=INTACT)],
+        shuffled=None,
+        sources=None,
+        source_alone=None,
+    )
     controls_figure(c, {INTACT: images}, labels, '$x_{').savefig(tmp_path/'a.png')
     assert '\\|' in controls_lines(c)
 
@@ -262,9 +411,16 @@ def test_source_alone_against_a_plain_loop():
         label, parts = rng.choice(['x', 'y', 'z'], n, p=[.5, .3, .2]), rng.choice(['train', 'valid', 'test'], n)
         seen, counts = {}, {}
         for s, l, p in zip(source, label, parts):
-            if s and p == 'train': seen.setdefault(s, {}).setdefault(l, 0); seen[s][l] += 1; counts[l] = counts.get(l, 0) + 1
+            if s and p == 'train':
+                seen.setdefault(s, {}).setdefault(l, 0)
+                seen[s][l] += 1
+                counts[l] = counts.get(l, 0) + 1
         best = max(sorted(counts), key=counts.get)
-        hits = [max(sorted(seen[s]), key=lambda l: (seen[s][l], counts[l])) == l if s in seen else best == l for s, l, p in zip(source, label, parts) if s and p == 'test']
+        hits = [
+            max(sorted(seen[s]), key=lambda l: (seen[s][l], counts[l])) == l if s in seen else best == l
+            for s, l, p in zip(source, label, parts)
+            if s and p == 'test'
+        ]
         got = source_alone(source, label, parts)
         assert (got['n'], got['answer']) == (len(hits), best) and got['accuracy'] == pytest.approx(np.mean(hits))
 
@@ -272,7 +428,9 @@ def test_a_source_for_every_image_says_nothing():
     label, parts = ['x', 'x', 'y']*20, ['train', 'test', 'valid']*10 + ['test', 'valid', 'train']*10
     got = source_alone([f'url {i}' for i in range(60)], label, parts)
     assert got['accuracy'] == got['chance']
-    rows = by_source([f'url {i}' for i in range(60)], np.arange(60) % 2, np.random.default_rng(0).normal(size=(60, 2)), ['x', 'y'])
+    rows = by_source(
+        [f'url {i}' for i in range(60)], np.arange(60) % 2, np.random.default_rng(0).normal(size=(60, 2)), ['x', 'y']
+    )
     assert len(rows) == 12 and rows[-1]['source'] == '49 other sources' and sum(r['n'] for r in rows) == 60
 
 def test_one_class_of_known_source():
@@ -284,14 +442,21 @@ def test_what_is_filed(xrays, folder):
     before = {f.name: f.read_bytes() for f in folder.iterdir()}
     c = controls(folder, xrays, quiet=True)
     text = (folder/'controls.json').read_text()
-    assert load_controls(folder) == json.loads(text) == c and 'NaN' not in text and str(xrays) not in text and str(folder) not in text
+    assert load_controls(folder) == json.loads(text) == c
+    assert 'NaN' not in text
+    assert str(xrays) not in text
+    assert str(folder) not in text
     assert {f.name for f in folder.iterdir()} - set(before) == {'controls.json', 'controls.png'}
     told = {n for n, b in before.items() if (folder/n).read_bytes() != b}
-    assert told == {'report.html', 'MODEL_CARD.md'} and all(c['sentence'] in (folder/n).read_text().replace('\\', '') for n in told)
+    assert told == {'report.html', 'MODEL_CARD.md'}
+    assert all(c['sentence'] in (folder / n).read_text().replace('\\', '') for n in told)
     assert [r['control'] for r in c['rows']] == [*CONTROLS, words.SHUFFLED] and len({r['n'] for r in c['rows']}) == 1
     metrics = json.loads((folder/'metrics.json').read_text())
-    assert all(c['rows'][0][k] == pytest.approx(metrics[k]) for k in ('accuracy', 'f1', 'auc')) and c['mask'] == MASKS and c['sources'] is None
-    again = controls(folder, pack(images_of(xrays), 64, quiet=True), quiet=True)           # the same from a pack, and twice the same
+    assert all(c['rows'][0][k] == pytest.approx(metrics[k]) for k in ('accuracy', 'f1', 'auc'))
+    assert c['mask'] == MASKS
+    assert c['sources'] is None
+    # the same from a pack, and twice the same
+    again = controls(folder, pack(images_of(xrays), 64, quiet=True), quiet=True)
     assert again == c
     assert controls(folder, xrays, shuffled=False, quiet=True)['rows'] == c['rows'][:-1]
     assert c['shuffled']['shuffles'] == len(set(c['shuffled']['draws'])) == 19
@@ -309,7 +474,9 @@ def test_noise_is_charged_with_nothing(xrays, tmp_path):
 def test_seeds_of_shuffles_are_their_own(xrays, folder, monkeypatch):
     seen = []
     keep = shuffles.shuffled_labels
-    monkeypatch.setattr(shuffles, 'shuffled_labels', lambda table, parts, seed: seen.append(seed) or keep(table, parts, seed))
+    monkeypatch.setattr(
+        shuffles, 'shuffled_labels', lambda table, parts, seed: seen.append(seed) or keep(table, parts, seed)
+    )
     controls(folder, xrays, quiet=True)
     assert len(set(seen)) == 19 and json.loads((folder/'config.json').read_text())['seed'] not in seen
 
@@ -319,10 +486,14 @@ def test_other_data_is_an_error_and_changes_nothing(xrays, folder, tmp_path):
     with pytest.raises(ValueError, match='is not what .* was trained on'): controls(folder, fewer, quiet=True)
     other = tmp_path/'other'
     shutil.copytree(xrays, other)
-    with open(folder/'split.csv') as f: name = next(line.split(',')[0].strip('"') for line in f if line.rstrip().endswith('"test"'))
-    Image.fromarray(255 - np.asarray(Image.open(other/name))).save(other/name)              # one test image is another one
-    with pytest.raises(ValueError, match='1 of 12 test images get other predictions'): controls(folder, other, quiet=True)
-    with pytest.raises(ValueError, match='for a pack of size 96'): controls(folder, pack(images_of(xrays), 96, quiet=True), quiet=True)
+    with open(folder / 'split.csv') as f:
+        name = next(line.split(',')[0].strip('"') for line in f if line.rstrip().endswith('"test"'))
+    # one test image is another one
+    Image.fromarray(255 - np.asarray(Image.open(other/name))).save(other/name)
+    with pytest.raises(ValueError, match='1 of 12 test images get other predictions'):
+        controls(folder, other, quiet=True)
+    with pytest.raises(ValueError, match='for a pack of size 96'):
+        controls(folder, pack(images_of(xrays), 96, quiet=True), quiet=True)
     with pytest.raises(FileNotFoundError, match='is no run folder'): controls(tmp_path, xrays, quiet=True)
     assert load_controls(folder) == {'old': 1} and not (folder/'controls.png').exists()
 
@@ -357,7 +528,9 @@ def test_sheet_that_does_not_match_and_one_image_a_class(xrays, tmp_path):
     shutil.rmtree(root/'Viral Pneumonia'/'masks')
     for c in demo.CLASSES:
         names = [f'{c}-{i}' for i in (range(1, 90) if c != 'COVID' else range(900, 905))]
-        pd.DataFrame({'FILE NAME': names, 'FORMAT': 'PNG', 'SIZE': '64*64', 'URL': f'https://{c[0]}.org'}).to_excel(root/f'{c}.metadata.xlsx', index=False)
+        pd.DataFrame({'FILE NAME': names, 'FORMAT': 'PNG', 'SIZE': '64*64', 'URL': f'https://{c[0]}.org'}).to_excel(
+            root / f'{c}.metadata.xlsx', index=False
+        )
     with pytest.warns(UserWarning, match='metadata.xlsx'): table = images_of(root)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -368,4 +541,6 @@ def test_sheet_that_does_not_match_and_one_image_a_class(xrays, tmp_path):
     known = {s['source']: s['n'] for s in c['sources']}
     n_covid = (r.predictions[r.predictions.part == 'test'].label == 'COVID').sum()
     assert known['not known'] == n_covid > 0 and sum(known.values()) == c['rows'][0]['n']
-    assert c['source_alone']['accuracy'] == 1 and c['source_alone']['n'] == c['rows'][0]['n'] - n_covid and verdict(c)[1] == c['sentence']
+    assert c['source_alone']['accuracy'] == 1
+    assert c['source_alone']['n'] == c['rows'][0]['n'] - n_covid
+    assert verdict(c)[1] == c['sentence']

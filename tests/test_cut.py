@@ -1,4 +1,4 @@
-"The cut on many families: the tail called alone, at another batch size than the traced one, in training and in evaluation."
+"The cut on many families: the tail called alone, at another batch size than the traced one, training and evaluating."
 import pytest, torch
 from torch import fx, nn
 from torch.overrides import _get_current_function_mode_stack
@@ -13,7 +13,8 @@ from xray_xfer.models.classifier import Classifier, build, calibrate
 from xray_xfer.models.blueprint import stats
 from xray_xfer.data.packing import pack
 
-# a plain CNN and then what is awkward about each of the others; pixels of a side: a convolution needs no more than these, the rest take their own
+# a plain CNN and then what is awkward about each of the others;
+# pixels of a side: a convolution needs no more than these, the rest take their own
 FAMILIES = {'resnet10t': 96, 'efficientnet_b0': 96, 'shufflenetv2_050': 96,
     'densenet121': 96,                       # several tensors cross
     'ghostnetv2_100': 96,                    # F.dropout is fixed when traced
@@ -26,7 +27,11 @@ FAMILIES = {'resnet10t': 96, 'efficientnet_b0': 96, 'shufflenetv2_050': 96,
     'hrnet_w18_small': 96, 'inception_v3': 128,      # parallel resolutions, branches
     'mobilenetv3_small_050': 96, 'convnext_atto': 96, 'xcit_nano_12_p16_224': None}
 
-SEVERAL = {'densenet121', 'ghostnetv2_100', 'levit_128s', 'crossvit_9_240', 'coat_tiny', 'hrnet_w18_small', 'inception_v3'}   # where more than one tensor crosses a cut, at one of these depths
+# where more than one tensor crosses a cut, at one of these depths
+SEVERAL = {
+    'densenet121', 'ghostnetv2_100', 'levit_128s', 'crossvit_9_240', 'coat_tiny', 'hrnet_w18_small',
+    'inception_v3',
+}
 
 def run(model, f, args, state, training):
     "Logits, the state left behind, and in training the gradient of each parameter that learns"
@@ -36,7 +41,11 @@ def run(model, f, args, state, training):
     torch.manual_seed(1)
     with torch.set_grad_enabled(training): logits = f(*args)
     if training: logits.square().sum().backward()
-    return logits.detach(), {k: v.clone() for k, v in model.state_dict().items()}, {k: p.grad for k, p in model.named_parameters() if p.requires_grad}
+    return (
+        logits.detach(),
+        {k: v.clone() for k, v in model.state_dict().items()},
+        {k: p.grad for k, p in model.named_parameters() if p.requires_grad},
+    )
 
 def close(a, b, what):
     assert torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()) + 1e-12), (what, float((a - b).abs().max()))
@@ -56,7 +65,9 @@ def test_the_parts_are_the_whole(arch):
         model.freeze(depth)
         c = cut(model, size)
         crossing.add(len(c.names))
-        assert isinstance(c, Cut) and model.depth == depth and not any(k.startswith('_tensor_constant') for k in vars(model))
+        assert isinstance(c, Cut)
+        assert model.depth == depth
+        assert not any(k.startswith('_tensor_constant') for k in vars(model))
         model.eval()
         with torch.no_grad(): features = c.trunk(x)
         assert all(len(f) == 4 for f in features)
@@ -73,7 +84,9 @@ def test_the_parts_are_the_whole(arch):
         model.load_state_dict(state)
     assert (max(crossing) > 1) == (arch in SEVERAL), crossing
 
-@pytest.mark.parametrize('arch', ['resnet10t', 'densenet121', 'shufflenetv2_050', 'mobilenetv3_small_050', 'levit_128s'])
+@pytest.mark.parametrize(
+    'arch', ['resnet10t', 'densenet121', 'shufflenetv2_050', 'mobilenetv3_small_050', 'levit_128s']
+)
 def test_bridges_lead_from_each_depth_to_each_smaller_one(arch):
     torch.manual_seed(0)
     size = FAMILIES[arch] or stats(arch)['size']
@@ -83,7 +96,8 @@ def test_bridges_lead_from_each_depth_to_each_smaller_one(arch):
         for deep in range(1, 4):
             for shallow in range(deep):
                 b = bridge(cuts[deep], cuts[shallow])
-                for got, want in zip(b(*cuts[deep].trunk(x)), cuts[shallow].trunk(x), strict=True): close(got, want, (arch, deep, shallow))
+                for got, want in zip(b(*cuts[deep].trunk(x)), cuts[shallow].trunk(x), strict=True):
+                    close(got, want, (arch, deep, shallow))
                 assert bridge(cuts[shallow], cuts[deep]) is None
 
 class Net(nn.Module):
@@ -106,7 +120,15 @@ class Flattened(Net):
 class Squeezed(Net):
     def forward(self, x): return self.fc(self.conv(x).mean((2, 3)).squeeze())
 
-@pytest.mark.parametrize('net,words', [(Branches, 'cannot follow'), (BatchInside, 'not a row'), (Flattened, 'not a row'), (Squeezed, 'one image at a time')])
+@pytest.mark.parametrize(
+    'net,words',
+    [
+        (Branches, 'cannot follow'),
+        (BatchInside, 'not a row'),
+        (Flattened, 'not a row'),
+        (Squeezed, 'one image at a time'),
+    ],
+)
 def test_what_cannot_be_cut_soundly_is_an_error_with_its_reason(net, words):
     model = Classifier(net(), nn.Linear(8, 4)).freeze(1)
     with pytest.raises(CutError, match=words): cut(model, 16)
@@ -118,7 +140,9 @@ def test_a_cut_leaves_no_mark():
     cut(model, 64, depth=0)
     assert model.depth == 2 and not model.training and set(vars(model)) == keys
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in build('resnet10t', depth=2, pretrained=False).parameters()]
+    assert [p.requires_grad for p in model.parameters()] == [
+        p.requires_grad for p in build('resnet10t', depth=2, pretrained=False).parameters()
+    ]
 
 # ---- rounding is no reason to refuse, and no cover for a wrong cut
 
@@ -134,9 +158,12 @@ def stopped(x):
     return x
 
 class Chaotic(nn.Module):
-    "Sums of 1,568 numbers, which one image and three round otherwise, and then the logistic map, which doubles each difference 17 times"
+    "Sums of 1,568 numbers, which one image and three round otherwise; a logistic map doubles differences 17 times"
     num_features = 8
-    def __init__(self): super().__init__(); self.conv, self.wide, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8 * 14 * 14, 8), nn.Linear(8, 8)
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.wide, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8 * 14 * 14, 8), nn.Linear(8, 8)
     times = 17
     def through(self, x): return x
     def mix(self, x): return x
@@ -172,7 +199,8 @@ def test_a_network_that_blows_up_rounding_is_cut(net):
     torch.manual_seed(0)
     model, x = small(net()).eval(), torch.rand(3, 3, 16, 16)
     with torch.no_grad(): alone, together = torch.cat([model(image[None]) for image in x]), model(x)
-    assert (alone - together).abs().max() > 1e-4 * together.abs().max()   # float32 alone could not tell it from a wrong cut
+    # float32 alone could not tell it from a wrong cut
+    assert (alone - together).abs().max() > 1e-4 * together.abs().max()
     assert isinstance(cut(model, 16), Cut)
 
 @pytest.mark.parametrize('net', [Chaotic, InFloat32, OnlyFloat32])
@@ -181,22 +209,35 @@ def test_among_that_rounding_a_wrong_cut_is_still_seen(net):
         def mix(self, x): return x - x.mean(0)
     with pytest.raises(CutError, match='do not give what the whole gives'): cut(small(Mixed()), 16)
 
-@pytest.mark.parametrize('f', [lambda x: x - x.mean(0), lambda x: x + .1 * x.flip(0), lambda x: x * x.shape[0], lambda x: x + torch.cumsum(torch.ones_like(x), 0),
-                               lambda x: x / x.norm(), lambda x: x.roll(1, 0)], ids=['mean', 'a trace of another', 'batch size', 'place', 'norm', 'shifted'])
-@pytest.mark.parametrize('scale', [1, 1e-6])   # where all images get the same answer but for a millionth, a wrong cut hides in it
+@pytest.mark.parametrize(
+    'f',
+    [
+        lambda x: x - x.mean(0),
+        lambda x: x + 0.1 * x.flip(0),
+        lambda x: x * x.shape[0],
+        lambda x: x + torch.cumsum(torch.ones_like(x), 0),
+        lambda x: x / x.norm(),
+        lambda x: x.roll(1, 0),
+    ],
+    ids=['mean', 'a trace of another', 'batch size', 'place', 'norm', 'shifted'],
+)
+# where all images get the same answer but for a millionth, a wrong cut hides in it
+@pytest.mark.parametrize('scale', [1, 1e-6])
 def test_features_that_hang_on_the_batch_are_refused(f, scale):
     net = wrong(f)
     with torch.no_grad(): net.fc.weight *= scale
     with pytest.raises(CutError, match='do not give what the whole gives'): cut(small(net), 16)
 
 def test_calibrated_random_weights_are_cut(tmp_path):
-    "They give logits hundreds of times as large on noise as on films; where PyTorch has two threads, rounding alone may move these by 0.17"
+    "Logits are hundreds of times as large on noise as on films; with two threads, rounding alone may move them by 0.17"
     draw(tmp_path/'x', n=32, seed=0, size=224)
     p, was = pack(images_of(tmp_path/'x'), size=224, cache=tmp_path, quiet=True), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         torch.manual_seed(0)
-        model = calibrate(build('efficientnet_b0', 0, pretrained=False), image_batches(p, range(16), stats('efficientnet_b0')))
+        model = calibrate(
+            build('efficientnet_b0', 0, pretrained=False), image_batches(p, range(16), stats('efficientnet_b0'))
+        )
         assert isinstance(cut(model, 224), Cut)
     finally: torch.set_num_threads(was)
 
@@ -207,10 +248,15 @@ def test_damaged_weights_are_for_who_meets_their_features(damage):
     assert isinstance(cut(model, 64), Cut)
 
 def test_float64_leaves_nothing_behind():
-    "Dtypes, mode, statistics, what a network keeps of its computations, and the modes of PyTorch, after success and after ctrl-C"
+    "Dtypes, mode, statistics, what a network keeps of its computations, PyTorch's modes: after success and ctrl-C"
     def state(m): return m.training, m.depth, [(k, v.dtype, v.clone()) for k, v in m.state_dict().items()]
-    def unchanged(a, b): return a[:2] == b[:2] and all(k == l and s == t and torch.equal(v, w) for (k, s, v), (l, t, w) in zip(a[2], b[2], strict=True))
-    levit = build('levit_128s', 1, pretrained=False).eval()   # random: float64 has to decide; it keeps its attention biases in evaluation mode
+
+    def unchanged(a, b):
+        return a[:2] == b[:2] and all(
+            k == l and s == t and torch.equal(v, w) for (k, s, v), (l, t, w) in zip(a[2], b[2], strict=True)
+        )
+    # random: float64 has to decide; it keeps its attention biases in evaluation mode
+    levit = build('levit_128s', 1, pretrained=False).eval()
     before, x = state(levit), torch.rand(1, 3, 224, 224)
     cut(levit, 224)
     assert unchanged(state(levit), before)
@@ -218,7 +264,9 @@ def test_float64_leaves_nothing_behind():
     model = small(Stopped())
     before = state(model)
     with pytest.raises(KeyboardInterrupt): cut(model, 16)
-    assert unchanged(state(model), before) and not _get_current_function_mode_stack() and _get_current_dispatch_mode() is None
+    assert unchanged(state(model), before)
+    assert not _get_current_function_mode_stack()
+    assert _get_current_dispatch_mode() is None
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
 def test_networks_of_other_digits(dtype):

@@ -113,7 +113,8 @@ def test_sweep_takes_the_dead_and_leaves_the_living(tmp_path):
     dead.wait()
     part = lambda pid, host: tmp_path/f'.x.{pid}-{host}01234567.part'
     gone, mine, old = part(dead.pid, files._HOST), part(os.getpid(), files._HOST), part(os.getpid(), 'ffff')
-    other = part(dead.pid, 'eeee' if files._HOST != 'eeee' else 'dddd')      # a process of another machine is none of ours
+    # a process of another machine is none of ours
+    other = part(dead.pid, 'eeee' if files._HOST != 'eeee' else 'dddd')
     for p in (gone, mine, other, old):
         p.mkdir()
         (p/'f').touch()
@@ -127,14 +128,21 @@ def test_sweep_takes_the_dead_and_leaves_the_living(tmp_path):
 # ---- trees
 
 def test_every_file_is_a_row_but_masks_and_system_files(tmp_path):
-    root = tree(tmp_path/'set', 'A/1.png', 'A/sub/deep/2.png', 'A/MASKS/1.png', 'A/sub/masks/deep/2.png', 'A/.hidden.png', 'A/.git/3.png',
-                'A/__MACOSX/1.png', 'A/Thumbs.db', 'A/desktop.ini', 'A/4.png', 'A/4_mask.png', 'A/lonely_mask.png', 'B/1.png')
+    root = tree(
+        tmp_path / 'set', 'A/1.png', 'A/sub/deep/2.png', 'A/MASKS/1.png', 'A/sub/masks/deep/2.png',
+        'A/.hidden.png', 'A/.git/3.png', 'A/__MACOSX/1.png', 'A/Thumbs.db', 'A/desktop.ini', 'A/4.png',
+        'A/4_mask.png', 'A/lonely_mask.png', 'B/1.png',
+    )
     (root/'A'/'notes.txt').write_text('x')
     (root/'A'/'scan.dcm').write_text('x')
     t = images_of(root)
-    assert names(t) == ['A/1.png', 'A/4.png', 'A/lonely_mask.png', 'A/notes.txt', 'A/scan.dcm', 'A/sub/deep/2.png', 'B/1.png']
+    assert names(t) == [
+        'A/1.png', 'A/4.png', 'A/lonely_mask.png', 'A/notes.txt', 'A/scan.dcm', 'A/sub/deep/2.png',
+        'B/1.png',
+    ]
     assert t['mask'][0] == str(root/'A'/'MASKS'/'1.png') and t['mask'][1] == str(root/'A'/'4_mask.png')
-    assert t['mask'].isna().tolist() == [False, False, True, True, True, False, True]   # sub/deep/2 and sub/masks/deep/2 belong together
+    # sub/deep/2 and sub/masks/deep/2 belong together
+    assert t['mask'].isna().tolist() == [False, False, True, True, True, False, True]
     assert isinstance(t.index, pd.RangeIndex)
 
 
@@ -148,7 +156,8 @@ def test_a_pipe_a_socket_and_links(tmp_path):
     (root/'A'/'gone.png').symlink_to('nowhere.png')
     (root/'A'/'linked.png').symlink_to('1.png')
     a = names(images_of(root))
-    assert {'A/1.png', 'A/gone.png', 'A/linked.png', 'A/pipe.png', 'A/knot'} <= set(a)   # what is no image becomes a reject later
+    # what is no image becomes a reject later
+    assert {'A/1.png', 'A/gone.png', 'A/linked.png', 'A/pipe.png', 'A/knot'} <= set(a)
     assert len(a) < 20
 
 
@@ -160,7 +169,13 @@ def test_a_wrapper_that_links_to_itself_ends(tmp_path):
 
 def test_names_in_any_alphabet(tmp_path):
     e = unicodedata.normalize('NFD', 'é')
-    root = tree(tmp_path/'Ünïcode ☢', f'{e}t{e}/images/胸部 X線 1.png', f'{e}t{e}/images/{e}.png', 'рентген/أشعة.png', 'рентген/new\nline "q",.png')
+    root = tree(
+        tmp_path / 'Ünïcode ☢',
+        f'{e}t{e}/images/胸部 X線 1.png',
+        f'{e}t{e}/images/{e}.png',
+        'рентген/أشعة.png',
+        'рентген/new\nline "q",.png',
+    )
     png(root/f'{e}t{e}'/'masks'/'é.png')       # the mask's name is in the other Unicode spelling
     raw = os.fsencode(root/'рентген') + b'/\xff\xfe.png'
     with open(raw, 'wb') as f: f.write(b'x')
@@ -182,7 +197,9 @@ def test_the_order_is_not_the_file_systems(tmp_path, monkeypatch):
 
 
 def test_splits(tmp_path):
-    root = tree(tmp_path/'wrap'/'set', *(f'{s}/{c}/images/1.png' for s in ('Training', 'VALID', 'testing') for c in 'ab'))
+    root = tree(
+        tmp_path / 'wrap' / 'set', *(f'{s}/{c}/images/1.png' for s in ('Training', 'VALID', 'testing') for c in 'ab')
+    )
     t = images_of(tmp_path/'wrap')
     assert t.split.tolist() == ['test', 'train', 'valid']*2 and t.label.tolist() == list('aaabbb')
     png(root/'scripts'/'x'/'1.png')
@@ -196,7 +213,9 @@ def test_what_is_left_out_is_said(tmp_path):
     assert '1 image lies beside' in str(said[0].message) and 'no images in C' in str(said[1].message)
 
 
-@pytest.mark.parametrize('kept', ['study.json', 'run/config.json run/metrics.json', 'config.json metrics.json', 'bench.json'])
+@pytest.mark.parametrize(
+    'kept', ['study.json', 'run/config.json run/metrics.json', 'config.json metrics.json', 'bench.json']
+)
 def test_our_own_results_are_no_class(tmp_path, kept):
     "`xray_xfer study .` writes ./study, which holds pictures"
     root = tree(tmp_path/'set', 'A/1.png', 'B/1.png', 'study/run/curves.png')
@@ -237,7 +256,8 @@ def test_near_names(tmp_path, monkeypatch):
     tree(tmp_path/'radiographs', 'A/1.png')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match='Did you mean .*radiographs'): images_of('radiograph')
-    with pytest.raises(FileNotFoundError, match='there is no radiograps .*Did you mean .*radiographs'): images_of('radiograps/A/x')
+    with pytest.raises(FileNotFoundError, match='there is no radiograps .*Did you mean .*radiographs'):
+        images_of('radiograps/A/x')
     with pytest.raises(FileNotFoundError, match='Did you mean demo'): images_of('deno')
 
 
@@ -265,12 +285,16 @@ def test_a_sheet_matches_whatever_the_case(tmp_path):
 
 def test_a_sheet_that_does_not_match_is_said(tmp_path):
     sheet = pd.DataFrame({'FILE NAME': ['NORMAL-1', 'NORMAL-7', 'NORMAL-8'], 'URL': 'u'})
-    with pytest.warns(UserWarning, match='2 of its 3 rows name no image, and 1 of 2 images have no row'): images_of(kaggle(tmp_path/'k', sheet))
+    with pytest.warns(UserWarning, match='2 of its 3 rows name no image, and 1 of 2 images have no row'):
+        images_of(kaggle(tmp_path / 'k', sheet))
 
 
 def test_two_sources_for_one_name_are_none(tmp_path):
-    sheet = pd.DataFrame({'FILE NAME': ['Normal-1', 'normal-1.png', 'Normal-2', 'NORMAL-2'], 'URL': ['u', 'v', 'w', 'w ']})
-    with pytest.warns(UserWarning, match='1 images have rows with different URLs, so their source is not known'): t = images_of(kaggle(tmp_path/'k', sheet))
+    sheet = pd.DataFrame(
+        {'FILE NAME': ['Normal-1', 'normal-1.png', 'Normal-2', 'NORMAL-2'], 'URL': ['u', 'v', 'w', 'w ']}
+    )
+    with pytest.warns(UserWarning, match='1 images have rows with different URLs, so their source is not known'):
+        t = images_of(kaggle(tmp_path / 'k', sheet))
     assert t.source.tolist() == [None, None, 'w']
 
 
@@ -280,13 +304,18 @@ def test_without_openpyxl_images_have_no_source_and_one_note_says_so(tmp_path, m
     monkeypatch.setitem(sys.modules, 'openpyxl', None)   # as if it were not installed
     with pytest.warns(UserWarning) as said: t = images_of(root)
     assert 'source' not in t and len(t) == 3
-    assert [str(w.message) for w in said] == ['2 metadata sheets (COVID.metadata.xlsx, Normal.metadata.xlsx) not read: that takes openpyxl, '
-                                              "pip install 'xray_xfer[excel]'. Images go without sources"]
+    assert [str(w.message) for w in said] == [
+        '2 metadata sheets (COVID.metadata.xlsx, Normal.metadata.xlsx) not read: that takes openpyxl, '
+        "pip install 'xray_xfer[excel]'. Images go without sources"
+    ]
 
 
 def test_a_broken_sheet_is_named(tmp_path):
     root = kaggle(tmp_path/'k', pd.DataFrame({'FILE NAME': ['NORMAL-1'], 'LINK': 'u'}))
-    with pytest.raises(ValueError, match='Normal.metadata.xlsx has no columns FILE NAME and URL: it has FILE NAME, LINK'): images_of(root)
+    with pytest.raises(
+        ValueError, match='Normal.metadata.xlsx has no columns FILE NAME and URL: it has FILE NAME, LINK'
+    ):
+        images_of(root)
     pd.DataFrame({'FILE NAME': ['NORMAL-1', 'NORMAL-2'], 'URL': 'u'}).to_excel(root/'Normal.metadata.xlsx', index=False)
     whole, rng, failed = (root/'Normal.metadata.xlsx').read_bytes(), random.Random(0), 0
     for _ in range(60):
@@ -328,10 +357,21 @@ BODY = b'not quite a PNG' * 50
 GOOD = [('A/1.png', BODY), ('B/1.png', BODY)]
 
 
-@pytest.mark.parametrize('name,mode,why', [
-    ('/etc/evil.png', 0, 'leads out'), ('../evil.png', 0, 'leads out'), ('A/../../evil.png', 0, 'leads out'), ('A\\..\\evil.png', 0, 'leads out'),
-    ('C:/evil.png', 0, 'leads out'), ('c:evil.png', 0, 'leads out'), ('A/x\0.png', 0, 'no proper name'), ('A/link.png', stat.S_IFLNK | 0o777, 'is a link'),
-    ('A/pipe', stat.S_IFIFO | 0o644, 'is a link'), ('A/1.png', 0, 'twice')])
+@pytest.mark.parametrize(
+    'name,mode,why',
+    [
+        ('/etc/evil.png', 0, 'leads out'),
+        ('../evil.png', 0, 'leads out'),
+        ('A/../../evil.png', 0, 'leads out'),
+        ('A\\..\\evil.png', 0, 'leads out'),
+        ('C:/evil.png', 0, 'leads out'),
+        ('c:evil.png', 0, 'leads out'),
+        ('A/x\0.png', 0, 'no proper name'),
+        ('A/link.png', stat.S_IFLNK | 0o777, 'is a link'),
+        ('A/pipe', stat.S_IFIFO | 0o644, 'is a link'),
+        ('A/1.png', 0, 'twice'),
+    ],
+)
 def test_an_entry_that_would_escape_refuses_the_archive(tmp_path, cache, name, mode, why):
     path = zipped(tmp_path/'evil.zip', *GOOD, (entry('PLACEHOLDER' if '\0' in name else name, mode), '/etc/passwd'))
     if '\0' in name: path.write_bytes(path.read_bytes().replace(b'PLACEHOLDER', b'A/x\0.pngXYZ'))
@@ -347,14 +387,16 @@ def test_broken_zips(tmp_path, cache):
     for name, b in (('crc', flipped), ('cut', whole.read_bytes()[:-30]), ('none', b'hello'), ('empty', b'')):
         (tmp_path/f'{name}.zip').write_bytes(b)
         with pytest.raises(ValueError, match='is damaged or no zip'): images_of(tmp_path/f'{name}.zip')
-    with pytest.raises(ValueError, match='damaged'): images_of(zipped(tmp_path/'both.zip', ('A', b'file'), ('A/1.png', b'')))
+    with pytest.raises(ValueError, match='damaged'):
+        images_of(zipped(tmp_path / 'both.zip', ('A', b'file'), ('A/1.png', b'')))
     assert not [p for p in cache.rglob('*') if p.name != 'zips']
     assert len(images_of(whole)) == 2
 
 
 def test_a_zip_larger_than_the_disk(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(fetch.shutil, 'disk_usage', lambda p: types.SimpleNamespace(free=100))
-    with pytest.raises(OSError, match='unpacks to .* free: make room, or set XRAY_XFER_CACHE') as e: images_of(zipped(tmp_path/'big.zip', *GOOD))
+    with pytest.raises(OSError, match='unpacks to .* free: make room, or set XRAY_XFER_CACHE') as e:
+        images_of(zipped(tmp_path / 'big.zip', *GOOD))
     assert e.value.errno == errno.ENOSPC and not cache.exists()
 
 
@@ -400,35 +442,65 @@ def test_labels_are_text(tmp_path):
 
 
 def test_all_columns(tmp_path):
-    t = csv_of(tmp_path, 'age,path,label,group,mask,source,split\n7,"a, b.png",x,p1,m/1.png,S,TRAIN\n8,/abs/c.png,y,,,,Val\n', 'utf-8-sig')
+    t = csv_of(
+        tmp_path,
+        'age,path,label,group,mask,source,split\n7,"a, b.png",x,p1,m/1.png,S,TRAIN\n8,/abs/c.png,y,,,,Val\n',
+        'utf-8-sig',
+    )
     assert t.columns.tolist() == ['path', 'label', 'group', 'mask', 'source', 'split', 'age']
     assert t.iloc[0].tolist() == [str(tmp_path/'a, b.png'), 'x', 'p1', str(tmp_path/'m'/'1.png'), 'S', 'train', '7']
     assert t.iloc[1].tolist() == ['/abs/c.png', 'y', None, None, None, 'valid', '8']
 
 
-@pytest.mark.parametrize('text,why', [
-    ('', 'no column path and no column label'), ('path,label\n', 'has no rows'), ('file,group\na,b\n', 'it has file, group'),
-    ('path;label\na;b\n', 'separate them by commas'), ('path,label\na,b,c\n', 'line 2 has 3 fields'), ('path,label\na\n', 'line 2 has 1 fields'),
-    ('path,label\na,\nb,  \nc,x\n', '2 of 3 rows .* have no label .the first is row 1'), ('path,label\n,x\n', 'have no path'), ('path,path,label\na,b,c\n', 'more than once'),
-    ('path,label\na,x\nb,y\n./a,y\n', '1 paths stand more than once'), ('path,label,split\na,x,train\nb,y,\n', 'empty in 1 of 2'),
-    ('path,label,split\na,x,dev\nb,y,dev\n', '2 rows .* unknown split .dev'), ('path,label\n"a,x\n', 'cannot be read as CSV'),
-    ('path,label\nä,x\n'.encode('latin-1'), 'is not UTF-8'), ('path,label\na,x\n'.encode('utf-16'), 'is not UTF-8'), ('path,label\na,x\nb,x\n', 'one class, x')])
+@pytest.mark.parametrize(
+    'text,why',
+    [
+        ('', 'no column path and no column label'),
+        ('path,label\n', 'has no rows'),
+        ('file,group\na,b\n', 'it has file, group'),
+        ('path;label\na;b\n', 'separate them by commas'),
+        ('path,label\na,b,c\n', 'line 2 has 3 fields'),
+        ('path,label\na\n', 'line 2 has 1 fields'),
+        ('path,label\na,\nb,  \nc,x\n', '2 of 3 rows .* have no label .the first is row 1'),
+        ('path,label\n,x\n', 'have no path'),
+        ('path,path,label\na,b,c\n', 'more than once'),
+        ('path,label\na,x\nb,y\n./a,y\n', '1 paths stand more than once'),
+        ('path,label,split\na,x,train\nb,y,\n', 'empty in 1 of 2'),
+        ('path,label,split\na,x,dev\nb,y,dev\n', '2 rows .* unknown split .dev'),
+        ('path,label\n"a,x\n', 'cannot be read as CSV'),
+        ('path,label\nä,x\n'.encode('latin-1'), 'is not UTF-8'),
+        ('path,label\na,x\n'.encode('utf-16'), 'is not UTF-8'),
+        ('path,label\na,x\nb,x\n', 'one class, x'),
+    ],
+)
 def test_bad_csv(tmp_path, text, why):
     with pytest.raises(ValueError, match=why): csv_of(tmp_path, text)
 
 
 def test_a_frame_of_odd_types(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    df = pd.DataFrame(dict(path=[Path('a'), 'b', b'c\xff'], label=pd.Categorical([1, 2, 1]), group=[7, np.nan, 8]), index=[5, 5, 9])
+    df = pd.DataFrame(
+        dict(path=[Path('a'), 'b', b'c\xff'], label=pd.Categorical([1, 2, 1]), group=[7, np.nan, 8]), index=[5, 5, 9]
+    )
     t = images_of(df)
-    assert t.label.tolist() == ['1', '2', '1'] and t.group.tolist() == ['7', None, '8'] and t.path.tolist() == [str(tmp_path/'a'), str(tmp_path/'b'), str(tmp_path/'c\udcff')]
+    assert t.label.tolist() == ['1', '2', '1']
+    assert t.group.tolist() == ['7', None, '8']
+    assert t.path.tolist() == [str(tmp_path / 'a'), str(tmp_path / 'b'), str(tmp_path / 'c\udcff')]
     assert isinstance(t.index, pd.RangeIndex) and images_of(t).equals(t)
-    with pytest.raises(ValueError, match='1 of 2 rows of the table have no label'): images_of(pd.DataFrame(dict(path=['a', 'b'], label=['x', np.nan])))
+    with pytest.raises(ValueError, match='1 of 2 rows of the table have no label'):
+        images_of(pd.DataFrame(dict(path=['a', 'b'], label=['x', np.nan])))
     with pytest.raises(ValueError, match='has no rows'): images_of(pd.DataFrame(columns=['path', 'label']))
 
 
 @SOUP
-@given(st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(['path', 'label', 'split', ',', '\n', '"', 'a', 'b', '\r', '\0', 'é', ';']), max_size=40).map(lambda p: ('path,label\n' + ''.join(p)).encode())))
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.lists(
+            st.sampled_from(['path', 'label', 'split', ',', '\n', '"', 'a', 'b', '\r', '\0', 'é', ';']), max_size=40
+        ).map(lambda p: ('path,label\n' + ''.join(p)).encode()),
+    )
+)
 def test_csv_soup(tmp_path, soup):
     try: t = csv_of(tmp_path, soup)
     except ValueError as e: assert 't.csv' in str(e)
@@ -440,13 +512,27 @@ def test_csv_soup(tmp_path, soup):
 def test_no_network(tmp_path):
     "The real kagglehub, every proxy a closed port of this machine"
     env = {k: v for k, v in os.environ.items() if not k.upper().startswith(('KAGGLE', 'NO_PROXY'))}
-    env |= {k: 'http://127.0.0.1:9' for k in ('HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'http_proxy', 'https_proxy', 'all_proxy')} | dict(HOME=str(tmp_path))
-    done = subprocess.run([sys.executable, '-c', 'from xray_xfer.data.table import images_of; images_of("kaggle")'], env=env, capture_output=True, text=True, timeout=120)
+    env |= {
+        k: 'http://127.0.0.1:9'
+        for k in ('HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'http_proxy', 'https_proxy', 'all_proxy')
+    } | dict(HOME=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, '-c', 'from xray_xfer.data.table import images_of; images_of("kaggle")'],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1 and last.startswith('ConnectionError') and 'kaggle.com/datasets/tawsifurrahman' in last and 'KAGGLE_API_TOKEN' in last
+    assert done.returncode == 1
+    assert last.startswith('ConnectionError')
+    assert 'kaggle.com/datasets/tawsifurrahman' in last
+    assert 'KAGGLE_API_TOKEN' in last
 
 
-@pytest.mark.parametrize('error', [ValueError('Invalid Kaggle credentials file'), OSError('unreachable'), RuntimeError('401')])
+@pytest.mark.parametrize(
+    'error', [ValueError('Invalid Kaggle credentials file'), OSError('unreachable'), RuntimeError('401')]
+)
 def test_every_kaggle_error_says_what_to_do(monkeypatch, error):
     def dataset_download(handle): raise error
     monkeypatch.setitem(sys.modules, 'kagglehub', types.SimpleNamespace(dataset_download=dataset_download))
@@ -458,12 +544,18 @@ def test_a_full_disk_is_not_kaggles_fault(monkeypatch):
     monkeypatch.setitem(sys.modules, 'kagglehub', types.SimpleNamespace(dataset_download=dataset_download))
     with pytest.raises(OSError, match='No space left'): images_of('kaggle')
     monkeypatch.setitem(sys.modules, 'kagglehub', None)
-    with pytest.raises(RuntimeError, match=r"pip install 'xray_xfer\[kaggle\]', or download the zip in a browser"): images_of('kaggle')
+    with pytest.raises(RuntimeError, match=r"pip install 'xray_xfer\[kaggle\]', or download the zip in a browser"):
+        images_of('kaggle')
 
 
 def test_kaggle_downloads(monkeypatch, tmp_path):
-    root = tree(tmp_path/'versions'/'5'/'COVID-19_Radiography_Dataset', *(f'{c}/{k}/{c}-1.png' for c in ('COVID', 'Normal') for k in ('images', 'masks')))
-    monkeypatch.setitem(sys.modules, 'kagglehub', types.SimpleNamespace(dataset_download=lambda handle: str(root.parent)))
+    root = tree(
+        tmp_path / 'versions' / '5' / 'COVID-19_Radiography_Dataset',
+        *(f'{c}/{k}/{c}-1.png' for c in ('COVID', 'Normal') for k in ('images', 'masks')),
+    )
+    monkeypatch.setitem(
+        sys.modules, 'kagglehub', types.SimpleNamespace(dataset_download=lambda handle: str(root.parent))
+    )
     t = images_of('kaggle')
     assert names(t) == ['COVID/images/COVID-1.png', 'Normal/images/Normal-1.png'] and t['mask'].notna().all()
 

@@ -14,7 +14,8 @@ from xray_xfer.data import demo
 from xray_xfer.data.demo import CLASSES, counts, draw, phantom
 
 
-def contents(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
 
 
 @given(st.integers(12, 30_000))
@@ -31,7 +32,18 @@ def test_too_few_or_no_number_leaves_nothing(tmp_path, n):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('kwargs', [dict(seed=-1), dict(seed=.5), dict(seed=None), dict(size=63), dict(size=1025), dict(size=256.), dict(size='256')])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(seed=-1),
+        dict(seed=0.5),
+        dict(seed=None),
+        dict(size=63),
+        dict(size=1025),
+        dict(size=256.0),
+        dict(size='256'),
+    ],
+)
 def test_bad_seed_or_size_leaves_nothing(tmp_path, kwargs):
     with pytest.raises(ValueError, match='; try '): draw(tmp_path/'demo', n=12, **kwargs)
     assert not list(tmp_path.iterdir())
@@ -39,7 +51,8 @@ def test_bad_seed_or_size_leaves_nothing(tmp_path, kwargs):
 
 @pytest.mark.parametrize('label', ['normal', '', None, 2, 'Tuberculosis', ['Normal']])
 def test_unknown_label_is_answered_with_the_known_ones(label):
-    with pytest.raises(ValueError, match="'COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia'"): phantom(label, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="'COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia'"):
+        phantom(label, np.random.default_rng(0))
 
 
 def test_same_seed_same_bytes_other_seed_other_patients(tmp_path):
@@ -54,7 +67,8 @@ def test_any_alphabet_missing_parents_and_an_empty_folder(tmp_path, monkeypatch)
     (tmp_path/'empty').mkdir()
     monkeypatch.chdir(tmp_path)
     assert len(contents(draw('empty', n=12, size=64))) == 24
-    assert draw('empty2', n=12, size=64).stat().st_mode == (tmp_path/'грудь').stat().st_mode   # as public as any other folder
+    # as public as any other folder
+    assert draw('empty2', n=12, size=64).stat().st_mode == (tmp_path/'грудь').stat().st_mode
     assert sorted(os.listdir()) == ['empty', 'empty2', 'грудь']
 
 
@@ -87,7 +101,8 @@ def failing(monkeypatch, nth, error):
 def test_a_full_disk_leaves_nothing_half_drawn(tmp_path, monkeypatch, nth, there):
     if there: (tmp_path/'demo').mkdir()
     seen = failing(monkeypatch, nth, OSError(errno.ENOSPC, 'No space left on device'))
-    with pytest.raises(OSError, match='No space left on device.*a disk with room') as e: draw(tmp_path/'demo', n=12, size=64)
+    with pytest.raises(OSError, match='No space left on device.*a disk with room') as e:
+        draw(tmp_path / 'demo', n=12, size=64)
     assert e.value.errno == errno.ENOSPC and len(seen) == nth
     assert os.listdir(tmp_path) == ['demo']*there and not contents(tmp_path)
 
@@ -108,7 +123,9 @@ def test_a_refused_folder_is_a_permission_error(tmp_path, monkeypatch):
 @given(st.sampled_from(CLASSES), st.integers(0, 2**32))
 def test_every_patient_has_two_lungs_darker_than_the_rest(label, seed):
     image, mask = phantom(label, np.random.default_rng(seed), 96)
-    assert image.dtype == mask.dtype == np.uint8 and image.shape == mask.shape == (96, 96) and set(np.unique(mask)) == {0, 255}
+    assert image.dtype == mask.dtype == np.uint8
+    assert image.shape == mask.shape == (96, 96)
+    assert set(np.unique(mask)) == {0, 255}
     lung = mask > 0
     assert .1 < lung[:, :48].mean() < .6 and .1 < lung[:, 48:].mean() < .6
     assert np.median(image[lung]) < np.median(image[~lung])
@@ -130,6 +147,9 @@ def test_the_shade_of_the_lungs_does_not_give_the_class_away():
 
 
 def test_drawing_needs_neither_torch_nor_the_rest_of_the_house():
-    code = "import sys, xray_xfer.data.demo; print(*sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'fastai', 'timm', 'pandas', 'xray_xfer')))"
+    code = (
+        "import sys, xray_xfer.data.demo; print(*sorted(m for m in sys.modules "
+        "if m.split('.')[0] in ('torch', 'fastai', 'timm', 'pandas', 'xray_xfer')))"
+    )
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
     assert out == ['xray_xfer', 'xray_xfer.data', 'xray_xfer.data.demo']

@@ -1,4 +1,4 @@
-"What the page of `evaluate` cannot say: agreement with scikit-learn on anything, degenerate input, hostile names in tables."
+"What the page of `evaluate` cannot say: agreement with scikit-learn, degenerate input, hostile names in tables."
 import csv
 import io
 import json
@@ -12,7 +12,13 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax as scipy_softmax
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 from xray_xfer.evaluate.tables import (REPORT_TABLE, ROWS, display_name, metric_table, table_csv,
                                        table_latex, table_markdown)
 from xray_xfer.evaluate.scores import metrics, per_class, softmax
@@ -32,7 +38,10 @@ def predictions(draw, least=0, classes=st.integers(2, 5)):
 
 
 @fast
-@given(arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 6)), elements=st.floats(-1e4, 1e4)), st.floats(-1e4, 1e4))
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 6)), elements=st.floats(-1e4, 1e4)),
+    st.floats(-1e4, 1e4),
+)
 def test_softmax_is_scipys(logits, shift):
     p = softmax(logits)
     assert p.dtype == np.float64 and np.allclose(p.sum(1), 1) and np.allclose(p, scipy_softmax(logits, axis=1))
@@ -62,7 +71,14 @@ def test_agrees_with_sklearn_when_every_class_is_there(data):
     assert list(m) == ['accuracy', 'f1', 'precision', 'recall', 'auc', 'loss', 'n', 'missing']
     p, r, f, _ = precision_recall_fscore_support(y, probs.argmax(1), average='macro', zero_division=0)
     auc = roc_auc_score(y, probs[:, 1]) if k == 2 else roc_auc_score(y, probs, multi_class='ovr', average='macro')
-    want = dict(accuracy=accuracy_score(y, probs.argmax(1)), f1=f, precision=p, recall=r, auc=auc, loss=log_loss(y, probs, labels=range(k)))
+    want = dict(
+        accuracy=accuracy_score(y, probs.argmax(1)),
+        f1=f,
+        precision=p,
+        recall=r,
+        auc=auc,
+        loss=log_loss(y, probs, labels=range(k)),
+    )
     for key, value in want.items(): assert m[key] == pytest.approx(value, abs=1e-12), key
     assert m['recall'] == pytest.approx(balanced_accuracy_score(y, probs.argmax(1)), abs=1e-12)
     assert m['n'] == len(y) and m['missing'] == []
@@ -99,7 +115,10 @@ def test_each_cell_by_counting(data):
         tp, fp, fn, tn = (int((a & b).sum()) for a, b in ((is_c, said), (~is_c, said), (is_c, ~said), (~is_c, ~said)))
         pairs = [(a > b) + .5 * (a == b) for a in probs[is_c, c] for b in probs[~is_c, c]]
         want = dict(specificity=tn / (tn + fp) if tn + fp else None)
-        if tp + fn: want.update(recall=tp / (tp + fn), precision=tp / (tp + fp) if tp + fp else 0., f1=2 * tp / (2 * tp + fp + fn))
+        if tp + fn:
+            want.update(
+                recall=tp / (tp + fn), precision=tp / (tp + fp) if tp + fp else 0.0, f1=2 * tp / (2 * tp + fp + fn)
+            )
         if len(names) > 2: want['auc'] = float(np.mean(pairs)) if pairs else None
         for key, value in want.items():
             cell = by.loc[name, key]
@@ -168,13 +187,20 @@ def test_input_that_does_not_fit(y, probs, classes, says):
 
 
 def result(arch='efficientnet_b0', depth=0, seed=0, missing=(), **values):
-    return dict(arch=arch, depth=depth, seed=seed, metrics={**dict.fromkeys(ROWS.values(), .5), 'missing': list(missing), **values})
+    return dict(
+        arch=arch,
+        depth=depth,
+        seed=seed,
+        metrics={**dict.fromkeys(ROWS.values(), 0.5), 'missing': list(missing), **values},
+    )
 
 
 def test_columns_come_in_the_order_given():
     archs, depths = ('resnet18', 'shufflenetv2_050', 'efficientnet_b1'), (2, 0, 'all')
-    want = ['resnet18_2', 'resnet18_0', 'resnet18_all', 'ShuffleNetV2x0.5_2', 'ShuffleNetV2x0.5_0', 'ShuffleNetV2x0.5_all',
-            'EfficientNet-B1_2', 'EfficientNet-B1_0', 'EfficientNet-B1_all']
+    want = [
+        'resnet18_2', 'resnet18_0', 'resnet18_all', 'ShuffleNetV2x0.5_2', 'ShuffleNetV2x0.5_0',
+        'ShuffleNetV2x0.5_all', 'EfficientNet-B1_2', 'EfficientNet-B1_0', 'EfficientNet-B1_all',
+    ]
     runs = [result(a, d, s) for a in archs for d in depths for s in (0, 1)]
     assert metric_table(runs).columns.tolist() == want
     by_depth = [result(a, d, s) for s in (0, 1) for d in depths for a in archs]
@@ -201,23 +227,28 @@ def test_every_metric_has_its_interval_or_says_that_it_has_none():
     assert '(0.800–0.900)' in one and one.count('(interval not defined)') == 1
     several = metric_table([result(seed=s, accuracy=a) for s, a in enumerate((.90, .92, .94))])
     low, high = several.attrs['intervals']['EfficientNet-B0_0'][0]
-    assert (low, high) == pytest.approx((.92 - 4.302653 * .02 / 3 ** .5, .92 + 4.302653 * .02 / 3 ** .5))   # Student's t of 2 degrees of freedom
-    assert f'0.9200 ± 0.0200 ({low:.3f}–{high:.3f} over seeds alone)' in table_markdown(several) and f'{low:.3f}--{high:.3f}' in table_latex(several)
+    # Student's t of 2 degrees of freedom
+    assert (low, high) == pytest.approx((.92 - 4.302653 * .02 / 3 ** .5, .92 + 4.302653 * .02 / 3 ** .5))
+    assert f'0.9200 ± 0.0200 ({low:.3f}–{high:.3f} over seeds alone)' in table_markdown(several)
+    assert f'{low:.3f}--{high:.3f}' in table_latex(several)
 
 
 def test_what_is_not_defined_in_one_seed_is_not_defined():
     table = metric_table([result(seed=0, auc=None, missing=['COVID']), result(seed=1, auc=.9)])
     assert '| AUC | not defined |' in table_markdown(table)
-    assert 'No image of COVID in the test part' in table_markdown(table, 'A study.') and 'No image of COVID' in table_latex(table)
+    assert 'No image of COVID in the test part' in table_markdown(table, 'A study.')
+    assert 'No image of COVID' in table_latex(table)
     assert 'No image' not in table_markdown(metric_table([result()]))
 
 
 def test_results_that_do_not_fit():
     with pytest.raises(ValueError, match='no results'): metric_table([])
     with pytest.raises(ValueError, match='depth 1 with seed 3'): metric_table([result(depth=1, seed=3)] * 2)
-    with pytest.raises(ValueError, match='is no result: it needs arch, depth and metrics'): metric_table([dict(arch='x', metrics={})])
+    with pytest.raises(ValueError, match='is no result: it needs arch, depth and metrics'):
+        metric_table([dict(arch='x', metrics={})])
     with pytest.raises(ValueError, match='is no result'): metric_table(['resnet18'])
-    with pytest.raises(ValueError, match='lack f1, precision, recall, auc'): metric_table([dict(arch='x', depth=0, metrics=dict(accuracy=1))])
+    with pytest.raises(ValueError, match='lack f1, precision, recall, auc'):
+        metric_table([dict(arch='x', depth=0, metrics=dict(accuracy=1))])
 
 
 def test_the_report_is_the_reports():
@@ -238,7 +269,9 @@ def read_csv(text):
     return {n: [r[i] for r in rows] for i, n in enumerate(names)}
 
 
-hostile = st.text(st.characters(exclude_categories=('Cs', 'Cc', 'Zl', 'Zp')), min_size=1, max_size=12).filter(lambda s: s != 'metric') | st.sampled_from(['a|b', 'a_b', '100 %', r'\cmd{x}', '~^', 'a,b', '"q"', '胸部', 'a & b # $1'])
+hostile = st.text(st.characters(exclude_categories=('Cs', 'Cc', 'Zl', 'Zp')), min_size=1, max_size=12).filter(
+    lambda s: s != 'metric'
+) | st.sampled_from(['a|b', 'a_b', '100 %', r'\cmd{x}', '~^', 'a,b', '"q"', '胸部', 'a & b # $1'])
 
 
 @fast
@@ -252,13 +285,19 @@ def test_round_trips(columns, data):
     assert lines[:2] == ['x', ''] and len(lines) == 9
     split = [re.split(r'(?<!\\)(?:\\\\)*\|', l) for l in lines[2:]]
     assert {len(s) for s in split} == {len(columns) + 3}  # no name breaks the table
-    assert [[float(x) for x in s[2:-1]] for s in split[2:]] == [[round(float(f'{v:.4f}'), 4) for v in row] for row in values]
+    assert [[float(x) for x in s[2:-1]] for s in split[2:]] == [
+        [round(float(f'{v:.4f}'), 4) for v in row] for row in values
+    ]
     body = table_latex(table).split('\\midrule\n')[1].split('\n\\bottomrule')[0]
-    assert [[f'{v:.4f}' for v in row] for row in values] == [re.split(' & | ' + re.escape('\\\\'), l)[1:-1] for l in body.splitlines()]
+    assert [[f'{v:.4f}' for v in row] for row in values] == [
+        re.split(' & | ' + re.escape('\\\\'), l)[1:-1] for l in body.splitlines()
+    ]
 
 
 def test_latex_is_escaped():
-    tex = table_latex(pd.DataFrame({'a_b & 5 %': [.5]}, index=pd.Index(['x^2~#$'], name='m')), 'from 90 ± 1 % to {1}\n\\end{table}')
+    tex = table_latex(
+        pd.DataFrame({'a_b & 5 %': [0.5]}, index=pd.Index(['x^2~#$'], name='m')), 'from 90 ± 1 % to {1}\n\\end{table}'
+    )
     assert r'a\_b \& 5 \% \\' in tex and r'x\textasciicircum{}2\textasciitilde{}\#\$ & 0.5000 \\' in tex
     assert r'\caption{from 90 $\pm$ 1 \% to \{1\} \textbackslash{}end\{table\}}' in tex
     assert tex.count('\\begin{table}') == tex.count('\\end{table}') == 1 and tex.endswith('\\end{table}\n')
@@ -269,7 +308,10 @@ def test_csv_keeps_every_digit_and_the_deviations():
     values = [.1 + .2, 1 / 3, np.nextafter(.9, 1)]
     table = metric_table([result(seed=s, accuracy=v) for s, v in enumerate(values)])
     back = read_csv(table_csv(table))
-    assert list(back) == ['metric', *(f'EfficientNet-B0_0{end}' for end in ('', ' (sd)', ' (low over seeds alone)', ' (high over seeds alone)'))]
+    assert list(back) == [
+        'metric',
+        *(f'EfficientNet-B0_0{end}' for end in ('', ' (sd)', ' (low over seeds alone)', ' (high over seeds alone)')),
+    ]
     assert [float(x) for x in back['EfficientNet-B0_0']] == table['EfficientNet-B0_0'].tolist()
     assert [float(x) for x in back['EfficientNet-B0_0 (sd)']] == table.attrs['sd']['EfficientNet-B0_0'].tolist()
     assert pd.read_csv(io.StringIO(table_csv(REPORT_TABLE)), index_col=0).equals(REPORT_TABLE)
@@ -285,5 +327,7 @@ def test_a_table_survives_ordinary_handling():
 
 
 def test_display_names():
-    assert [display_name(a) for a in ('tf_efficientnet_b0', 'efficientnet_b1_pruned', 'shufflenetv2_100.x', 'vit_tiny_patch16_224', '')] == \
-        ['tf_efficientnet_b0', 'efficientnet_b1_pruned', 'shufflenetv2_100.x', 'vit_tiny_patch16_224', '']
+    assert [
+        display_name(a)
+        for a in ('tf_efficientnet_b0', 'efficientnet_b1_pruned', 'shufflenetv2_100.x', 'vit_tiny_patch16_224', '')
+    ] == ['tf_efficientnet_b0', 'efficientnet_b1_pruned', 'shufflenetv2_100.x', 'vit_tiny_patch16_224', '']

@@ -18,7 +18,7 @@ def test_rooms_load_without_the_extras():
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True, capture_output=True)
 
 def test_without_onnxruntime_pytorch_runs_the_trunk_and_says_so(trunk, monkeypatch):
-    "It is required, for it is the default engine on a CPU; where a system has no wheel of it, a run is slower and no worse"
+    "It is required, as the default engine on a CPU; where a system has no wheel of it, a run is slower and no worse"
     module, pixels = trunk
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     engine = Engine(module, (pixels[:3],))

@@ -57,7 +57,15 @@ def train(p, arch, depth, epochs=2, **kw):
         before = {k: v.clone() for k, v in model.state_dict().items()}
         fed = feed(model, p, parts, norm, bs=16, seed=3, quiet=True, **kw)
         log = StepLoss()
-        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, opt_func=adam_for(model), cbs=[log, KeepChannelsLast()])
+        learn = Learner(
+            fed.dls,
+            fed.net,
+            CrossEntropyLossFlat(),
+            splitter=lambda _: splitter(model),
+            train_bn=False,
+            opt_func=adam_for(model),
+            cbs=[log, KeepChannelsLast()],
+        )
         torch.manual_seed(3)
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 2e-3)
     return log.all, model, before, fed
@@ -78,7 +86,9 @@ def test_cached_training_is_uncached_training(packed, arch, depth, threads, monk
     if threads == 1: assert got == want
     else: np.testing.assert_allclose(got, want, atol=1e-4)
     learning = {n for n, p in whole.named_parameters() if p.requires_grad}
-    frozen = [k for k in before if k not in learning and not any(k.startswith(n.rpartition('.')[0] + '.') for n in learning)]
+    frozen = [
+        k for k in before if k not in learning and not any(k.startswith(n.rpartition('.')[0] + '.') for n in learning)
+    ]
     assert len(frozen) > 50
     for model in (whole, cached):   # weights, running means and variances, counters: to the bit
         for k in frozen: assert torch.equal(model.state_dict()[k], before[k]), k
@@ -95,19 +105,39 @@ def test_by_default_the_whole_network_gives_what_its_tail_gave(packed, arch, dep
     "float16 features by ONNX Runtime against the images, all of them"
     monkeypatch.setenv('XRAY_XFER_CACHE', str(phantoms))
     losses, model, _, fed = train(packed, arch, depth, epochs=1)
-    assert fed.trains_on == 'features' and fed.features[0].dtype == 'float16' and fed.features[0].engine.startswith('onnxruntime')
+    assert fed.trains_on == 'features'
+    assert fed.features[0].dtype == 'float16'
+    assert fed.features[0].engine.startswith('onnxruntime')
     for part in ('train', 'valid', 'test'):
         rows = np.flatnonzero(np.array(even(packed)) == part)
-        tail = torch.from_numpy(np.concatenate([logits_of(fed.net, [(channels_first(torch.from_numpy(fed.features[0].arrays[0][r:r + 1]).float()), None)]) for r in rows]))
+        tail = torch.from_numpy(
+            np.concatenate(
+                [
+                    logits_of(
+                        fed.net,
+                        [(channels_first(torch.from_numpy(fed.features[0].arrays[0][r : r + 1]).float()), None)],
+                    )
+                    for r in rows
+                ]
+            )
+        )
         whole = torch.from_numpy(logits_of(model, ((x, None) for x in image_batches(packed, rows, stats(arch)))))
         assert (tail.softmax(1) - whole.softmax(1)).abs().max() < 5e-3
 
 @pytest.mark.shared
 def test_defaults_reach_the_accuracy_of_uncached_training_on_real_images(shared):
-    "Three seeds, float16 features by ONNX Runtime against images: within half a point on average, on the same 720 test images"
-    # every other image, few pixels and the head alone, so that it takes half a minute; benchmarks/agreement.md has all three depths
+    "Three seeds, float16 features by ONNX Runtime against images: within half a point on average, same 720 test images"
+    # every other image, few pixels and the head alone, so that it takes half a minute;
+    # benchmarks/agreement.md has all three depths
     p = pack(images_of(shared/'radiographs').iloc[::2].reset_index(drop=True), size=64, quiet=True)
-    kw = dict(pretrained=shared/'weights/shufflenetv2_100.safetensors', epochs=6, test=.4, groups=False, quiet=True, out=None)
+    kw = dict(
+        pretrained=shared / 'weights/shufflenetv2_100.safetensors',
+        epochs=6,
+        test=0.4,
+        groups=False,
+        quiet=True,
+        out=None,
+    )
     runs = {c: [run(p, 'shufflenetv2_100', 0, seed=s, cache=c, **kw) for s in range(3)] for c in (True, False)}
     cached, uncached = (np.array([r.metrics['accuracy'] for r in runs[c]]) for c in (True, False))
     assert abs(cached.mean() - uncached.mean()) <= .005, (cached, uncached)
@@ -121,10 +151,21 @@ def test_the_same_parameters_decay_on_features_and_on_images(packed, arch, monke
         model = build(arch, 1, pretrained=False, size=64)
         fed = feed(model, packed, even(packed), stats(arch), bs=16, cache=cache, quiet=True)
         assert fed.trains_on == ('features' if cache else 'images')
-        learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False, opt_func=adam_for(model))
+        learn = Learner(
+            fed.dls,
+            fed.net,
+            CrossEntropyLossFlat(),
+            splitter=lambda _: splitter(model),
+            train_bn=False,
+            opt_func=adam_for(model),
+        )
         learn.create_opt()
-        decays.append({n: learn.opt.state[p].get('do_wd', True) for n, p in model.named_parameters() if p.requires_grad})
-    assert decays[0] == decays[1] and not any(v for n, v in decays[0].items() if 'norm' in n) and any(decays[0].values())
+        decays.append(
+            {n: learn.opt.state[p].get('do_wd', True) for n, p in model.named_parameters() if p.requires_grad}
+        )
+    assert decays[0] == decays[1]
+    assert not any(v for n, v in decays[0].items() if 'norm' in n)
+    assert any(decays[0].values())
 
 def test_threads_come_back_also_where_a_notebook_keeps_the_error(packed, tmp_path, monkeypatch):
     "IPython keeps the traceback of the last error, and with it the frames and all that they hold"
@@ -142,18 +183,43 @@ def test_threads_come_back_also_where_a_notebook_keeps_the_error(packed, tmp_pat
 def test_a_split_without_a_test_part_is_the_same_on_features_and_on_images(packed, monkeypatch, phantoms):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(phantoms))
     parts = ['train' if p == 'test' else p for p in even(packed)]
-    n = [[len(dl.dataset) for dl in feed(build('resnet10t', 1, pretrained=False, size=64), packed, parts, stats('resnet10t'), bs=16, cache=cache, quiet=True).dls] for cache in (True, False)]
+    n = [
+        [
+            len(dl.dataset)
+            for dl in feed(
+                build('resnet10t', 1, pretrained=False, size=64),
+                packed,
+                parts,
+                stats('resnet10t'),
+                bs=16,
+                cache=cache,
+                quiet=True,
+            ).dls
+        ]
+        for cache in (True, False)
+    ]
     assert n[0] == n[1] == [144, 16]
 
 class Compiled:
     "What `torch.compile` gives, but for the compiler"
-    def __init__(self, module, factor=1., error=None): self.module, self.factor, self.error, self.sizes = module, factor, error, []
+
+    def __init__(self, module, factor=1.0, error=None):
+        self.module, self.factor, self.error, self.sizes = module, factor, error, []
     def __call__(self, *xs):
         self.sizes.append(len(xs[0]))
         if self.error: raise self.error
         return tuple(self.factor * t for t in self.module(*xs))
 
-@pytest.mark.parametrize('kw,sizes', [({}, [8, 8, 8]), (dict(factor=1.001), [8, 8, 8]), (dict(factor=1.1), [8]), (dict(factor=float('nan')), [8]), (dict(error=RuntimeError('no C++ compiler')), [8])])
+@pytest.mark.parametrize(
+    'kw,sizes',
+    [
+        ({}, [8, 8, 8]),
+        (dict(factor=1.001), [8, 8, 8]),
+        (dict(factor=1.1), [8]),
+        (dict(factor=float('nan')), [8]),
+        (dict(error=RuntimeError('no C++ compiler')), [8]),
+    ],
+)
 def test_a_compiled_trunk_is_compared_once_and_dropped_when_it_is_wrong(packed, kw, sizes):
     "Whole batches only; the first is computed twice, and the rest by whichever can be trusted"
     module = trunk.FromPixels(cut(build('resnet10t', 1, pretrained=False, size=64), 64).trunk, MEAN, STD).eval()
@@ -163,7 +229,8 @@ def test_a_compiled_trunk_is_compared_once_and_dropped_when_it_is_wrong(packed, 
     got = torch.cat([t for t, in engine(pixels)])
     assert stub.sizes == sizes
     trusted = kw.get('factor', 1.) if len(sizes) > 1 else 1.
-    assert torch.equal(got[:8], want[:8]) and torch.equal(got[24:], want[24:])   # the comparison's own batch, and what is no whole one
+    # the comparison's own batch, and what is no whole one
+    assert torch.equal(got[:8], want[:8]) and torch.equal(got[24:], want[24:])
     np.testing.assert_allclose(got[8:24], trusted * want[8:24], rtol=1e-6)
 
 class BlowsUp(torch.nn.Module):
@@ -180,22 +247,33 @@ def test_an_engine_is_turned_down_for_its_faults_and_not_for_rounding(packed):
     engine = trunk.Engine(module, (packed.pixels[:3],), 'onnxruntime')
     assert engine.error > trunk.TOLERANCE and not engine.note
     run = engine.run
-    for wrong in (lambda arrays: tuple(t.flip(0) for t in run(arrays)), lambda arrays: tuple(t * float('nan') for t in run(arrays)), lambda arrays: tuple(t + .1 for t in run(arrays))):
+    for wrong in (
+        lambda arrays: tuple(t.flip(0) for t in run(arrays)),
+        lambda arrays: tuple(t * float('nan') for t in run(arrays)),
+        lambda arrays: tuple(t + 0.1 for t in run(arrays)),
+    ):
         engine.run = wrong
-        with pytest.raises(ArithmeticError, match='differ from those of PyTorch'): engine._check(module, (torch.from_numpy(np.array(packed.pixels[:3])),))
+        with pytest.raises(ArithmeticError, match='differ from those of PyTorch'):
+            engine._check(module, (torch.from_numpy(np.array(packed.pixels[:3])),))
 
 def work(images, cache, out=None):
     "Pack and features from nothing"
     torch.set_num_threads(1)
     p = pack(images_of(images), size=64, cache=cache, quiet=True)
     torch.manual_seed(0)
-    f = features(cut(build('resnet10t', 2, pretrained=False, size=64), 64), p, MEAN, STD, backend='torch', cache=cache, quiet=True)   # no engine to build: most of its moments are writing
+    # no engine to build: most of its moments are writing
+    f = features(
+        cut(build('resnet10t', 2, pretrained=False, size=64), 64),
+        p, MEAN, STD, backend='torch', cache=cache, quiet=True,
+    )
     return p, f
 
 @pytest.mark.skipif(os.name != 'posix', reason='needs SIGKILL')
 def test_killed_at_twenty_moments_nothing_half_made_is_read(phantoms, tmp_path, monkeypatch):
     # the server's own search path: without this its preloading fails in silence, and the kills meet nothing but imports
-    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get('PYTHONPATH')])))
+    monkeypatch.setenv(
+        'PYTHONPATH', os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get('PYTHONPATH')]))
+    )
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['test_features'])
     p, f = work(phantoms/'images', tmp_path/'whole')
@@ -220,14 +298,17 @@ def test_killed_at_twenty_moments_nothing_half_made_is_read(phantoms, tmp_path, 
         seen.add((*there, half))
         _verified.clear()
         with warnings.catch_warnings():
-            warnings.simplefilter('error')   # what is there under its name is whole: nobody has to say that it is damaged
+            # what is there under its name is whole: nobody has to say that it is damaged
+            warnings.simplefilter('error')
             p, f = work(phantoms/'images', cache)
         assert p.reused == ('packs' in there) and f.reused == ('features' in there)
         assert (p.pixels == pixels).all() and all((a == b).all() for a, b in zip(f.arrays, arrays, strict=True))
         assert not any(x.name.endswith('.part') for k in ('packs', 'features') for x in (cache/k).iterdir())
     assert len(seen) > 1, seen
 
-@pytest.mark.parametrize('damage', ['shorter', 'flipped', 'json', 'list', 'no engine', 'empty', 'zero', 'header', 'gone', 'other dtype'])
+@pytest.mark.parametrize(
+    'damage', ['shorter', 'flipped', 'json', 'list', 'no engine', 'empty', 'zero', 'header', 'gone', 'other dtype']
+)
 def test_a_damaged_cache_is_made_again(packed, tmp_path, damage):
     torch.manual_seed(0)
     c = cut(build('resnet10t', 1, pretrained=False, size=64), 64)
@@ -240,7 +321,8 @@ def test_a_damaged_cache_is_made_again(packed, tmp_path, damage):
     elif damage == 'json': (folder/'features.json').write_text('{"schema": 1')
     elif damage == 'empty': (folder/'features.json').write_text('')
     elif damage == 'list': (folder/'features.json').write_text('[]')
-    elif damage == 'no engine': (folder/'features.json').write_text((folder/'features.json').read_text().replace('"engine"', '"engime"'))
+    elif damage == 'no engine':
+        (folder / 'features.json').write_text((folder / 'features.json').read_text().replace('"engine"', '"engime"'))
     elif damage == 'zero': os.truncate(file, 0)
     elif damage == 'header': file.write_bytes(file.read_bytes().replace(b"'shape': (", b"'shape': [", 1))
     elif damage == 'gone': file.unlink()
@@ -253,30 +335,42 @@ def test_a_damaged_cache_is_made_again(packed, tmp_path, damage):
 def test_what_float16_cannot_hold_is_kept_in_float32(packed, tmp_path):
     torch.manual_seed(0)
     model = build('resnet10t', 1, pretrained=False, size=64)
-    norm = [m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d) and not m.weight.requires_grad][-1]   # of the trunk
+    # of the trunk
+    norm = [m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d) and not m.weight.requires_grad][
+        -1
+    ]
     torch.nn.init.constant_(norm.bias, 1e6)
     f = features(cut(model, 64), packed, MEAN, STD, cache=tmp_path, quiet=True)
     assert f.dtype == 'float32' and 'beyond float16' in f.note and max(a.max() for a in f.arrays) > 65504
     again = features(cut(model, 64), packed, MEAN, STD, cache=tmp_path, quiet=True)
     assert again.reused and again.note == f.note
     torch.nn.init.constant_(norm.bias, float('nan'))
-    with pytest.raises(FloatingPointError, match='undefined'): features(cut(model, 64), packed, MEAN, STD, cache=tmp_path, quiet=True)
+    with pytest.raises(FloatingPointError, match='undefined'):
+        features(cut(model, 64), packed, MEAN, STD, cache=tmp_path, quiet=True)
     assert len(list((tmp_path/'features').iterdir())) == 1
 
 def test_a_depth_that_cannot_be_cut_costs_the_others_nothing(packed, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path))
     model = build('resnet10t', 1, pretrained=False, size=64)
-    fed = feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=len(model.groups), quiet=True)   # at which nothing is frozen
+    # at which nothing is frozen
+    fed = feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=len(model.groups), quiet=True)
     assert fed.trains_on == 'features' and fed.deepest is None
     assert feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=2, quiet=True).deepest == 2
-    assert feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=[0, len(model.groups), 2], quiet=True).deepest == 2   # the deepest that can be
+    # the deepest that can be
+    assert (
+        feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=[0, len(model.groups), 2], quiet=True).deepest
+        == 2
+    )
     assert feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=[0, 1], quiet=True).deepest is None
 
 @pytest.mark.usefixtures('plain_figures')
 def test_another_seed_makes_no_features(packed, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path))
     torch.manual_seed(0)
-    save_file({k: v.clone() for k, v in build('resnet10t', pretrained=False, size=64).backbone.state_dict().items()}, tmp_path/'w.safetensors')
+    save_file(
+        {k: v.clone() for k, v in build('resnet10t', pretrained=False, size=64).backbone.state_dict().items()},
+        tmp_path / 'w.safetensors',
+    )
     kw = dict(pretrained=tmp_path/'w.safetensors', epochs=1, groups=False, quiet=True, out=tmp_path/'runs')
     made = lambda: {f.name for f in (tmp_path/'features').iterdir()}
     run(packed, 'resnet10t', 1, **kw)
@@ -315,16 +409,25 @@ def test_where_the_cut_fails_images_are_trained_on_and_the_reason_is_told(packed
     def fail(*args): raise CutError('it has two heads')
     monkeypatch.setattr(feeding, 'cut', fail)
     # a warning, and once: whoever passes a study's lines by must not miss why it takes so long
-    with pytest.warns(UserWarning, match=r'resnet10t at depth 1 cannot be cut \(it has two heads\): each image passes .* many times as long') as warned:
+    with pytest.warns(
+        UserWarning,
+        match=r'resnet10t at depth 1 cannot be cut \(it has two heads\): each image passes .* many times as long',
+    ) as warned:
         r = run(packed, 'resnet10t', 1, pretrained=False, epochs=1, bs=32, groups=False, out=tmp_path)
-    assert len([w for w in warned if 'cannot be cut' in str(w.message)]) == 1 and 'cannot be cut' not in capsys.readouterr().err
+    assert len([w for w in warned if 'cannot be cut' in str(w.message)]) == 1
+    assert 'cannot be cut' not in capsys.readouterr().err
     env = json.loads((r.path/'environment.json').read_text())
     assert env['trained_on'] == 'images' and env['note'].startswith('resnet10t at depth 1 cannot be cut')
-    with pytest.raises(ValueError, match='views=2 needs features'): run(packed, 'resnet10t', 1, pretrained=False, views=2, epochs=1, groups=False, out=tmp_path, name='views')
+    with pytest.raises(ValueError, match='views=2 needs features'):
+        run(packed, 'resnet10t', 1, pretrained=False, views=2, epochs=1, groups=False, out=tmp_path, name='views')
 
 def test_views_of_what_is_not_frozen_are_refused(packed, tmp_path):
-    with pytest.raises(ValueError, match='give augment=True'): run(packed, 'resnet10t', 'all', pretrained=False, views=2, epochs=1, groups=False, quiet=True, out=tmp_path)
-    with pytest.raises(ValueError, match='leave that depth out'): study(packed, 'resnet10t', (0, 'all'), pretrained=False, views=2, epochs=1, groups=False, quiet=True, out=tmp_path)
+    with pytest.raises(ValueError, match='give augment=True'):
+        run(packed, 'resnet10t', 'all', pretrained=False, views=2, epochs=1, groups=False, quiet=True, out=tmp_path)
+    with pytest.raises(ValueError, match='leave that depth out'):
+        study(
+            packed, 'resnet10t', (0, 'all'), pretrained=False, views=2, epochs=1, groups=False, quiet=True, out=tmp_path
+        )
     assert not list(tmp_path.iterdir())
 
 @pytest.mark.usefixtures('plain_figures')
@@ -332,16 +435,27 @@ def test_a_network_that_disagrees_with_its_features_is_an_error(packed, tmp_path
     "The 64 images of every run: another network, and it is noticed"
     agree = training._agree
     def spoilt(model, *args, **kw):
-        with torch.no_grad(): next(p for n, p in model.named_parameters() if n.endswith('conv1.0.weight') or n.endswith('conv1.weight')).mul_(1.5)
+        with torch.no_grad():
+            next(
+                p for n, p in model.named_parameters() if n.endswith('conv1.0.weight') or n.endswith('conv1.weight')
+            ).mul_(1.5)
         return agree(model, *args, **kw)
     monkeypatch.setattr(training, '_agree', spoilt)
-    with pytest.raises(RuntimeError, match='other probabilities on images than on their features'): run(packed, 'resnet10t', 1, pretrained=False, epochs=2, bs=32, lr=2e-2, groups=False, quiet=True, out=tmp_path)
+    with pytest.raises(RuntimeError, match='other probabilities on images than on their features'):
+        run(packed, 'resnet10t', 1, pretrained=False, epochs=2, bs=32, lr=2e-2, groups=False, quiet=True, out=tmp_path)
     assert not (tmp_path/'resnet10t_1').exists()
 
 def test_the_limit_drops_the_oldest(packed, tmp_path):
     torch.manual_seed(0)
-    a, b = (features(cut(build('resnet10t', d, pretrained=False, size=64), 64), packed, MEAN, STD, cache=tmp_path, limit_gb=g, quiet=True) for d, g in ((0, 1), (1, 0)))
-    assert [f.name for f in (tmp_path/'features').iterdir()] == [b.path.name] and len(a) == len(b) == 160   # what is open can still be read
+    a, b = (
+        features(
+            cut(build('resnet10t', d, pretrained=False, size=64), 64),
+            packed, MEAN, STD, cache=tmp_path, limit_gb=g, quiet=True,
+        )
+        for d, g in ((0, 1), (1, 0))
+    )
+    # what is open can still be read
+    assert [f.name for f in (tmp_path/'features').iterdir()] == [b.path.name] and len(a) == len(b) == 160
 
 @pytest.mark.usefixtures('plain_figures')
 def test_a_pack_in_hand_outlives_its_folder(phantoms, tmp_path, monkeypatch):
@@ -368,7 +482,11 @@ class Pooled(torch.nn.Module):
     num_features = 8
     def __init__(self, value, ceil):
         super().__init__()
-        self.conv, self.pool, self.fc = torch.nn.Conv2d(3, 8, 3, 2), torch.nn.AvgPool2d(2, ceil_mode=ceil), torch.nn.Linear(8, 8)
+        self.conv, self.pool, self.fc = (
+            torch.nn.Conv2d(3, 8, 3, 2),
+            torch.nn.AvgPool2d(2, ceil_mode=ceil),
+            torch.nn.Linear(8, 8),
+        )
         self.register_buffer('shift', torch.tensor(value), persistent=False)
     def forward(self, x): return self.fc(self.pool(self.conv(x) + self.shift).mean((2, 3)))
 
@@ -383,12 +501,14 @@ def test_networks_that_differ_in_what_no_state_holds_do_not_share_features(packe
 def test_a_network_in_training_mode_finds_its_features_again(packed, tmp_path):
     torch.manual_seed(0)
     model = build('resnet10t', 2, pretrained=False, size=64).train()
-    first, again = (features(cut(model, 64, 0), packed, MEAN, STD, backend='torch', cache=tmp_path, quiet=True) for _ in range(2))
+    first, again = (
+        features(cut(model, 64, 0), packed, MEAN, STD, backend='torch', cache=tmp_path, quiet=True) for _ in range(2)
+    )
     assert again.reused and again.path == first.path
 
 @pytest.mark.usefixtures('plain_figures')
 def test_logits_in_the_hundreds_are_no_disagreement(packed, tmp_path, monkeypatch):
-    "A thousandth of such a logit is rounding, and moves a probability by more than 5e-3; another image's logits are an error still"
+    "A thousandth of such a logit is rounding and moves a probability by over 5e-3; another image's are an error still"
     def shaken(by, rows=slice(None)):
         def logits_of(net, dl):
             z = feeding.logits_of(net, dl)

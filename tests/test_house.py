@@ -7,9 +7,15 @@ import pytest
 root = Path(__file__).resolve().parents[1]
 package = root/'xray_xfer'
 # from the ground up; a room uses rooms of its own floor and of those below
-FLOORS = ['core', 'models', 'data', 'settings', 'options', 'evaluate', 'trunk', 'twins', 'scale', 'runs', 'training', 'learner', 'report', 'inference', 'train',
-          'controls', 'study', 'bench', 'cli']
-ROOMS = {'.'.join(f.relative_to(package).with_suffix('').parts): f for f in sorted(package.rglob('*.py')) if f.name not in ('_modidx.py', '__init__.py')}
+FLOORS = [
+    'core', 'models', 'data', 'settings', 'options', 'evaluate', 'trunk', 'twins', 'scale', 'runs',
+    'training', 'learner', 'report', 'inference', 'train', 'controls', 'study', 'bench', 'cli',
+]
+ROOMS = {
+    '.'.join(f.relative_to(package).with_suffix('').parts): f
+    for f in sorted(package.rglob('*.py'))
+    if f.name not in ('_modidx.py', '__init__.py')
+}
 TREES = {name: ast.parse(f.read_text(encoding='utf-8')) for name, f in ROOMS.items()}
 
 def imports(name):
@@ -48,8 +54,12 @@ def test_no_room_is_called_like_what_its_package_hands_on():
         assert handed & {f.stem for f in folder.glob('*.py')} == set(), folder.name
 
 def test_every_room_has_its_page():
-    pages = {''.join(c['source']).split()[-1] for f in (root/'nbs').rglob('*.ipynb') for c in json.loads(f.read_text(encoding='utf-8'))['cells']
-             if ''.join(c['source']).startswith('#| default_exp')}
+    pages = {
+        ''.join(c['source']).split()[-1]
+        for f in (root / 'nbs').rglob('*.ipynb')
+        for c in json.loads(f.read_text(encoding='utf-8'))['cells']
+        if ''.join(c['source']).startswith('#| default_exp')
+    }
     assert pages == set(ROOMS)
 
 # the front doors, and the verbs of the command: their arguments are what they are for
@@ -65,7 +75,7 @@ def test_functions_are_short_and_take_little(name):
 
 @pytest.mark.parametrize('name', ROOMS)
 def test_every_public_argument_has_a_type(name):
-    "Where a value may be of many kinds (a source of images), the sentence says so instead: `data`, and arrays of any library"
+    "Where a value may be of many kinds (a source of images), the sentence says so: `data`, and arrays of any library"
     for f in TREES[name].body:
         if isinstance(f, ast.FunctionDef) and not f.name.startswith('_'):
             bare = [a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if a.annotation is None]

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from xray_xfer.data import demo
-from xray_xfer.runs import folder
+from xray_xfer.runs import filing
 from xray_xfer import train
 from xray_xfer.cli import main
 from xray_xfer.data.table import images_of
@@ -242,8 +242,8 @@ def test_arguments_that_make_no_sense(xrays, tmp_path, bad, message):
 
 # ---- failure halfway
 
-WRITES = {'csv': (folder, 'write_csv'), 'split': (folder, 'save_split'), 'json': (folder, 'write_json'),
-          'weights': (folder, 'save_file'), 'figure': ('matplotlib.figure.Figure', 'savefig'),
+WRITES = {'csv': (filing, 'write_csv'), 'split': (filing, 'save_split'), 'json': (filing, 'write_json'),
+          'weights': (filing, 'save_file'), 'figure': ('matplotlib.figure.Figure', 'savefig'),
           'text': (Path, 'write_text')}
 
 @pytest.mark.parametrize('what', WRITES)

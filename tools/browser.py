@@ -1,4 +1,4 @@
-"Headless Chromium for the tests of report.html: the DevTools protocol over a pipe, with nothing but the standard library."
+"Headless Chromium for the tests of report.html: the DevTools protocol over a pipe, with the standard library alone."
 import base64, json, os, shutil, signal, subprocess, tempfile
 from pathlib import Path
 from select import select
@@ -6,7 +6,14 @@ from select import select
 def chromium():
     "Path of a Chromium or Chrome; None where there is none"
     named = os.environ.get('XRAY_XFER_CHROMIUM')
-    return shutil.which(named) if named else next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+    return (
+        shutil.which(named)
+        if named
+        else next(
+            filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))),
+            None,
+        )
+    )
 
 class Browser:
     "A page: `open` it at a width, `look` at what it measures, `shot` it"
@@ -17,9 +24,18 @@ class Browser:
         def wire():   # Chromium reads commands from 3 and writes answers to 4
             a, b = os.dup(child_in), os.dup(child_out)
             os.dup2(a, 3); os.dup2(b, 4)
-        args = [chromium(), '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--hide-scrollbars', '--disable-background-networking',
-                '--force-color-profile=srgb', f'--user-data-dir={self.profile}', '--remote-debugging-pipe', 'about:blank']
-        self.process = subprocess.Popen(args, preexec_fn=wire, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        args = [
+            chromium(),
+            '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
+            '--hide-scrollbars', '--disable-background-networking', '--force-color-profile=srgb',
+            f'--user-data-dir={self.profile}',
+            '--remote-debugging-pipe',
+            'about:blank',
+        ]
+        self.process = subprocess.Popen(
+            args, preexec_fn=wire, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         os.close(child_in); os.close(child_out)
         self.buffer, self.n, self.session, self.events = b'', 0, None, []
         target = self.call('Target.createTarget', url='about:blank')['targetId']
@@ -55,17 +71,29 @@ class Browser:
             self.events.append(m)
 
     def open(self, path, width=1280, height=900, dark=False, paper=False):
-        "Load a file; `self.complaints` and `self.requests` then hold what the console said and what was asked of the network"
+        "Load a file; `self.complaints` then holds what the console said, `self.requests` what was asked of the network"
         self.events = []
-        self.call('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-        self.call('Emulation.setEmulatedMedia', media='print' if paper else '', features=[dict(name='prefers-color-scheme', value='dark' if dark else 'light')])
+        self.call(
+            'Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.call(
+            'Emulation.setEmulatedMedia',
+            media='print' if paper else '',
+            features=[dict(name='prefers-color-scheme', value='dark' if dark else 'light')],
+        )
         self.call('Page.navigate', url=Path(path).resolve().as_uri())
-        while not any(e.get('method') == 'Page.loadEventFired' for e in self.events): self.events.append(self._message())
+        while not any(e.get('method') == 'Page.loadEventFired' for e in self.events):
+            self.events.append(self._message())
         self.js("Promise.all([...document.images].map(i => i.decode().catch(() => 0))).then(() => 1)")
 
     @property
     def complaints(self):
-        return [e['params'] for e in self.events if e.get('method') in ('Runtime.exceptionThrown', 'Log.entryAdded') or (e.get('method') == 'Runtime.consoleAPICalled' and e['params']['type'] in ('error', 'warning'))]
+        return [
+            e['params']
+            for e in self.events
+            if e.get('method') in ('Runtime.exceptionThrown', 'Log.entryAdded')
+            or (e.get('method') == 'Runtime.consoleAPICalled' and e['params']['type'] in ('error', 'warning'))
+        ]
 
     @property
     def requests(self):
@@ -78,15 +106,23 @@ class Browser:
         return r['result'].get('value')
 
     def look(self):
-        "Widths of window and page, images that show nothing or have no alt, and what sticks out of the page outside a scrolling frame"
-        return self.js('''(() => { const w = document.documentElement.clientWidth, out = e => e.getBoundingClientRect().right > w + 1;
+        "Widths of window and page, images that show nothing or have no alt, what sticks out outside a scrolling frame"
+        return self.js('''(() => {
+          const w = document.documentElement.clientWidth, out = e => e.getBoundingClientRect().right > w + 1;
           return { window: w, page: document.documentElement.scrollWidth, images: document.images.length,
-            broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).length, mute: [...document.images].filter(i => !i.alt).length,
-            sticking: [...document.querySelectorAll('body *')].filter(e => out(e) && !e.closest('.scroll, svg')).map(e => e.tagName + '.' + e.className).slice(0, 5),
-            headings: [...document.querySelectorAll('h1, h2, h3')].map(e => +e.tagName[1]), links: [...document.querySelectorAll('a')].filter(a => !document.querySelector(a.getAttribute('href'))).length } })()''')
+            broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).length,
+            mute: [...document.images].filter(i => !i.alt).length,
+            sticking: [...document.querySelectorAll('body *')].filter(e => out(e) && !e.closest('.scroll, svg'))
+              .map(e => e.tagName + '.' + e.className).slice(0, 5),
+            headings: [...document.querySelectorAll('h1, h2, h3')].map(e => +e.tagName[1]),
+            links: [...document.querySelectorAll('a')]
+              .filter(a => !document.querySelector(a.getAttribute('href'))).length } })()''')
 
     def shot(self, path, whole=True):
         "Write a PNG of the page"
-        Path(path).write_bytes(base64.b64decode(self.call('Page.captureScreenshot', format='png', captureBeyondViewport=whole)['data']))
+        Path(path).write_bytes(
+            base64.b64decode(self.call('Page.captureScreenshot', format='png', captureBeyondViewport=whole)['data'])
+        )
 
-    def pdf(self, path): Path(path).write_bytes(base64.b64decode(self.call('Page.printToPDF', printBackground=True)['data']))
+    def pdf(self, path):
+        Path(path).write_bytes(base64.b64decode(self.call('Page.printToPDF', printBackground=True)['data']))

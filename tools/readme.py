@@ -41,7 +41,12 @@ def readme():
         elif not source.startswith('#| hide'):
             fence = f'```python\n{source}\n```'
             # imports have a cell of their own for nbdev; in the README they belong to the code that follows
-            if parts and parts[-1].startswith('```python\nfrom') and parts[-1].count('import') == parts[-1].count('\n') - 1: fence = parts.pop()[:-3] + '\n' + fence[len('```python\n'):]
+            if (
+                parts
+                and parts[-1].startswith('```python\nfrom')
+                and parts[-1].count('import') == parts[-1].count('\n') - 1
+            ):
+                fence = parts.pop()[:-3] + '\n' + fence[len('```python\n') :]
             parts += [fence, *(t for o in c.get('outputs', []) if (t := output(o)))]
     text = '\n\n'.join(parts) + '\n'
     text = re.sub(r'\]\(images/', '](nbs/images/', text)

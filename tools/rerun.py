@@ -3,9 +3,9 @@
     python tools/rerun.py core/01_say evaluate/01_scores           # pages under nbs/
     python tools/rerun.py --save core/01_say evaluate/01_scores    # and keep the new outputs of the cells that differ
 
-Times, dates, paths of temporary folders and addresses in memory may differ; figures and warnings are not compared. A cell
-with a flag that nbdev-test leaves out (pyproject.toml, `tst_flags`) is left out here too. tests/test_outputs.py runs the
-quick pages."""
+Times, dates, paths of temporary folders and addresses in memory may differ; figures and warnings are not compared.
+A cell with a flag that nbdev-test leaves out (pyproject.toml, `tst_flags`) is left out here too.
+tests/test_outputs.py runs the quick pages."""
 import json, os, re, sys, tempfile
 from pathlib import Path
 

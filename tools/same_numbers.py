@@ -1,7 +1,10 @@
-"""Are the numbers still those of an earlier commit? python tools/same_numbers.py REVISION [--images FOLDER --weights FILE]
+"""Are the numbers still those of an earlier commit?
 
-Trains `xray_xfer demo` and, where images are given, a study of three depths (ShuffleNetV2, 2 epochs, 112 px) with the code of REVISION and with the
-code as it is here, and compares metrics.json of each run and table.csv of each study byte for byte. Ends with 1 where they differ."""
+    python tools/same_numbers.py REVISION [--images FOLDER --weights FILE]
+
+Trains `xray_xfer demo` and, where images are given, a study of three depths (ShuffleNetV2, 2 epochs, 112 px)
+with the code of REVISION and with the code as it is here, and compares metrics.json of each run and table.csv of each
+study byte for byte. Ends with 1 where they differ."""
 import argparse, os, subprocess, sys, tempfile
 from pathlib import Path
 
@@ -13,7 +16,10 @@ def trained(code, home, images, weights):
     command = [sys.executable, '-c', 'import sys; from xray_xfer.cli import main; sys.exit(main())']
     jobs = {'demo': ['demo', '--quiet']}
     if images:
-        jobs['images'] = ['study', images, '--archs', 'shufflenetv2_100', '--depths', '0', '1', '2', '--epochs', '2', '--size', '112', '--quiet']
+        jobs['images'] = [
+            'study', images, '--archs', 'shufflenetv2_100', '--depths', '0', '1', '2', '--epochs', '2',
+            '--size', '112', '--quiet',
+        ]
         if weights: jobs['images'] += ['--pretrained', weights]
     for name, words in jobs.items():
         out = home/name
@@ -40,7 +46,10 @@ def main():
     then, now = found
     differ = [f for f in {**then, **now} if then.get(f) != now.get(f)]
     for f in {**then, **now}: print('DIFFERS' if f in differ else 'same   ', f)
-    print(f'{len(then)} files at {a.revision}, {len(now)} now: ' + (f'{len(differ)} differ' if differ else 'the same, byte for byte'))
+    print(
+        f'{len(then)} files at {a.revision}, {len(now)} now: '
+        + (f'{len(differ)} differ' if differ else 'the same, byte for byte')
+    )
     return bool(differ) or not then
 
 if __name__ == '__main__': sys.exit(main())
