@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from xray_xfer.data import demo
-from xray_xfer.runs import filing
+from xray_xfer.runs import filing, folder
 from xray_xfer import train
 from xray_xfer.cli import main
 from xray_xfer.data.table import images_of
