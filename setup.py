@@ -10,11 +10,13 @@ ini.read(root/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 lib = cfg['lib_path']
 readme = (root/'README.md').read_text(encoding='utf-8')
-readme = re.sub(r'(!\[[^]]*\]\()(?!http)', rf"\g<1>{cfg['git_url']}/raw/main/", readme)   # on another page than the repository's,
-readme = re.sub(r'(\]\()(?!http|#)', rf"\g<1>{cfg['git_url']}/blob/main/", readme)        # links to its files lead nowhere
+# on another page than the repository's, links to its files lead nowhere
+readme = re.sub(r'(!\[[^]]*\]\()(?!http)', rf"\g<1>{cfg['git_url']}/raw/main/", readme)
+readme = re.sub(r'(\]\()(?!http|#)', rf"\g<1>{cfg['git_url']}/blob/main/", readme)
 end = '_requirements'
 extras = {key.removesuffix(end): cfg[key].split() for key in cfg if key.endswith(end)}
-extras['dev'] += sorted({r for name, needs in extras.items() if name != 'dev' for r in needs})   # whoever develops has every extra
+# whoever develops has every extra
+extras['dev'] += sorted({r for name, needs in extras.items() if name != 'dev' for r in needs})
 
 setup(
     version=cfg['version'],
