@@ -11,6 +11,7 @@ __all__ = ['settle', 'source_table', 'network', 'evenly', 'hand_over', 'callback
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Unpack
 
 import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 import numpy as np, pandas as pd, torch
@@ -113,7 +114,7 @@ def learner(
     data,
     arch:str='efficientnet_b0', # timm model name, 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'
     depth:int|str=0, # 0: head only; d: and the last d layer groups; 'all': everything
-    **settings:Options, # As in `run`; epochs, out, name and overwrite mean nothing here
+    **settings:Unpack[Options], # As in `run`; epochs, out, name and overwrite mean nothing here
 ) -> Learner: # With `.classifier`, the whole network, `.prepared`, and `.images`, loaders to look at
     "What `run` trains, before its first epoch"
     plan = blueprint(arch)   # read once: all below is of this network, also when its folder changes meanwhile

@@ -11,6 +11,7 @@ __all__ = ['run']
 import hashlib, warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 import numpy as np, pandas as pd, torch
@@ -101,7 +102,7 @@ def run(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
     arch:str='efficientnet_b0', # timm model name, 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'
     depth:int|str=0, # 0: head only; d: and the last d layer groups; 'all': everything
-    **settings:Options,
+    **settings:Unpack[Options],
 ) -> Run: # `.path .config .metrics .history .predictions .timings .learn`
     "Train one model, evaluate it once on the untouched test part, and file everything in `<out>/<name>/`"
     plan = blueprint(arch)   # read once: all below is of this network, also when its folder changes meanwhile
