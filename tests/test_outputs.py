@@ -13,6 +13,7 @@ LEFT_OUT = {   # room: why its page is not run again here; nbdev-test runs all o
     'controls/shuffles': 'trains networks',
     'controls/ask': 'trains networks',
     'training/feed': 'trains networks',
+    'training/optimiser': 'times the steps of optimisers',
     'training/audit': 'searches the demo images for twins',
     'data/demo': 'draws 400 images and trains a network on them',
     'data/table': 'writes and reads many folders',
