@@ -1,4 +1,4 @@
-"""`xray_xfer <verb>`: one function a verb, lists separated by spaces, results on stdout, everything else on stderr, exit code 0 only on success.
+"""`xray_xfer <verb>`: one function per verb, results on stdout, all else on stderr, exit code 0 only on success.
 
 Docs: https://xray-xfer.github.io/xray_xfer/cli.html.md"""
 

@@ -1,4 +1,4 @@
-"""What `run` trains, handed over before the first epoch: a fastai `Learner`, on cached features where the network can be cut.
+"""What `run` trains, handed over before the first epoch: a fastai `Learner`, on cached features where it can be.
 
 Docs: https://xray-xfer.github.io/xray_xfer/learner.html.md"""
 

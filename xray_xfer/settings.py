@@ -1,4 +1,4 @@
-"""Every argument of a run, once: its default, its check, its sentence. The command, `config.json` and the report's "how to do it again" are made from it.
+"""Every argument of a run, once: its default, its check, its sentence; command and `config.json` are made from it.
 
 Docs: https://xray-xfer.github.io/xray_xfer/settings.html.md"""
 

@@ -1,4 +1,4 @@
-"""`study` trains every backbone × depth × seed over one split, and says in one table what the report says in six models.
+"""`study` trains every backbone × depth × seed over one split, and says it all in one table.
 
 Docs: https://xray-xfer.github.io/xray_xfer/study.html.md"""
 

@@ -1,4 +1,4 @@
-"""`run` trains one model: whoever passes only the data gets a sound result, and on the same machine's CPU the same one twice.
+"""`run` trains one model: whoever passes only the data gets a sound result, and on one CPU the same one twice.
 
 Docs: https://xray-xfer.github.io/xray_xfer/train.html.md"""
 

@@ -1,4 +1,4 @@
-"""The same images, split, epochs and weights through stock fastai, through a tuned one, and through this package from a cold and from a warm cache, one process after another; it prints seconds, images a second, memory, accuracy and the ratios.
+"""The same study by stock fastai, by a tuned one, and here from a cold and a warm cache: seconds, memory, accuracy.
 
 Docs: https://xray-xfer.github.io/xray_xfer/bench/timing.html.md"""
 

@@ -1,4 +1,4 @@
-"""Does it read the lungs? Show a finished network its test images with the lungs taken out, and see what is left of the score.
+"""Does it read the lungs? Show a finished network its test images without them, and see what is left of the score.
 
 Docs: https://xray-xfer.github.io/xray_xfer/controls/ask.html.md"""
 

@@ -1,4 +1,4 @@
-"""What is made once and found again: packs, features, unpacked zips, drawings, twins; features have a limit in all, and everything in the cache may go at any time.
+"""What is made once and found again: packs, features, zips, drawings, twins; any of it may go at any time.
 
 Docs: https://xray-xfer.github.io/xray_xfer/core/cache.html.md"""
 

@@ -1,4 +1,4 @@
-"""A file is whole or it is not there: what is made once and used again is written beside its final name, and renamed when it is complete.
+"""A file is whole or it is not there: it is written beside its final name, and renamed when it is complete.
 
 Docs: https://xray-xfer.github.io/xray_xfer/core/files.html.md"""
 

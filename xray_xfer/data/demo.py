@@ -1,4 +1,4 @@
-"""Chest X-ray phantoms, four classes in the Kaggle layout, drawn on the spot: something to run when you have no data yet.
+"""Chest X-ray phantoms, four classes in the Kaggle layout, drawn on the spot: to run when you have no data yet.
 
 Docs: https://xray-xfer.github.io/xray_xfer/data/demo.html.md"""
 

@@ -1,4 +1,4 @@
-"""A zip, the Kaggle set, or drawings: each becomes a folder, once, and nothing that came from outside is trusted on the way.
+"""A zip, the Kaggle set, or drawings: each becomes a folder, once, and nothing from outside is trusted on the way.
 
 Docs: https://xray-xfer.github.io/xray_xfer/data/fetch.html.md"""
 

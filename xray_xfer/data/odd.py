@@ -1,4 +1,4 @@
-"""Images that are black, white or transparent, and films whose grey is inverted, named before anything is trained on them.
+"""Images that are black, white or transparent, and films whose grey is inverted, named before any training.
 
 Docs: https://xray-xfer.github.io/xray_xfer/data/odd.html.md"""
 

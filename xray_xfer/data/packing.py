@@ -1,4 +1,4 @@
-"""A PNG or JPEG of any mode and depth becomes 8-bit grey (or, where asked, colour) at the training size, once; what cannot be decoded is a reject with its reason.
+"""All images of a table, decoded once to 8 bits at the training size; what cannot be decoded is listed with its reason.
 
 Docs: https://xray-xfer.github.io/xray_xfer/data/packing.html.md"""
 

@@ -1,4 +1,4 @@
-"""How far each group of images pulls every metric: from these pulls come variances, covariances between networks, intervals and tests.
+"""How far each group of images pulls every metric: variances, intervals and tests are made of these pulls.
 
 Docs: https://xray-xfer.github.io/xray_xfer/evaluate/cases.html.md"""
 

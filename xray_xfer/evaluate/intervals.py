@@ -1,4 +1,4 @@
-"""How far a score could have come out otherwise, had the test part held other patients: a 95 % interval for every metric.
+"""How far a score could have come out otherwise, had the test part held other patients: 95 % intervals.
 
 Docs: https://xray-xfer.github.io/xray_xfer/evaluate/intervals.html.md"""
 

@@ -1,4 +1,4 @@
-"""Is network A better than network B, or did it have the luckier images? Differences with intervals and tests, on the same test part.
+"""Is network A better than B, or did it have the luckier images? Differences with intervals, on one test part.
 
 Docs: https://xray-xfer.github.io/xray_xfer/evaluate/paired.html.md"""
 

@@ -1,4 +1,4 @@
-"""Is one *model* better than another, whatever seed it is trained with and whatever images it is shown? Seeds are its readers, images by group its cases.
+"""Is one *model* better than another, for any seed and any images? Seeds are its readers, groups of images its cases.
 
 Docs: https://xray-xfer.github.io/xray_xfer/evaluate/readers.html.md"""
 

@@ -1,4 +1,4 @@
-"""Any timm backbone with a three-layer head, of which exactly the last *d* layer groups learn: the rest is frozen, BatchNorm statistics and all.
+"""Any timm backbone with a three-layer head, of which exactly the last *d* layer groups learn: the rest is frozen.
 
 Docs: https://xray-xfer.github.io/xray_xfer/models/classifier.html.md"""
 

@@ -1,4 +1,4 @@
-"""What a model weighs: its parameters, trainable and not, and its memory, in the report's seven lines and to the report's digits.
+"""What a model weighs: its parameters, trainable and not, and its memory, to the last digit of the reference.
 
 Docs: https://xray-xfer.github.io/xray_xfer/models/summary.html.md"""
 

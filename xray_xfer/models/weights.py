@@ -1,4 +1,4 @@
-"""A weights file as people have it: said to be what it is, read without running anything in it, and loaded whole or not at all.
+"""A weights file as people have it: said to be what it is, read without running it, loaded whole or not at all.
 
 Docs: https://xray-xfer.github.io/xray_xfer/models/weights.html.md"""
 

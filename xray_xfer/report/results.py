@@ -1,4 +1,4 @@
-"""Finished runs side by side, read from their folders: one table, one comparison, and the same files again when one of the runs has changed.
+"""Finished runs side by side, read from their folders: one table, one comparison, and the same files written anew.
 
 Docs: https://xray-xfer.github.io/xray_xfer/report/results.html.md"""
 

@@ -1,4 +1,4 @@
-"""Everything about a source before anything is trained: what it holds, what looks wrong in it, and what a run would refuse.
+"""Everything about a source before training: what it holds, what looks wrong in it, and what a run would refuse.
 
 Docs: https://xray-xfer.github.io/xray_xfer/training/audit.html.md"""
 

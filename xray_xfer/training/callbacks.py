@@ -1,4 +1,4 @@
-"""Three small callbacks for fastai's training loop: exact means of each epoch, the best epoch kept, a line that says where a run is; and what is said when training breaks down.
+"""Exact means of each epoch, the best epoch kept, a line on where a run is, and a word when training breaks down.
 
 Docs: https://xray-xfer.github.io/xray_xfer/training/callbacks.html.md"""
 

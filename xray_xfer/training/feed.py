@@ -1,4 +1,4 @@
-"""Features if the network can be cut and nothing else was asked for, images if not; either way the same batches in the same order, and a sentence that says which.
+"""Features if the network can be cut, images if not; either way the same batches, and a sentence that says which.
 
 Docs: https://xray-xfer.github.io/xray_xfer/training/feed.html.md"""
 

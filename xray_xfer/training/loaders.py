@@ -1,4 +1,4 @@
-"""From the pack to fastai `DataLoaders` in one call: images already decoded, the split already made, normalised as the backbone was trained.
+"""From the pack to fastai `DataLoaders` in one call: images decoded, the split made, normalised as pretrained.
 
 Docs: https://xray-xfer.github.io/xray_xfer/training/loaders.html.md"""
 

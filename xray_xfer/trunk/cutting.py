@@ -1,4 +1,4 @@
-"""A frozen trunk is a pure function of the image, so a network is cut at its frozen boundary into a trunk that runs once per image and a tail that learns, and the two rejoined are the same function.
+"""A network is cut at its frozen boundary into a trunk and a tail, and the two rejoined are the same function.
 
 Docs: https://xray-xfer.github.io/xray_xfer/trunk/cutting.html.md"""
 

@@ -1,4 +1,4 @@
-"""A frozen trunk is inference and nothing else, so it runs on an inference engine: ONNX Runtime on a CPU, half precision on a GPU, checked against PyTorch every time.
+"""A frozen trunk is inference and nothing else, so it runs on an inference engine, checked against PyTorch.
 
 Docs: https://xray-xfer.github.io/xray_xfer/trunk/engine.html.md"""
 

@@ -1,4 +1,4 @@
-"""The trunk runs over the pack once; its activations are kept on disk under a name made of everything that could change them, whole or not at all, and every depth, seed and setting of a study trains on them.
+"""The trunk runs over the pack once; its activations are kept, under a name made of all that could change them.
 
 Docs: https://xray-xfer.github.io/xray_xfer/trunk/store.html.md"""
 

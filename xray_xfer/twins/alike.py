@@ -1,4 +1,4 @@
-"""One number says whether two radiographs are the same exposure, after one of them has been saved again, cropped, turned a little, brightened or labelled.
+"""One number says whether two radiographs are one exposure, saved again, cropped, turned, brightened or labelled.
 
 Docs: https://xray-xfer.github.io/xray_xfer/twins/alike.html.md"""
 

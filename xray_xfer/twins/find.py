@@ -1,4 +1,4 @@
-"""The same radiograph twice, also when the second copy was re-encoded, cropped, brightened or labelled: found, shown, and kept on one side of the split.
+"""The same radiograph twice, also re-encoded, cropped, brightened or labelled: kept on one side of the split.
 
 Docs: https://xray-xfer.github.io/xray_xfer/twins/find.html.md"""
 

@@ -1,4 +1,4 @@
-"""All twins among thousands of images, without comparing all of them: a signature proposes, a tangent test screens, [alike](01_alike.ipynb) decides.
+"""All twins among thousands of images, without comparing all: a signature proposes, a test screens, `compare` decides.
 
 Docs: https://xray-xfer.github.io/xray_xfer/twins/neighbours.html.md"""
 
