@@ -331,7 +331,7 @@ def test_a_study_of_several_seeds_shows_its_models(tmp_path):
     text = Checked(study_report(folder).read_text()).text
     assert 'cannot be shown' not in text and 'Over seeds' in text
     assert 'for other images and other seeds, and the standard deviation' in text
-    assert 'ShuffleNetV2_1 − ShuffleNetV2_0' in text
+    assert 'ShuffleNetV2_1 −\xa0ShuffleNetV2_0' in text
 
 def test_a_model_that_came_later_was_not_compared(tmp_path):
     folder = invent_study(tmp_path/'s', depths=(0, 1), figures=False)

@@ -108,7 +108,9 @@ def _compared(compare):
     titles = {title: k for title, k in ROWS.items() if k in set(compare.metric)}
     cells = {}
     for x in compare.itertuples(): cells.setdefault((x.a, x.b), {})[x.metric] = _difference(x)
-    rows = [[text_of(f'{a} − {b}'), *(found.get(k) for k in titles.values())] for (a, b), found in cells.items()]
+    # the minus stays with the second name where the two take two lines
+    rows = [[Span(f'{text_of(a)} −\xa0{text_of(b)}'), *(found.get(k) for k in titles.values())]
+            for (a, b), found in cells.items()]
     return grid(['difference', *titles], rows, _scope(compare, len(rows)))
 
 def _test_groups(r):

@@ -199,6 +199,7 @@ th:first-child, .words { text-align: left; }
 td.words { min-width: 6.6rem; max-width: 26rem; overflow-wrap: anywhere; }
 tbody th { font-weight: 500; position: sticky; left: 0; background: var(--card); max-width: 16rem; min-width: 7.6rem;
   overflow-wrap: anywhere; padding-right: .6rem; }
+@media (min-width: 45rem) { tbody th { overflow-wrap: break-word; } }   /* where there is room, no name is torn */
 .best { font-weight: 700; color: var(--accent); }
 .best .ci { font-weight: 400; }
 figure { margin: 0 0 1.4rem; }
