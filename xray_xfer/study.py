@@ -145,7 +145,7 @@ def study(
     classes:list=None, # Classes that are wanted, and their spelling; default all
     exclude:list=None, # Names of folders, files or labels to leave out; * and ? stand for anything
     out:str|Path='study', # Folder of the tables and of the runs' folders
-    # Ask each run the controls for shortcuts, see `xray_xfer.controls.ask`;
+    # Ask each run the controls for shortcuts, see `xray_xfer.controls`;
     # takes about as long again
     controls:bool=False,
     # How much worse in accuracy a model may be and still be good enough, such as 0.01;
