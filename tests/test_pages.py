@@ -201,3 +201,7 @@ def test_site():
     order = [s['contents'][0].split('/')[0] for s in sections if '/' in s['contents'][0]]
     flow = 'tutorials data twins models trunk training evaluate runs controls report bench core explanations'.split()
     assert first == 'index.ipynb' and [f for f in flow if f in order] == [f for f in order if f in flow]
+
+def test_the_index_leads_to_every_page():
+    linked = set(re.findall(r'\]\(([\w/]+\.ipynb)', prose(root/'nbs'/'index.ipynb')))
+    assert {place(n) + '.ipynb' for n in NOTEBOOKS} - {'index.ipynb'} <= linked
