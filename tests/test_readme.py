@@ -22,6 +22,12 @@ def test_commands_it_names_parse():
     assert {v for v, _ in lines} >= {'check', 'study', 'run', 'table'}
     for verb, rest in lines: verb_parser(verb).parse_args(rest.split())
 
+def test_what_it_imports_is_there():
+    from importlib import import_module
+    lines = re.findall(r'^from (xray_xfer[\w.]*) import (\w+)', readme(), re.M)
+    assert len(lines) >= 6
+    for room, name in lines: assert callable(getattr(import_module(room), name)) or name.isupper(), f'{room}.{name}'
+
 def test_make_targets_it_names_exist():
     makefile = (root/'Makefile').read_text()
     for t in re.findall(r'^make (\w+)', readme(), re.M): assert re.search(rf'^{t}:', makefile, re.M), t
