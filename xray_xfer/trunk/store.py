@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,7 +22,9 @@ from fastcore.basics import chunked
 from tqdm import tqdm
 
 from ..core.cache import cache_limit, trim_cache
-from ..core.files import DAMAGED, PlaceError, cache_dir, make_folder, replacing, sized, sweep
+from ..core.files import (DAMAGED, PlaceError, cache_dir, make_folder, replacing, sized,
+                                  sweep)
+from ..core.machine import installed
 from ..core.resident import take
 from ..data.augment import BLOCK, VIEWS, view_pixels
 from ..data.packing import Pack
@@ -32,7 +33,7 @@ from .engine import Engine, FromFeatures, FromPixels, channels_first
 
 # %% ../../nbs/trunk/04_store.ipynb #d9dde30f
 SCHEMA = 1
-_onnxruntime = version('onnxruntime') if find_spec('onnxruntime') else ''
+_onnxruntime = installed('onnxruntime') or installed('onnxruntime-gpu') or ''   # one module, two packages
 
 _PLAIN = bool, int, float, str, tuple, type(None)
 
