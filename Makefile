@@ -22,11 +22,12 @@ pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make 
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
 
-# The slow proofs, hours on two cores, for a change of intervals, comparisons or controls: how often each holds the truth in
-# data of which it is known. Each writes its table into benchmarks/, to be committed with the change and read against what the
+# The slow proofs, hours on two cores. First the tests that CI leaves out (kills, the largest networks, real images); then, for
+# a change of intervals, comparisons or controls, how often each holds the truth in data of which it is known. Each writes its table into benchmarks/, to be committed with the change and read against what the
 # pages promise; less in a first try: benchmarks/simulate.py intervals --draws 200. Whether numbers stayed the same after a
 # change that should not touch them is another question: python tools/same_numbers.py main (some minutes).
 long: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -ra -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate.py intervals differences seeds
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/controls_sim.py
 

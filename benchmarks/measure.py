@@ -607,7 +607,6 @@ def leak(a):
     from PIL import Image
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
     from xray_xfer.data.table import images_of
-    from xray_xfer.evaluate.scores import softmax
     from xray_xfer.data.packing import pack
     from xray_xfer.evaluate.paired import compare, p_text
     from xray_xfer.data.split import save_split
@@ -649,8 +648,7 @@ def leak(a):
                     save_split(p.table, part, tmp/'split.csv')
                     r = run(p, ARCH, depth, pretrained=a.pretrained, epochs=a.epochs, split=tmp/'split.csv',
                             groups=False, name=f'{depth} {kind} {f}', out=tmp/'runs', quiet=True)
-                    test = r.predictions[r.predictions.part == 'test']
-                    probs[kind][np.flatnonzero(part == 'test')] = softmax(test.filter(regex='^logit_').to_numpy())
+                    probs[kind][np.flatnonzero(part == 'test')] = r.predictions.of('test').probs
             parts_of_it = ((f'all {len(y):,}', np.full(len(y), True)),
                            (f'the {twin.sum():,} with a twin', twin),
                            (f'the {(~twin).sum():,} without', ~twin))

@@ -125,6 +125,7 @@ def test_by_default_the_whole_network_gives_what_its_tail_gave(packed, arch, dep
         assert (tail.softmax(1) - whole.softmax(1)).abs().max() < 5e-3
 
 @pytest.mark.shared
+@pytest.mark.slow
 def test_defaults_reach_the_accuracy_of_uncached_training_on_real_images(shared):
     "Three seeds, float16 features by ONNX Runtime against images: within half a point on average, same 720 test images"
     # every other image, few pixels and the head alone, so that it takes half a minute;
@@ -268,6 +269,7 @@ def work(images, cache, out=None):
     )
     return p, f
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='needs SIGKILL')
 def test_killed_at_twenty_moments_nothing_half_made_is_read(phantoms, tmp_path, monkeypatch):
     # the server's own search path: without this its preloading fails in silence, and the kills meet nothing but imports

@@ -10,6 +10,7 @@ from xray_xfer.data.columns import relative_paths
 from xray_xfer.evaluate.predictions import predictions_table
 from xray_xfer.report.figures import (calibration_figure, confusion_figure, errors_figure,
                                       gradcam_figure, roc_figure, run_figures)
+from xray_xfer.runs.folder import Run
 from xray_xfer.report.gradcam import grad_cam, picks
 from xray_xfer.evaluate.predictions import judged
 from xray_xfer.models.classifier import build
@@ -31,15 +32,15 @@ def png(fig):
         fig.savefig(buf := io.BytesIO(), dpi=40, format='png')
     return buf.getvalue()
 
-def all_figures(p, classes, model=None):
+def all_figures(p):
     ims = np.random.default_rng(0).integers(0, 255, (len(p), 64, 64), dtype=np.uint8)
-    return [confusion_figure(p, classes, 'a $title$'), roc_figure(p, classes), errors_figure(ims, p, classes)], ims
+    return [confusion_figure(p, 'a $title$'), roc_figure(p), errors_figure(ims, p)], ims
 
 @pytest.mark.parametrize('classes', [HOSTILE, ['a', 'b'], [f'class {i}' for i in range(30)]],
                          ids=['hostile', 'two', 'thirty'])
 def test_any_classes(classes):
     p = predictions(classes, 90)
-    for fig in all_figures(p, classes)[0]:
+    for fig in all_figures(p)[0]:
         assert png(fig)[:4] == b'\x89PNG'
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -50,12 +51,12 @@ def test_any_classes(classes):
 def test_numbers_are_the_truth():
     classes = ['a', 'b', 'c']
     p = predictions(classes, 120)
-    j, probs = judged(p, classes)
-    texts = [t.get_text() for t in confusion_figure(p, classes).axes[0].texts]
+    j, probs = judged(p), p.of('test').probs
+    texts = [t.get_text() for t in confusion_figure(p).axes[0].texts]
     counts = confusion_matrix(j.true, j.called)
     assert [int(t.split('\n')[0]) for t in texts] == counts.ravel().tolist()
     assert texts[1].split('\n')[1] == f'{counts[0, 1] / counts[0].sum():.1%}'
-    fig = roc_figure(p, classes)
+    fig = roc_figure(p)
     shown = [t.get_text() for t in fig.axes[3].get_legend().get_texts()]
     assert shown == [f'{c}: AP {average_precision_score(j.true == i, probs[:, i]):.3f}' for i, c in enumerate(classes)]
     # the area under the steps as drawn is the average precision
@@ -67,22 +68,22 @@ def test_numbers_are_the_truth():
 def test_classes_without_images_are_said():
     classes = ['a', 'b', 'c']
     p = predictions(classes, 60, skip=(2,))
-    labels = [t.get_text() for t in roc_figure(p, classes).axes[2].get_legend().get_texts()]
+    labels = [t.get_text() for t in roc_figure(p).axes[2].get_legend().get_texts()]
     assert 'c: no test image' in labels
-    assert 'c\n0 images' in [t.get_text() for t in confusion_figure(p, classes).axes[0].get_yticklabels()]
-    assert set(picks(p, classes).true) == {0, 1}
+    assert 'c\n0 images' in [t.get_text() for t in confusion_figure(p).axes[0].get_yticklabels()]
+    assert set(picks(p).true) == {0, 1}
     lone = predictions(classes, 60, skip=(1, 2))
-    legend = roc_figure(lone, classes).axes[2].get_legend()
+    legend = roc_figure(lone).axes[2].get_legend()
     assert 'a: nothing else in the test part' in [t.get_text() for t in legend.get_texts()]
-    for fig in all_figures(lone, classes)[0]: png(fig)
+    for fig in all_figures(lone)[0]: png(fig)
 
 def test_one_image_constant_logits_and_huge_logits():
     classes = ['a', 'b']
     for logits in ([[0., 0.]], [[3e38, -3e38]], [[-1e30, 1e30]]):
         p = predictions_table(['x.png'], ['test'], [''], ['a'], logits, classes)
-        j, _ = judged(p, classes)
-        assert np.isfinite(j.loss).all() and len(picks(p, classes)) == 1
-        for fig in all_figures(p, classes)[0]: png(fig)
+        j = judged(p)
+        assert np.isfinite(j.loss).all() and len(picks(p)) == 1
+        for fig in all_figures(p)[0]: png(fig)
 
 def test_reliability_with_one_bin_and_without_figures():
     one = dict(bins=dict(before=[dict(confidence=1., accuracy=1., n=5)], after=[]), temperature=None)
@@ -132,7 +133,7 @@ def test_a_transformer_still_gets_its_figure():
     model = build('vit_tiny_patch16_224', 0, 2, pretrained=False, size=64).eval()
     p = predictions(classes, 12)
     ims = np.zeros((12, 64, 64), np.uint8)
-    fig = gradcam_figure(model, ims, p, classes, [.5] * 3, [.5] * 3)
+    fig = gradcam_figure(model, ims, p, [.5] * 3, [.5] * 3)
     assert 'not defined for vit_tiny_patch16_224' in fig.get_suptitle().replace('\n', ' ')
     png(fig)
 
@@ -149,10 +150,10 @@ def test_run_figures_finds_images_by_path(tmp_path):
     p = predictions_table(np.array(relative_paths(table))[order], ['test'] * 4, [''] * 4, table.label[order],
                           logits[order], classes)
     config = dict(arch='resnet10t', depth=0, data='d', classes=classes, mean=[.5] * 3, std=[.5] * 3)
-    run = SimpleNamespace(predictions=p, config=config)
+    run = Run(None, config, {}, predictions=p)
     # raises if the probabilities are other images'
     figures = run_figures(run, model, SimpleNamespace(pixels=pixels, table=table))
-    j, _ = judged(p, classes)
+    j = judged(p)
     worst = order[j.loss.to_numpy().argmax()]
     assert (figures['errors.png'].axes[0].images[0].get_array() == pixels[worst]).all()
     assert 'calibration.png' not in figures

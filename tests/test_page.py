@@ -2,6 +2,7 @@
 in the widths of a phone and of a desk."""
 import json, re, shlex
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, yaml
 from fastcore.script import anno_parser
@@ -13,6 +14,7 @@ from browser import Browser, chromium
 from xray_xfer.report.card import card_text, escaped, model_card
 from xray_xfer.evaluate.predictions import metrics_of, predictions_table
 from xray_xfer.core.files import write_csv, write_json
+from xray_xfer.runs.folder import Run
 from xray_xfer.report.figures import calibration_figure, confusion_figure, errors_figure, roc_figure
 from xray_xfer.report.compared import report, study_report
 from xray_xfer.report.page import run_report
@@ -41,9 +43,9 @@ def invent(folder, classes=PLAIN, depth=1, seed=0, skill=2., figures=True, arch=
                   augment=False, size=96, resize='squish', mean=[.5] * 3, std=[.5] * 3, valid=.1, test=.2, split=None,
                   seed=seed, split_seed=0, precision='fp32', device='cpu')
     write_json(config, folder/'config.json')
-    m = metrics_of(p, classes)
+    m = metrics_of(p)
     numbers = {a: v for a, v in m.items() if isinstance(v, float)}
-    beside = dict(valid=metrics_of(p, classes, 'valid'), best_epoch=2,
+    beside = dict(valid=metrics_of(p, 'valid'), best_epoch=2,
                   intervals={a: [v - .04, min(1, v + .03)] for a, v in numbers.items()}, interval_note='Invented.')
     write_json(m | beside, folder/'metrics.json')
     bins = [dict(confidence=c, accuracy=c - .05, n=28) for c in (.5, .6, .7, .8, .9)]
@@ -74,8 +76,8 @@ def invent(folder, classes=PLAIN, depth=1, seed=0, skill=2., figures=True, arch=
     write_csv(history, folder/'history.csv')
     if figures:
         ims = rng.integers(0, 255, (140, 32, 32), dtype=np.uint8)
-        made = dict(curves=curves(history, best=2), confusion=confusion_figure(p, classes), roc=roc_figure(p, classes),
-                    errors=errors_figure(ims, p, classes), gradcam=errors_figure(ims, p, classes),
+        made = dict(curves=curves(history, best=2), confusion=confusion_figure(p), roc=roc_figure(p),
+                    errors=errors_figure(ims, p), gradcam=errors_figure(ims, p),
                     calibration=calibration_figure(calibration))
         for name, fig in made.items(): fig.savefig(folder/f'{name}.png', dpi=45)
     return folder
@@ -407,11 +409,7 @@ def test_the_card_is_yaml_for_any_names(classes, data):
                   augment=False, size=32, resize='squish', mean=[.5] * 3, std=[.5] * 3, valid=.1, test=.2, split=None,
                   seed=0, split_seed=0, precision='fp32', device='cpu')
     scores = dict(accuracy=.5, f1=.5, precision=.5, recall=.5, auc=None, n=9, missing=[classes[0]])
-    absent = ('predictions', 'twins', 'calibration', 'controls', 'environment', 'timings', 'split', 'rejects',
-              'history')
-    run = dict(config=config, metrics=scores, name='resnet18_1', path=type('P', (), dict(name='p')), damaged=[],
-               **dict.fromkeys(absent))
-    text = card_text(run)
+    text = card_text(Run(Path('p'), config, scores))
     front = yaml.safe_load(text.split('---\n')[1])
     assert front['license'] == 'unknown'
     assert front['model-index'][0]['results'][0]['metrics'][0] == dict(type='accuracy', value=.5, name='Accuracy')

@@ -17,7 +17,7 @@ from xray_xfer.data.columns import relative_paths
 from xray_xfer.evaluate.tables import table_markdown
 from xray_xfer.runs.filing import load_model
 from xray_xfer.runs.folder import load_run
-from xray_xfer.evaluate.predictions import metrics_of
+from xray_xfer.evaluate.predictions import Predictions, metrics_of
 from xray_xfer.core.files import read_csv
 from xray_xfer.training.loaders import dataloaders
 from xray_xfer.training.callbacks import Diverged
@@ -59,16 +59,16 @@ def test_run_folder(xrays, tmp_path):
     assert list(h) == ['epoch', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy', 'valid_loss_scaled']
     assert h.epoch.tolist() == [1, 2]
     assert r.metrics['best_epoch'] == h.epoch[h.valid_loss_scaled.idxmin()]
-    p = read_csv(r.path/'predictions.csv')
+    p = Predictions(read_csv(r.path/'predictions.csv'))
     assert list(p)[:4] == ['path', 'part', 'group', 'label'] and list(p)[4:] == [f'logit_{k}' for k in c['classes']]
     text = (r.path/'metrics.json').read_text()
     assert str(tmp_path) not in text and 'second' not in text
     filed = json.loads(text)
-    measured = metrics_of(p, c['classes'])
+    measured = metrics_of(p)
     assert measured.items() <= filed.items()
     beside = {'valid', 'best_epoch', 'intervals', 'interval_note', 'class_intervals'}
     assert set(filed) - set(measured) == beside
-    assert metrics_of(p, c['classes'], 'valid') == json.loads(text)['valid']
+    assert metrics_of(p, 'valid') == json.loads(text)['valid']
     # the split is a partition of the images, and the predictions are those of its parts
     table = images_of(xrays)
     parts = load_split(r.path/'split.csv', table)
@@ -200,7 +200,7 @@ def test_class_and_file_names_in_any_alphabet(tmp_path, name):
     r = run(tmp_path/'src', ARCH, **FAST | dict(size=32), out=tmp_path/'out')
     back = load_run(r.path)
     assert back.config['classes'] == sorted([name, 'other']) and set(back.predictions.label) == {name, 'other'}
-    assert metrics_of(back.predictions, back.config['classes'])['accuracy'] == r.metrics['accuracy']
+    assert metrics_of(back.predictions)['accuracy'] == r.metrics['accuracy']
 
 def small_tree(root, **counts):
     for c, n in counts.items():
@@ -448,7 +448,6 @@ def test_everything_wrong_is_found_before_training(packed, tmp_path):
     assert not (tmp_path/'s').exists()
 
 @pytest.mark.shared
-@pytest.mark.slow
 def test_real_xrays_teach_more_at_greater_depth(shared, tmp_path):
     "700 real X-rays at 112 px, four epochs: well above the 43 % of always answering Normal, and depth 2 above depth 0"
     table = images_of(shared/'radiographs')

@@ -24,7 +24,8 @@ from .core.files import check_room, shown, sweep
 from .core.machine import Timer, environment, keep_buffers
 from .core.say import say
 from .data.columns import relative_paths
-from .evaluate.predictions import judge, predictions_table
+from .data.split import split_table
+from .evaluate.predictions import Predictions, judge, predictions_table
 from .evaluate.scores import softmax
 from .evaluate.tables import display_name
 from .learner import callbacks, evenly, hand_over, network, settle, source_table
@@ -71,8 +72,9 @@ def _config(model, prepared, settings, plan):
 
 def _agree(model, prepared, norm, predictions, device, n=64):
     "Error unless the whole network gives on `n` test images what was computed from their features"
-    at = evenly(np.arange((predictions.part == 'test').sum()), n)
-    on_features = predictions[predictions.part == 'test'].filter(regex='^logit_').to_numpy()[at]
+    test = predictions.of('test').logits
+    at = evenly(np.arange(len(test)), n)
+    on_features = test[at]
     batches = image_batches(prepared.pack, prepared.rows('test')[at], norm, device)
     got = logits_of(model, ((x, None) for x in batches))
     worst = abs(softmax(got) - softmax(on_features)).max()
@@ -94,7 +96,7 @@ def _results(learn):
         logits = check_finite(logits_of(learn.model, learn.dls[i]), part)
         tables.append(predictions_table(paths[rows], [part] * len(rows), group[rows], p.table.label[rows], logits,
                                         learn.prepared.classes))
-    return pd.concat(tables, ignore_index=True)
+    return Predictions(pd.concat(tables, ignore_index=True))
 
 # %% ../nbs/04_train.ipynb #6b2e03c7
 @takes_settings
@@ -124,15 +126,17 @@ def run(
         log, best = _fit(learn, s, title, timer)
         with timer('evaluate'):
             predictions = _results(learn)
-            scores, calibrated = judge(predictions, prepared.classes)
+            scores, calibrated = judge(predictions)
             scores |= dict(best_epoch=best.epoch_kept)
         if learn.feed.trains_on == 'features':
             # what the tail learned, the whole network knows: the two are one, and this shows it
             with timer('check'): _agree(model, prepared, stats(plan), predictions, s.device)
-        r = Run(path, config, scores, pd.DataFrame(log.rows), predictions, timer.seconds, _on_images(learn, s))
+        r = Run(path, config, scores, pd.DataFrame(log.rows), predictions, timer.seconds, _on_images(learn, s),
+                _environment(learn, s), calibrated, prepared.twins, rejects=prepared.pack.rejects,
+                split=split_table(prepared.pack.table, prepared.parts))
         if path:
             # after the timings are filed: it is here for whoever holds the run
-            with timer('figures'): _save(r, learn, dict(calibration=calibrated, twins=prepared.twins))
+            with timer('figures'): _save(r, learn)
     said = f'test accuracy {scores["accuracy"]:.4f}, macro F1 {scores["f1"]:.4f}'
     say(f'{title}: {said} ({timer.seconds["train"]:.0f} s of training)', s.quiet)
     return r
@@ -173,16 +177,21 @@ def _on_images(learn, settings):
     return Learner(learn.images, learn.classifier, learn.loss_func, splitter=splitter, train_bn=False,
                    opt_func=FusedAdam, wd=settings.wd, cbs=callbacks(settings.precision))
 
-def _save(r, learn, extra):
-    "File a run that has just ended, with its figures, report and model card"
-    c, fed, prepared, model = r.config, learn.feed, learn.prepared, learn.classifier
-    title = f"{display_name(c['arch'])}, depth {c['depth']}, {from_weights(c)}: {c['images']:,} images of {c['data']}"
+def _environment(learn, settings):
+    "environment.json: where it was trained, and on what"
+    fed = learn.feed
     trunk = fed.features[0].engine if fed.features else None
-    env = environment(c['device']) | dict(trained_on=fed.trains_on, trunk=trunk, note=fed.note,
-                                          features_of_depth=fed.deepest, split_given=prepared.given)
+    return environment(settings.device) | dict(trained_on=fed.trains_on, trunk=trunk, note=fed.note,
+                                               features_of_depth=fed.deepest, split_given=learn.prepared.given,
+                                               read_as=learn.prepared.pack.depths.read_as)
+
+def _save(r, learn):
+    "File a run that has just ended, with its figures, report and model card"
+    c, model = r.config, learn.classifier
+    title = f"{display_name(c['arch'])}, depth {c['depth']}, {from_weights(c)}: {c['images']:,} images of {c['data']}"
     figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch'])}
-    figures |= run_figures(r, model, prepared.pack, extra['calibration'])
-    save_run(r, model, prepared.pack, prepared.parts, env, summary(model, c['size']), figures, extra)
+    figures |= run_figures(r, model, learn.prepared.pack)
+    save_run(r, model, summary(model, c['size']), figures)
     _tell(r.path)
 
 def _tell(path):

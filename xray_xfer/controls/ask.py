@@ -25,6 +25,7 @@ from ..data.packing import Pack, planes
 from ..evaluate.bootstrap import group_ids
 from ..evaluate.chance import PERMUTATIONS, looks, paired
 from ..evaluate.intervals import intervals
+from ..evaluate.predictions import Predictions
 from ..evaluate.scores import class_numbers, metrics, softmax
 from ..evaluate.tables import display_name
 from ..report.results import refresh
@@ -73,12 +74,12 @@ def _found(r, data, quiet):
     try: ready = prepare(data, s)
     except SplitError as e: raise other(e) from e
     p, parts = ready.pack, ready.parts
-    test = r.predictions[r.predictions.part == 'test'].set_index('path')
+    test = r.predictions.of('test').set_index('path')
     names = [n for n, part in zip(relative_paths(p.table), parts) if part == 'test']
     if lost := [n for n in names if n not in test.index]:
         raise ValueError(f'{len(lost)} test images of split.csv are not in predictions.csv of {r.path}, '
                          f'first {lost[0]!r}: the folder is damaged, train the run again')
-    return p, parts, test.loc[names]
+    return p, parts, Predictions(test.loc[names].reset_index())
 
 @full_float32()
 def _logits(model, config, pixels, lungs, change, device, bs=64):
@@ -206,14 +207,13 @@ def controls(
     if device == 'cpu': keep_buffers()
     p, parts, filed = _found(r, data, quiet)
     rows = np.flatnonzero(parts == 'test')
-    label, groups = p.table.label.iloc[rows], filed.group.tolist()
-    y = class_numbers(label, classes)
+    y, groups, label = filed.y, filed.group.tolist(), p.table.label.iloc[rows]
     model = load_model(r.path).to(device, memory_format=torch.channels_last)
     pixels, logits, heads = p.pixels[rows], {}, []
     steps = len(CONTROLS) + (SHUFFLES if shuffled else 0)
     with tqdm(total=steps, desc='controls', unit='control', disable=True if quiet else None, leave=False) as bar:
         logits[INTACT] = _logits(model, c, pixels, np.zeros((len(rows), 1, 1), bool), CONTROLS[INTACT], device)
-        _agree(logits[INTACT], filed[[f'logit_{k}' for k in classes]].to_numpy(np.float32), c, r.path)
+        _agree(logits[INTACT], filed.logits, c, r.path)
         bar.update()
         lungs, kind, note = lungs_of(p, rows)
         masks = dict.fromkeys(CONTROLS, lungs) | {OTHER_LUNGS: _others(lungs, label, groups, r.seed)}

@@ -17,19 +17,20 @@ import pandas as pd
 
 from ..core.files import read_json, settled
 from ..core.say import fixed, text_of
+from ..runs.folder import Run
 
 # %% ../../nbs/report/06_answer.ipynb #007e143d
 def best_of(
-    runs:Sequence[Mapping], # Of `read_run`, of one split
+    runs:Sequence[Run], # Read with `whole=False`, of one split
 ) -> list: # The runs of the best backbone and depth, one per seed
     "The backbone and depth with the highest mean validation accuracy; ties go to the smaller depth"
     by_model:dict = {}
     for run in runs:
-        model = run['config']['arch'], str(run['config']['depth'])
+        model = run.config['arch'], str(run.config['depth'])
         by_model.setdefault(model, []).append(run)
-    def accuracy(run): return (run['metrics'].get('valid') or {}).get('accuracy', float('-inf'))
+    def accuracy(run): return (run.metrics.get('valid') or {}).get('accuracy', float('-inf'))
     def rank(seeds):
-        depth = seeds[0]['config']['depth']
+        depth = seeds[0].config['depth']
         return round(sum(map(accuracy, seeds)) / len(seeds), 12), float('-inf') if depth == 'all' else -depth
     return max(by_model.values(), key=rank)
 

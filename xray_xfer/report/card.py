@@ -9,7 +9,6 @@ __all__ = ['escaped', 'card_data', 'card_text', 'model_card']
 
 # %% ../../nbs/report/13_card.ipynb #83b42f1f
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,6 @@ from huggingface_hub import EvalResult, ModelCardData
 from ..core.files import replacing
 from ..core.say import counted, text_of
 from ..evaluate.intervals import with_interval
-from ..evaluate.predictions import judged
 from ..evaluate.scores import per_class
 from ..evaluate.tables import ROWS, table_markdown
 from .html import interval, number
@@ -26,7 +24,7 @@ from .words import (NOT_CLINICAL, chance_words, frozen_words, limits,
                                     metric_interval, model_words, origin_words, rejects_words,
                                     score_words, size_words, twins_words)
 from ..runs.command import command
-from ..runs.finished import read_run
+from ..runs.folder import Run, load_run
 
 # %% ../../nbs/report/13_card.ipynb #283f803a
 def escaped(
@@ -51,21 +49,21 @@ def _results(data, metrics):
     return [result(title, key) for title, key in ROWS.items() if metrics.get(key) is not None]
 
 def card_data(
-    run:Mapping, # From `read_run`
+    run:Run, # Read with `whole=False`
 ) -> ModelCardData:
     "The metadata of a card: licence, tags, data set, metrics and results"
-    data, weights = text_of(run['config']['data']), run['config'].get('weights')
+    data, weights = text_of(run.config['data']), run.config.get('weights')
     on_hub = isinstance(weights, str) and re.fullmatch(r'[\w.-]+/[\w.-]+', weights)   # what the Hub can find
-    metrics = [name for key, name in _METRICS.items() if run['metrics'].get(key) is not None]
+    metrics = [name for key, name in _METRICS.items() if run.metrics.get(key) is not None]
     return ModelCardData(
         license='unknown', library_name='timm', pipeline_tag='image-classification', tags=_TAGS, datasets=None,
-        base_model=weights if on_hub else None, model_name=f"{text_of(run['name'])} on {data}", metrics=metrics,
-        eval_results=_results(data, run['metrics']) or None, ignore_metadata_errors=True)
+        base_model=weights if on_hub else None, model_name=f"{text_of(run.name)} on {data}", metrics=metrics,
+        eval_results=_results(data, run.metrics) or None, ignore_metadata_errors=True)
 
 # %% ../../nbs/report/13_card.ipynb #5758bb3f
 def _model(run):
     "What the network is, and what it takes and gives"
-    c, versions = run['config'], (run['environment'] or {}).get('versions') or {}
+    c, versions = run.config, run.environment.get('versions') or {}
     arch = text_of((c.get('network') or {}).get('architecture', c['arch']))
     colour = 'red, green and blue' if c.get('colour') else 'one grey channel repeated three times'
     with_ = ', '.join(f'{name} {versions[name]}' for name in ('fastai', 'torch', 'timm') if name in versions)
@@ -82,7 +80,7 @@ def _model(run):
 
 def _data(run):
     "Which images, how they were divided, and what is known of near-duplicates"
-    c, m, twins, env = run['config'], run['metrics'], run['twins'], run['environment'] or {}
+    c, m, twins, env = run.config, run.metrics, run.twins, run.environment
     grouped = bool(twins and twins.get('grouped'))
     parts = [f"{m['n']:,} in the test part"]
     if n := (m.get('valid') or {}).get('n'): parts.append(f'{n:,} in the validation part')
@@ -99,18 +97,17 @@ def _data(run):
 
 def _numbers(run):
     "The five metrics with their intervals"
-    m = run['metrics']
+    m = run.metrics
     rows = [[number(m.get(key)), interval(metric_interval(m, key)) or 'not defined'] for key in ROWS.values()]
     return table_markdown(pd.DataFrame(rows, index=pd.Index(ROWS, name='metric'), columns=['test', '95 % interval']))
 
 def _by_class(run):
     "Class by class, or why not"
-    if run['predictions'] is None: return 'Not known: predictions.csv is not in the folder.'
-    classes = run['config']['classes']
-    try: j, probs = judged(run['predictions'], classes)
-    except (KeyError, ValueError) as e:
-        return f'Not known: predictions.csv is not as this version writes it ({escaped(repr(e))}).'
-    t, ends = per_class(j.true.to_numpy(), probs, classes), run['metrics'].get('class_intervals') or {}
+    test = run.predictions.of('test')
+    if not len(test): return 'Not known: predictions.csv is not in the folder, or has no test image.'
+    try: t = per_class(test.y, test.probs, test.classes)
+    except ValueError as e: return f'Not known: predictions.csv is not as this version writes it ({escaped(repr(e))}).'
+    ends = run.metrics.get('class_intervals') or {}
     cells = {m: [with_interval(v, (ends.get(c) or {}).get(m)) for c, v in t[m].items()] for m in t.columns[1:]}
     # as character references, for `table_markdown` doubles a backslash
     names = [re.sub(r'[`*_{}\[\]<>#~$&]', lambda x: f'&#{ord(x[0])};', text_of(c)) for c in t.index]
@@ -119,7 +116,7 @@ def _by_class(run):
 
 def _results_text(run):
     "All scores, and what their reader must know"
-    m = run['metrics']
+    m = run.metrics
     said = [_numbers(run)]
     if m.get('interval_note'): said.append(escaped(m['interval_note']))
     if m.get('missing'):
@@ -129,7 +126,7 @@ def _results_text(run):
 
 def _calibration(run):
     "Whether the probabilities can be taken at their word"
-    k = run['calibration']
+    k = run.calibration
     if not k: return 'Not computed: do not read the outputs as probabilities.'
     def errors(when):
         ece, brier = (number((k.get(when) or {}).get(key)) for key in ('ece', 'brier'))
@@ -140,29 +137,29 @@ def _calibration(run):
 
 def _controls(run):
     "What the controls for shortcuts found"
-    if run['controls'] and run['controls'].get('sentence'): return escaped(run['controls']['sentence'])
+    if run.controls and run.controls.get('sentence'): return escaped(run.controls['sentence'])
     return ('The controls for shortcuts were not run, so it is not known whether the model reads the lungs '
             '(`xray_xfer controls` asks).')
 
 def _again(run):
     "The command"
-    return f"```\n{command([run['config']], run['path'].name)}\n```"
+    return f"```\n{command([run.config], run.path.name)}\n```"
 
 _USE = ('For research and teaching on transfer learning with chest X-rays: comparing fine-tuning depths and backbones '
         'on the same images. Out of scope are diagnosis, triage and any decision about a person, and images from '
         'elsewhere than those below, unless the model is validated on them first.')
 _SECTIONS = {'Model': _model, 'Intended use': lambda run: _USE, 'Data': _data,
              'Results on the test part': _results_text, 'Calibration': _calibration, 'What the controls say': _controls,
-             'Limits': lambda run: '\n'.join(f'* {escaped(s)}' for s in limits(run['config']['classes'])),
+             'Limits': lambda run: '\n'.join(f'* {escaped(s)}' for s in limits(run.config['classes'])),
              'How to train it again': _again}
 
 def card_text(
-    run:Mapping, # From `read_run`
+    run:Run, # Read with `whole=False`
 ) -> str: # YAML front matter and Markdown
     "The whole card"
-    c = run['config']
+    c = run.config
     lead = f'{escaped(model_words(c))} {escaped(score_words(run))}. {escaped(chance_words(run))}'.rstrip()
-    said = [f'---\n{card_data(run).to_yaml().strip()}\n---', f"# {escaped(run['name'])} on {escaped(c['data'])}", lead,
+    said = [f'---\n{card_data(run).to_yaml().strip()}\n---', f"# {escaped(run.name)} on {escaped(c['data'])}", lead,
             f'**{NOT_CLINICAL}**', *(f'## {title}\n\n{text(run)}' for title, text in _SECTIONS.items())]
     return '\n\n'.join(said) + '\n'
 
@@ -170,7 +167,7 @@ def model_card(
     folder:str|Path, # A run folder
 ) -> Path: # Its MODEL_CARD.md
     "Write the model card of a run from the files in its folder"
-    run = read_run(folder)
-    card = run['path']/'MODEL_CARD.md'
+    run = load_run(folder, whole=False)
+    card = run.path/'MODEL_CARD.md'
     with replacing(card) as tmp: tmp.write_bytes(card_text(run).encode('utf-8', 'backslashreplace'))
     return card

@@ -8,7 +8,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/compared.html.md"""
 __all__ = ['models_section', 'study_report', 'report']
 
 # %% ../../nbs/report/12_compared.ipynb #93abdc8f
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -17,7 +18,6 @@ from fastcore.xml import B, Div, H3, Li, P, Span, Ul
 from ..core.files import settled
 from ..core.say import counted, fixed, text_of
 from ..evaluate.intervals import seed_spread
-from ..evaluate.predictions import judged
 from ..evaluate.readers import model_intervals
 from ..evaluate.tables import ROWS
 from .answer import best_of, difference_words, is_best, p_words, study_margin
@@ -29,17 +29,17 @@ from .page import (controls_words, last_sections, metric_tiles, notes_of, run_re
 from .sections import data_section, reference_section, results_table
 from .words import (NOT_CLINICAL, context_words, metric_interval, model_words,
                                     score_words)
-from ..runs.finished import read_run, run_folders
-from ..runs.folder import is_run
+from ..runs.finished import run_folders
+from ..runs.folder import Run, is_run, load_run
 from ..runs.identity import unlike
 
 # %% ../../nbs/report/12_compared.ipynb #6bce5b72
 def _model_name(r, runs):
     "What compare.csv calls the model of a run: its name, or its folder where two runs would share one"
-    twice = len({(x['name'], x['config']['seed']) for x in runs}) < len(runs)
-    networks = {(x['name'], x['config']['arch'], str(x['config']['depth'])) for x in runs}
-    shared = len(networks) > len({x['name'] for x in runs})   # one name of two networks
-    return r['path'].name if twice or shared else r['name']
+    twice = len({(x.name, x.config['seed']) for x in runs}) < len(runs)
+    networks = {(x.name, x.config['arch'], str(x.config['depth'])) for x in runs}
+    shared = len(networks) > len({x.name for x in runs})   # one name of two networks
+    return r.path.name if twice or shared else r.name
 
 def _by_model(runs):
     "The runs of each model, one per seed"
@@ -47,14 +47,14 @@ def _by_model(runs):
     for r in runs: models.setdefault(_model_name(r, runs), []).append(r)
     return models
 
-def _several_seeds(runs): return len({r['config']['seed'] for r in runs}) > 1
+def _several_seeds(runs): return len({r.config['seed'] for r in runs}) > 1
 
 _NUMBERS = ('seeds_a', 'seeds_b', 'value_a', 'value_b', 'difference', 'low', 'high', 'p', 'p_holm', 'low_holm',
             'high_holm', 'low_all', 'high_all', 'df')   # of compare.csv
 
 def _of_these(compare, runs):
     "Whether compare.csv was made from these runs, and not from others that had their names"
-    models = {name: [r['metrics'] for r in of_model] for name, of_model in _by_model(runs).items()}
+    models = {name: [r.metrics for r in of_model] for name, of_model in _by_model(runs).items()}
     if {*compare.a, *compare.b} != set(models): return False   # a model has come, or gone
     def same(name, metric, value):
         if metric not in models[name][0]: return True
@@ -115,17 +115,15 @@ def _compared(compare):
 
 def _test_groups(r):
     "Group of each test image, in the order of `judged`"
-    p = r['predictions']
-    return p.group[p.part == 'test'].tolist()
+    return r.predictions.of('test').group.tolist()
 
 def _model_ends(runs):
     "Interval of the mean of each metric, for other images and other seeds; none where the seeds saw different images"
-    classes = runs[0]['config']['classes']
-    tests = [judged(r['predictions'], classes) for r in runs if r['predictions'] is not None]
+    tests = [r.predictions.of('test') for r in runs if len(r.predictions)]
     if len(tests) < len(runs): return {}
-    first = tests[0][0]
-    if not all(j.path.equals(first.path) for j, _ in tests): return {}
-    return model_intervals(first.true.to_numpy(), [probs for _, probs in tests], classes, _test_groups(runs[0]))
+    first = tests[0]
+    if not all(t.path.equals(first.path) for t in tests): return {}
+    return model_intervals(first.y, [t.probs for t in tests], first.classes, first.group.tolist())
 
 def _spread_cell(spread, ends):
     "Mean over seeds, its interval, and the standard deviation"
@@ -137,7 +135,7 @@ def _over_seeds(runs):
     models = {name: of_model for name, of_model in _by_model(runs).items() if len(of_model) > 1}
     rows, said = [], []
     for name, of_model in models.items():
-        spread = {k: seed_spread([r['metrics'].get(k) for r in of_model]) for k in ROWS.values()}
+        spread = {k: seed_spread([r.metrics.get(k) for r in of_model]) for k in ROWS.values()}
         ends = _model_ends(of_model)
         rows.append([text_of(name), len(of_model), *(_spread_cell(s, ends.get(k)) for k, s in spread.items())])
         said.append(Li(text_of(f"Accuracy of {name}, {spread['accuracy'].statement}")))
@@ -147,9 +145,9 @@ def _over_seeds(runs):
 
 def _on_one_scale(runs):
     "The accuracy of each run, as a number and as a dot on a line"
-    scores = [(r['metrics']['accuracy'], metric_interval(r['metrics'], 'accuracy')) for r in runs]
+    scores = [(r.metrics['accuracy'], metric_interval(r.metrics, 'accuracy')) for r in runs]
     scale = min(x for value, ends in scores for x in (value, *(ends or ()))), 1.
-    def name(r): return r['name'] + (f" seed {r['config']['seed']}" if _several_seeds(runs) else '')
+    def name(r): return r.name + (f" seed {r.config['seed']}" if _several_seeds(runs) else '')
     rows = [[text_of(name(r)), valued(*score), whisker(*score, scale)] for r, score in zip(runs, scores)]
     heads = ['model', 'test accuracy', f'from {scale[0]:.2f} to 1']
     return Div(grid(heads, rows, 'Accuracy on one scale; a line is a 95 % interval'), cls='wide')
@@ -160,7 +158,7 @@ def _unlike_words(odd):
                    'Each stands for itself; config.json and split.csv in their folders have the details.')
 
 def models_section(
-    runs:Sequence[Mapping], # Of `read_run`
+    runs:Sequence[Run], # Read with `whole=False`
     folder:Path, # The study folder
     compare:pd.DataFrame|None, # Of compare.csv; None: not compared
     odd:Sequence[str]=(), # In what these runs differ, from `unlike`: then none is called the best
@@ -188,33 +186,33 @@ def _lost_words(found):
 def _rest_of_answer(r, runs, folder, found):
     "What follows the sentences on the scores"
     beside = [x for x in runs if x is not r]
-    return [controls_words(r, f"{folder.name}/{r['path'].name}", runs), P(NOT_CLINICAL), metric_tiles(r['metrics']),
+    return [controls_words(r, f"{folder.name}/{r.path.name}", runs), P(NOT_CLINICAL), metric_tiles(r.metrics),
             *_lost_words(found), *notes_of([r, *beside])]
 
 def _about(r, runs, section):
     "A section that is of one run only says of which"
     name, heading, elements = section
-    return (name, f"{heading}: {text_of(r['name'])}", elements) if len(runs) > 1 else section
+    return (name, f"{heading}: {text_of(r.name)}", elements) if len(runs) > 1 else section
 
 def _evidence(r, runs, folder):
     "The sections on how far the model may be believed"
     beside = [x for x in runs if x is not r]
     return [safely(curves_section, runs), _about(r, runs, safely(calibration_section, r)),
             _about(r, runs, safely(errors_section, r)),
-            safely(controls_section, [r, *beside], f"{folder.name}/{r['path'].name}")]
+            safely(controls_section, [r, *beside], f"{folder.name}/{r.path.name}")]
 
 def _unlike_report(folder, found, runs, odd):
     "The page of runs that must not be compared"
     first = runs[0]
-    runs = [x | dict(name=x['path'].name) for x in runs]   # they may be of one backbone and depth
+    runs = [replace(x, title=x.path.name) for x in runs]   # they may be of one backbone and depth
     r = runs[0]
-    lead = f"{r['name']}: {model_words(r['config'])} {score_words(r)}."
+    lead = f"{r.name}: {model_words(r.config)} {score_words(r)}."
     answer = [_unlike_words(odd), P(text_of(lead), cls='lead'), P(context_words(r)),
               *_rest_of_answer(r, runs, folder, found)]
     sections = [('answer', 'The answer', answer), safely(models_section, runs, folder, None, odd),
                 _about(r, runs, safely(data_section, r)), _about(r, runs, safely(reference_section, [first])),
-                *_evidence(r, runs, folder), *last_sections([r], r['path'].name)]
-    under = f"{counted(len(runs), 'run')} that must not be compared; what is of one alone is of {r['name']}"
+                *_evidence(r, runs, folder), *last_sections([r], r.path.name)]
+    under = f"{counted(len(runs), 'run')} that must not be compared; what is of one alone is of {r.name}"
     return under, sections
 
 def _chosen_words(compare, chosen, runs, margin):
@@ -224,7 +222,7 @@ def _chosen_words(compare, chosen, runs, margin):
     except (KeyError, TypeError, AttributeError) as e:
         wrong = f'compare.csv is not as this version writes it ({text_of(repr(e))})'
         said, compare = [f'{wrong}: xray_xfer report writes it anew.'], None
-    means = {name: np.mean([r['metrics']['accuracy'] for r in of_model]) for name, of_model in _by_model(runs).items()}
+    means = {name: np.mean([r.metrics['accuracy'] for r in of_model]) for name, of_model in _by_model(runs).items()}
     top = max(means, key=means.get)
     if means[top] > means[chosen] + 1e-9:
         said.append(f'{text_of(top)} scores higher on the test part ({fixed(means[top], 4)}).')
@@ -234,19 +232,19 @@ def _chosen_words(compare, chosen, runs, margin):
 
 def _seeds_words(runs):
     "The accuracy over the seeds of the chosen model"
-    scores = [r['metrics']['accuracy'] for r in runs]
+    scores = [r.metrics['accuracy'] for r in runs]
     spread = f'{fixed(np.mean(scores), 4)} ± {fixed(np.std(scores, ddof=1), 4)}'
     return (f'Over {len(runs)} seeds its accuracy is {spread} (mean and standard deviation; training noise only). '
             'This mean is what is compared with other models; '
-            f"what is shown of a single network is of seed {runs[0]['config']['seed']}.")
+            f"what is shown of a single network is of seed {runs[0].config['seed']}.")
 
 def _study_report(folder, found, runs):
     "The page of a study"
     of_best = best_of(runs)
     r, chosen, margin = of_best[0], _model_name(of_best[0], runs), study_margin(folder)
     compare, wrong = _comparison(folder, runs)
-    if wrong: r['damaged'].append(wrong)
-    c, m, models = r['config'], r['metrics'], len({x['name'] for x in runs})
+    if wrong: r.damaged.append(wrong)
+    c, m, models = r.config, r.metrics, len({x.name for x in runs})
     lead, differences = f'{model_words(c)} {score_words(r)}.', None
     if len(runs) > len(of_best):
         best, differences, compare = _chosen_words(compare, chosen, runs, margin)
@@ -270,10 +268,10 @@ def study_report(
     "Write the report of a study from the files in its folder and in its runs' folders"
     folder = settled(folder)
     found = run_folders(folder)
-    runs = [read_run(p) for p in found.runs]
-    odd = unlike([r['config'] for r in runs], [r['path'] for r in runs])
+    runs = [load_run(p, whole=False) for p in found.runs]
+    odd = unlike([r.config for r in runs], [r.path for r in runs])
     under, sections = _unlike_report(folder, found, runs, odd) if odd else _study_report(folder, found, runs)
-    return write_page(folder/'report.html', f"How deep to fine-tune on {runs[0]['config']['data']}", under, sections)
+    return write_page(folder/'report.html', f"How deep to fine-tune on {runs[0].config['data']}", under, sections)
 
 def report(
     folder:str|Path, # A run folder, or a study folder

@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/evidence.html.md"""
 __all__ = ['curves_section', 'calibration_section', 'errors_section', 'controls_beside', 'controls_section']
 
 # %% ../../nbs/report/10_evidence.ipynb #b0913e3d
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 from fastcore.xml import Code, H3, P
@@ -20,25 +20,26 @@ from .html import caution, grid, number, picture, remark, valued
 from .tally import EXTRA, extra_cells
 from .verdict import sentence_of
 from ..runs.command import controls_command
+from ..runs.folder import Run
 
 # %% ../../nbs/report/10_evidence.ipynb #7f83f8f7
 def _epochs(r):
     "How long a run was trained, and which epoch was kept"
-    said, best = [f"{counted(r['config']['epochs'], 'epoch')}."], r['metrics'].get('best_epoch')
+    said, best = [f"{counted(r.config['epochs'], 'epoch')}."], r.metrics.get('best_epoch')
     if best:
-        scaled = ' after temperature scaling' if 'epoch_kept_by' in r['config'] else ''
+        scaled = ' after temperature scaling' if 'epoch_kept_by' in r.config else ''
         said.append(f'Epoch {best} had the lowest validation loss{scaled}, so it was kept.')
     return ' '.join(said)
 
 def curves_section(
-    runs:Sequence[Mapping], # Of `read_run`
+    runs:Sequence[Run], # Read with `whole=False`
 ) -> tuple[str, str, list]: # Id, heading, elements
     "Accuracy and loss by epoch"
     said = []
     for r in runs[:12]:
-        name = f"{text_of(r['path'].name)}: " if len(runs) > 1 else ''
-        alt = f"Accuracy and loss by epoch, training and validation, of {r['name']}"
-        said.append(picture(r['path']/'curves.png', alt, name + _epochs(r)))
+        name = f"{text_of(r.path.name)}: " if len(runs) > 1 else ''
+        alt = f"Accuracy and loss by epoch, training and validation, of {r.name}"
+        said.append(picture(r.path/'curves.png', alt, name + _epochs(r)))
     if len(runs) > 12: said.append(remark(f'The other {len(runs) - 12} are in their run folders (curves.png).'))
     return 'curves', 'Learning curves', said
 
@@ -50,11 +51,11 @@ _RELIABILITY = ('Reliability diagram: accuracy of each bin against its mean conf
                 'Bars: the 95 % interval of each bin.')
 
 def calibration_section(
-    r:Mapping, # From `read_run`
+    r:Run, # Read with `whole=False`
 ) -> tuple[str, str, list]: # Id, heading, elements
     "Whether its confidence can be taken at its word"
-    k, title = r['calibration'], ('calibration', 'Calibration')
-    if k is None:
+    k, title = r.calibration, ('calibration', 'Calibration')
+    if not k:
         unknown = 'Calibration was not computed (there is no calibration.json): do not read the probabilities as such.'
         return *title, [remark(unknown)]
     def cell(when, key, otherwise):
@@ -67,12 +68,12 @@ def calibration_section(
     heads = ['on the test part', 'before scaling', 'after scaling']
     said.append(grid(heads, rows, 'Lower is better; small: 95 % intervals'))
     if k.get('note'): said.append(remark(text_of(k['note'])))
-    return *title, [*said, picture(r['path']/'calibration.png', *_RELIABILITY, small=True)]
+    return *title, [*said, picture(r.path/'calibration.png', *_RELIABILITY, small=True)]
 
-def _by_class(r, j, probs):
+def _by_class(r):
     "Each class against the rest"
-    classes = r['config']['classes']
-    t, ends = per_class(j.true.to_numpy(), probs, classes), r['metrics'].get('class_intervals') or {}
+    test = r.predictions.of('test')
+    t, ends = per_class(test.y, test.probs, test.classes), r.metrics.get('class_intervals') or {}
     def cell(c, m): return valued(None if pd.isna(t.loc[c, m]) else t.loc[c, m], (ends.get(c) or {}).get(m))
     rows = [[text_of(c), int(t.n[c]), *(cell(c, m) for m in t.columns[1:])] for c in t.index]
     heads = ['class', 'test images', 'precision', 'recall', 'specificity', 'F1', 'AUC']
@@ -103,25 +104,25 @@ _GRADCAM = ('gradcam.png', 'Grad-CAM over typical hits and confident errors of e
             'is a warning.', dict(limit=220_000))
 
 def errors_section(
-    r:Mapping, # From `read_run`
+    r:Run, # Read with `whole=False`
 ) -> tuple[str, str, list]: # Id, heading, elements
     "Class by class, what it confuses, what it is sure of and wrong about, where it looks"
-    def shown(file, alt, caption, layout): return picture(r['path']/file, alt, caption, **layout)
+    def shown(file, alt, caption, layout): return picture(r.path/file, alt, caption, **layout)
     table, worst = remark('predictions.csv is not in the folder: nothing is known class by class.'), None
-    if r['predictions'] is not None:
-        j, probs = judged(r['predictions'], r['config']['classes'])
-        table, worst = _by_class(r, j, probs), _worst(j, r['config']['classes'])
+    if len(r.predictions):
+        j = judged(r.predictions)
+        table, worst = _by_class(r), _worst(j, r.config['classes'])
     said = [table, shown(*_CONFUSION), shown(*_ROC), H3('What it is sure of, and wrong about'), shown(*_LOSSES), worst,
             H3('Where it looks'), shown(*_GRADCAM)]
     return 'errors', 'Errors, and where it looks', [x for x in said if x is not None]
 
 # %% ../../nbs/report/10_evidence.ipynb #8727bd77
 def controls_beside(
-    r:Mapping, # From `read_run`
-    runs:Sequence[Mapping], # Those of its study, or none
+    r:Run, # Read with `whole=False`
+    runs:Sequence[Run], # Those of its study, or none
 ) -> list: # Each as controls.json holds it
     "The controls of the other runs, with which those of a run are judged together"
-    return [x['controls'] for x in runs if x is not r and x['controls']]
+    return [x.controls for x in runs if x is not r and x.controls]
 
 _SCORES = (('accuracy', 'interval'), ('f1', 'f1_interval'), ('auc', 'auc_interval'))   # keys of a row in controls.json
 _HEADS = 'n', 'accuracy', 'macro F1', 'AUC'
@@ -143,10 +144,10 @@ def _controls_table(k, beside, n_runs):
 
 def _controls_of(r, runs, n_runs):
     "Sentence, tables and figure of one run's controls"
-    k, beside = r['controls'], controls_beside(r, runs)
-    said = [H3(text_of(r['name']))] if len(runs) > 1 else []
+    k, beside = r.controls, controls_beside(r, runs)
+    said = [H3(text_of(r.name))] if len(runs) > 1 else []
     said += [P(text_of(sentence_of(k, beside))), _controls_table(k, beside, n_runs)]
-    if (file := r['path']/'controls.png').is_file():
+    if (file := r.path/'controls.png').is_file():
         alt = 'The same X-rays under each control, with the scores'
         said.append(picture(file, alt, 'What the model was shown.', limit=150_000))
     if k.get('sources'):
@@ -159,14 +160,14 @@ def _controls_of(r, runs, n_runs):
     return [x for x in said if x is not None]
 
 def controls_section(
-    runs:Sequence[Mapping], # Of `read_run`; the first is the one that the page is about
+    runs:Sequence[Run], # Read with `whole=False`; the first is the one that the page is about
     folder:str, # The first one's, for the command
 ) -> tuple[str, str, list]: # Id, heading, elements
     "Does it read the lungs?"
-    done, said = [r for r in runs if r['controls']], []
-    if not runs[0]['controls']:
-        which = f" for {text_of(runs[0]['name'])}" if done else ''
+    done, said = [r for r in runs if r.controls], []
+    if not runs[0].controls:
+        which = f" for {text_of(runs[0].name)}" if done else ''
         said.append(caution(f'The controls were not run{which}. They ask whether the model reads the lungs: ',
-                             Code(controls_command(folder, runs[0]['config']))))
+                             Code(controls_command(folder, runs[0].config))))
     for r in done: said += _controls_of(r, runs, len(done))
     return 'controls', 'Controls: does it read the lungs?', said

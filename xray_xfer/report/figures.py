@@ -11,7 +11,7 @@ __all__ = ['confusion_figure', 'roc_figure', 'calibration_figure', 'errors_figur
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
-import numpy as np, pandas as pd, torch
+import numpy as np, torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
@@ -21,7 +21,7 @@ from sklearn.metrics import (average_precision_score, confusion_matrix, precisio
 from ..core.say import counted
 from ..data.columns import relative_paths
 from ..data.packing import Pack, planes
-from ..evaluate.predictions import judged
+from ..evaluate.predictions import Predictions, judged
 from ..evaluate.scores import softmax
 from ..evaluate.tables import display_name
 from ..models.classifier import Classifier
@@ -53,12 +53,12 @@ def _fill(ax, counts, totals, rates):
 
 @_plain
 def confusion_figure(
-    predictions:pd.DataFrame, # As `judged` takes them
-    classes:Sequence[str], # Their names in the order of the logits
+    predictions:Predictions, # Of a run
     title:str='', # Which model, on what
 ) -> Figure:
     "True class down, called class across: the count, and its share of the true class, in each cell"
-    (j, _), k = judged(predictions, classes), len(classes)
+    j, classes = judged(predictions), predictions.classes
+    k = len(classes)
     counts = confusion_matrix(j.true, j.called, labels=range(k))
     totals = counts.sum(1)
     rates = counts / np.maximum(totals, 1)[:, None]
@@ -105,12 +105,11 @@ def _enlarge(ax, left, xlim):
 
 @_plain
 def roc_figure(
-    predictions:pd.DataFrame, # As `judged` takes them
-    classes:Sequence[str], # Their names in the order of the logits
+    predictions:Predictions, # Of a run
     title:str='', # Which model, on what
 ) -> Figure:
     "ROC and precision-recall curve of each class against the rest, with AUC and average precision"
-    j, probs = judged(predictions, classes)
+    j, probs, classes = judged(predictions), predictions.of('test').probs, predictions.classes
     tall = .22 * (len(classes) + 1) + .1
     fig = Figure(figsize=(8.8, 4.4 + tall), layout='constrained')
     (roc, pr), below = fig.subplots(2, 2, height_ratios=[3.7, tall])
@@ -184,13 +183,12 @@ def _verdict(r, classes):
 @_plain
 def errors_figure(
     images:np.ndarray, # uint8 (n, side, side) or (n, 3, side, side), one per test row
-    predictions:pd.DataFrame, # As `judged` takes them
-    classes:Sequence[str], # Their names in the order of the logits
+    predictions:Predictions, # Of a run
     title:str='', # Which model, on what
     n:int=12, # How many images
 ) -> Figure:
     "The test images with the highest loss, highest first"
-    j, _ = judged(predictions, classes)
+    j, classes = judged(predictions), predictions.classes
     if len(images) != len(j):
         raise ValueError(f'{len(images)} images for {len(j)} test rows: give one for each, in their order')
     top = j.sort_values('loss', ascending=False, kind='stable').head(n)
@@ -208,11 +206,10 @@ def errors_figure(
     return fig
 
 # %% ../../nbs/report/02_figures.ipynb #e4a4a090
-def _most_telling(chosen, predictions, classes, most=8):
+def _most_telling(chosen, j, most=8):
     "Classes that the figure shows: all, or those with the most errors"
     shown = chosen.true.drop_duplicates()
     if len(shown) <= most: return shown
-    j, _ = judged(predictions, classes)
     errors = j[j.true != j.called].true.value_counts().reindex(shown, fill_value=0)
     return errors.nlargest(most).index.sort_values()
 
@@ -244,19 +241,18 @@ def _row(cells, kind, rows, images, cams, classes):
 def gradcam_figure(
     model:Classifier, # As `grad_cam` takes it
     images:np.ndarray, # uint8 (n, side, side) or (n, 3, side, side), one per test row
-    predictions:pd.DataFrame, # As `judged` takes them
-    classes:Sequence[str], # Their names in the order of the logits
+    predictions:Predictions, # Of a run
     mean:Sequence[float], # Normalisation of the three channels, for pixels in 0..1
     std:Sequence[float], # The same
     title:str='', # Which model, on what
 ) -> Figure:
     "Grad-CAM of the class called, over typical hits and confident errors of up to eight classes"
-    chosen = picks(predictions, classes)
-    shown = _most_telling(chosen, predictions, classes)
+    chosen, probs, classes = picks(predictions), predictions.of('test').probs, predictions.classes
+    shown = _most_telling(chosen, judged(predictions))
     chosen = chosen[chosen.true.isin(shown)]
     pixels = planes(torch.from_numpy(np.stack([images[i] for i in chosen.index]))).expand(-1, 3, -1, -1)
     note = ['Colour: what speaks for the class called (Grad-CAM), yellow most.']
-    try: cams = dict(zip(chosen.index, _maps(model, pixels, chosen, judged(predictions, classes)[1], mean, std)))
+    try: cams = dict(zip(chosen.index, _maps(model, pixels, chosen, probs, mean, std)))
     except ValueError as e: cams, note = None, wrap(f'{e}; the X-rays are shown without it', 90)
     fig = Figure(figsize=(9, 2.75 * len(shown) + 1), layout='constrained')
     for cells, c in zip(fig.subplots(len(shown), 4, squeeze=False), shown):
@@ -272,20 +268,19 @@ def run_figures(
     run:Run, # Its config and predictions are read
     model:Classifier, # The trained network, on any device
     pack:Pack, # The one it was trained on
-    calibration:Mapping|None=None, # As calibration.json; None: no reliability diagram
 ) -> dict[str, Figure]: # By file name; made for `savefig(path, dpi=120)`
     "Confusion matrix, ROC and precision-recall, top losses, Grad-CAM and reliability diagram of a run"
     c, p = run.config, run.predictions
     at = {path: i for i, path in enumerate(relative_paths(pack.table))}
-    test = p[p.part == 'test']
+    test = p.of('test')
     if lost := [path for path in test.path if path not in at]:
         said = f'{len(lost)} of {len(test)} test images are not in the pack (first: {lost[0]})'
         raise ValueError(f'{said}: give the pack that the run was trained on')
     images = pack.pixels[[at[path] for path in test.path]]
     title = f"{display_name(c['arch'])}, depth {c['depth']}: {_legible(c['data'], 60, 1)}"
-    figures = {'confusion.png': confusion_figure(p, c['classes'], title),
-               'roc.png': roc_figure(p, c['classes'], title),
-               'errors.png': errors_figure(images, p, c['classes'], title),
-               'gradcam.png': gradcam_figure(model, images, p, c['classes'], c['mean'], c['std'], title)}
-    if calibration and calibration.get('bins'): figures['calibration.png'] = calibration_figure(calibration, title)
+    figures = {'confusion.png': confusion_figure(p, title),
+               'roc.png': roc_figure(p, title),
+               'errors.png': errors_figure(images, p, title),
+               'gradcam.png': gradcam_figure(model, images, p, c['mean'], c['std'], title)}
+    if run.calibration.get('bins'): figures['calibration.png'] = calibration_figure(run.calibration, title)
     return figures

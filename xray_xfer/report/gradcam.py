@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np, pandas as pd, torch
 
-from ..evaluate.predictions import judged
+from ..evaluate.predictions import Predictions, judged
 from ..models.classifier import Classifier
 
 # %% ../../nbs/report/03_gradcam.ipynb #cf22f422
@@ -56,17 +56,16 @@ def grad_cam(
 
 # %% ../../nbs/report/03_gradcam.ipynb #b9b061ed
 def picks(
-    predictions:pd.DataFrame, # As `judged` takes them
-    classes:Sequence[str], # Their names in the order of the logits
+    predictions:Predictions, # Of a run
     n:int=2, # Hits, and errors, of each class
 ) -> pd.DataFrame: # Rows of `judged`, with kind 'hit' or 'error'; by class, hits first
     "The most typical hits and the most confident errors of each class"
-    j, _ = judged(predictions, classes)
+    j = judged(predictions)
     hits, errors = j[j.true == j.called], j[j.true != j.called]
     far = (hits.margin - hits.groupby('true').margin.transform('median')).abs()
     ordered = dict(hit=hits.loc[far.sort_values(kind='stable').index],
                    error=errors.sort_values('margin', kind='stable'))
     rows = []
-    for c in range(len(classes)):
+    for c in range(len(predictions.classes)):
         for kind, table in ordered.items(): rows.append(table[table.true == c].head(n).assign(kind=kind))
     return pd.concat(rows)

@@ -26,18 +26,18 @@ from .verdict import sentence_of
 from .words import (NOT_CLINICAL, context_words, limits, metric_interval, model_words,
                                     score_words)
 from ..runs.command import command, controls_command
-from ..runs.finished import read_run
+from ..runs.folder import Run, load_run
 
 # %% ../../nbs/report/11_page.ipynb #70b7eaa6
 def _environment(runs):
     "Where the runs were computed"
-    env = runs[0]['environment']
-    if env is None: return [remark('environment.json is not in the folder.')]
+    env = runs[0].environment
+    if not env: return [remark('environment.json is not in the folder.')]
     counts = (('cores', 'core'), ('threads', 'thread'))
     device = [f"{env.get('device_name')} ({env.get('device')})",
               *(counted(env[key], what) for key, what in counts if isinstance(env.get(key), int))]
     rows = [['device', ', '.join(device)], ['system', env.get('system')], ['Python', env.get('python')]]
-    seconds = [(r['timings'] or {}).get('train') for r in runs]
+    seconds = [r.timings.get('train') for r in runs]
     if None not in seconds:
         rows.append(['training', f'{sum(seconds):,.0f} s' + (f' for {len(runs)} runs' if len(runs) > 1 else '')])
     rows.append(['libraries', ', '.join(f'{k} {v}' for k, v in (env.get('versions') or {}).items())])
@@ -45,8 +45,8 @@ def _environment(runs):
 
 def _reproduce(runs, folder, study, margin):
     "The command, and what of its numbers will come out the same"
-    c, of_depth = runs[0]['config'], (runs[0]['environment'] or {}).get('features_of_depth')
-    line = command([r['config'] for r in runs], folder, study, margin and margin.value)
+    c, of_depth = runs[0].config, runs[0].environment.get('features_of_depth')
+    line = command([r.config for r in runs], folder, study, margin and margin.value)
     said = ['. On the CPU of the same machine the numbers come out the same; elsewhere they differ in the last digits.']
     if of_depth is not None and not study:
         said += [f'This run was part of a study: its features were made from those of depth {of_depth},',
@@ -60,13 +60,13 @@ def _reproduce(runs, folder, study, margin):
               Code('--split split.csv'), ' '.join(said))]
 
 def last_sections(
-    runs:Sequence[Mapping], # Of `read_run`
+    runs:Sequence[Run], # Read with `whole=False`
     folder:str, # Name of the folder that the page is about
     study:bool=False, # Whether it is a study's
     margin:Margin|None=None, # Of the study
 ) -> list[tuple]: # Each id, heading, elements
     "Limits, environment, reproduction"
-    bounds = [P(B(NOT_CLINICAL)), Ul(*map(Li, limits(runs[0]['config']['classes'])))]
+    bounds = [P(B(NOT_CLINICAL)), Ul(*map(Li, limits(runs[0].config['classes'])))]
     return [('limits', 'What it must not be used for', bounds), ('environment', 'Environment', _environment(runs)),
             ('reproduce', 'How to do it again', _reproduce(runs, folder, study, margin))]
 
@@ -83,25 +83,25 @@ def safely(
         return name, name.capitalize(), [caution(f'This section cannot be shown: {why}.')]
 
 def notes_of(
-    runs:Sequence[Mapping], # Of `read_run`; the first is the one that the page is about
+    runs:Sequence[Run], # Read with `whole=False`; the first is the one that the page is about
 ) -> list[FT]:
     "How the intervals were made, which class has no test image, and which files are damaged"
-    m = runs[0]['metrics']
+    m = runs[0].metrics
     said = [remark(text_of(m['interval_note']))] if m.get('interval_note') else []
     if m.get('missing'):
         missing = text_of(', '.join(m['missing']))
         said.append(caution(f'No test image of {missing}: the averages are over the other classes.'))
-    return said + [caution(text_of(d), '.') for r in runs for d in r['damaged']]
+    return said + [caution(text_of(d), '.') for r in runs for d in r.damaged]
 
 def controls_words(
-    r:Mapping, # From `read_run`
+    r:Run, # Read with `whole=False`
     folder:str, # Its folder, for the command
-    runs:Sequence[Mapping]=(), # Those of its study
+    runs:Sequence[Run]=(), # Those of its study
 ) -> FT:
     "What the controls say, or how to run them"
-    k = r['controls']
+    k = r.controls
     if k and k.get('sentence'): return P(text_of(sentence_of(k, controls_beside(r, runs))))
-    return P('Whether it reads the lungs is not known yet. To find out: ', Code(controls_command(folder, r['config'])))
+    return P('Whether it reads the lungs is not known yet. To find out: ', Code(controls_command(folder, r.config)))
 
 def metric_tiles(
     m:Mapping, # metrics.json
@@ -126,13 +126,13 @@ def run_report(
     folder:str|Path, # A run folder
 ) -> Path: # Its report.html
     "Write the report of a run from the files in its folder"
-    r = read_run(folder)
-    c, m, place = r['config'], r['metrics'], f"{r['path'].parent.name}/{r['path'].name}"
+    r = load_run(folder, whole=False)
+    c, m, place = r.config, r.metrics, f"{r.path.parent.name}/{r.path.name}"
     answer = [P(f'{text_of(model_words(c))} {score_words(r)}.', cls='lead'), P(context_words(r)),
               controls_words(r, place), P(NOT_CLINICAL), metric_tiles(m), *notes_of([r])]
     sections = [('answer', 'The answer', answer), safely(data_section, r), safely(reference_section, [r]),
                 safely(curves_section, [r]), safely(calibration_section, r), safely(errors_section, r),
-                safely(controls_section, [r], place), *last_sections([r], r['path'].name)]
+                safely(controls_section, [r], place), *last_sections([r], r.path.name)]
     counts = (m['n'], 'test image'), (len(c['classes']), 'class', 'classes'), (c['epochs'], 'epoch')
     under = ', '.join(counted(*count) for count in counts)
-    return write_page(r['path']/'report.html', f"{r['name']} on {c['data']}", under, sections)
+    return write_page(r.path/'report.html', f"{r.name} on {c['data']}", under, sections)

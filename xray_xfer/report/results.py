@@ -19,7 +19,6 @@ import numpy as np, pandas as pd
 from ..core.files import replacing, settled
 from ..core.say import counted
 from ..evaluate.readers import compare_models, model_intervals
-from ..evaluate.scores import class_numbers, softmax
 from ..evaluate.tables import (display_name, metric_table, table_csv, table_latex,
                                        table_markdown)
 from .answer import Margin, study_margin
@@ -52,12 +51,10 @@ class _TestPart(NamedTuple):
 
 def _test_part(runs):
     "The test part that the runs have in common; None where they have not"
-    tests = [r.predictions[r.predictions.part == 'test'].reset_index(drop=True) for r in runs]
+    tests = [r.predictions.of('test') for r in runs]
     first, what = tests[0], ['path', 'group', 'label']
     if not all(list(t) == list(first) and t[what].equals(first[what]) for t in tests): return None
-    classes = runs[0].config['classes']
-    probs = [softmax(t.filter(regex='^logit_').to_numpy()) for t in tests]
-    return _TestPart(class_numbers(first.label, classes), probs, classes, first.group)
+    return _TestPart(first.y, [t.probs for t in tests], first.classes, first.group)
 
 def _bounds(metrics):
     "The ends of the intervals of a run, {metric_low: …, metric_high: …}"

@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/sections.html.md"""
 __all__ = ['data_section', 'results_table', 'reference_section']
 
 # %% ../../nbs/report/09_sections.ipynb #9aad6cbb
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -18,6 +18,7 @@ from ..core.say import counted, text_of
 from ..evaluate.tables import REPORT_TABLE, ROWS
 from .html import caution, grid, remark, valued
 from .words import metric_interval, rejects_words, size_words, twins_words
+from ..runs.folder import Run
 
 # %% ../../nbs/report/09_sections.ipynb #fbc43785
 _PARTS = dict(train='training', valid='validation', test='test')
@@ -40,10 +41,10 @@ def _crossing(pairs):
 
 def _groups(r):
     "What is known about near-duplicates and groups"
-    twins, split = r['twins'], r['split']
-    named = split[split.group != ''] if split is not None and 'group' in split else pd.DataFrame(columns=['group'])
+    twins, split = r.twins, r.split
+    named = split[split.group != ''] if 'group' in split else pd.DataFrame(columns=['group'])
     torn = int((named.groupby('group').split.nunique() > 1).sum()) if len(named) else 0
-    kept = twins is not None and twins['grouped']
+    kept = bool(twins) and twins['grouped']
     text = twins_words(twins)
     alone = kept and not len(named)   # nothing to check on
     if alone and twins['groups'] and not twins.get('torn'): text += ' Each group lies whole in one part.'
@@ -60,18 +61,18 @@ def _groups(r):
     return said
 
 def data_section(
-    r:Mapping, # From `read_run`
+    r:Run, # Read with `whole=False`
 ) -> tuple[str, str, list]: # Id, heading, elements
     "What the model saw: images by class and part, groups, rejects"
-    c, split, rejects = r['config'], r['split'], r['rejects']
-    chosen = 'the epoch and the temperature' if r['calibration'] else 'the epoch'
+    c, split, rejects = r.config, r.split, r.rejects
+    chosen = 'the epoch and the temperature' if r.calibration else 'the epoch'
     said = [P(f"{counted(c['images'], 'image')} of {text_of(c['data'])} at {size_words(c)}. The test part was used "
               f'once, for the numbers here; the validation part chose {chosen}.')]
-    if split is None: said.append(remark('split.csv is not in the folder: the counts by class and part are not known.'))
+    if not len(split): said.append(remark('split.csv is not in the folder: counts by class and part are not known.'))
     else: said.append(_counts(split, c['classes']))
     said += _groups(r)
     said.append(P(rejects_words(c)))
-    if c['rejects'] and rejects is not None and len(rejects):
+    if c['rejects'] and len(rejects):
         rows = [[text_of(v) for v in (Path(x.path).name, x.label, x.reason)] for x in rejects.head(10).itertuples()]
         said.append(grid(['file', 'class', 'reason'], rows, 'Rejects' + _first(10, len(rejects))))
     return 'data', 'Data and split', said
@@ -79,50 +80,50 @@ def data_section(
 # %% ../../nbs/report/09_sections.ipynb #f51aab79
 def _row(r, name):
     "One run as a row: its metrics with their intervals"
-    m = r['metrics']
+    m = r.metrics
     return [name, *(valued(m.get(k), metric_interval(m, k)) for k in ROWS.values())]
 
 def results_table(
-    runs:Sequence[Mapping], # Of `read_run`
+    runs:Sequence[Run], # Read with `whole=False`
     report:bool=True, # Put the reference's rows below
     mark:bool=True, # The best of each metric in bold, where there is more than one run
 ) -> FT:
     "Metrics with intervals, a row per run"
-    known = {k: [r['metrics'][k] for r in runs if r['metrics'].get(k) is not None] for k in ROWS.values()}
+    known = {k: [r.metrics[k] for r in runs if r.metrics.get(k) is not None] for k in ROWS.values()}
     best = {k: max(values) for k, values in known.items() if values and mark and len(runs) > 1}
-    several_seeds = len({r['config']['seed'] for r in runs}) > 1
-    last = {r['name']: r for r in runs}   # the reference's row stands below the last seed
+    several_seeds = len({r.config['seed'] for r in runs}) > 1
+    last = {r.name: r for r in runs}   # the reference's row stands below the last seed
     rows:list[list] = []
     bold = {}
     for r in runs:
-        bold[len(rows)] = [i for i, k in enumerate(ROWS.values(), 1) if k in best and r['metrics'].get(k) == best[k]]
-        seed = f" seed {r['config']['seed']}" if several_seeds else ''
-        rows.append(_row(r, text_of(r['name']) + seed))
-        if report and r['name'] in REPORT_TABLE and r is last[r['name']]:
-            rows.append([Span('the reference’s', cls='ci'), *REPORT_TABLE[r['name']].tolist()])
+        bold[len(rows)] = [i for i, k in enumerate(ROWS.values(), 1) if k in best and r.metrics.get(k) == best[k]]
+        seed = f" seed {r.config['seed']}" if several_seeds else ''
+        rows.append(_row(r, text_of(r.name) + seed))
+        if report and r.name in REPORT_TABLE and r is last[r.name]:
+            rows.append([Span('the reference’s', cls='ci'), *REPORT_TABLE[r.name].tolist()])
     return grid(['model', *ROWS], rows, 'On the test part; small: 95 % intervals', best=bold)
 
 def _depth_2_best(runs):
     "On how many metrics depth 2 of one backbone is best here, as it is in the reference; None: not all depths are here"
-    by_depth = {d: [r['metrics'] for r in runs if r['config']['depth'] == d] for d in (0, 1, 2)}
+    by_depth = {d: [r.metrics for r in runs if r.config['depth'] == d] for d in (0, 1, 2)}
     if not all(by_depth.values()): return None
     def mean(d, k):
         values = [m.get(k) for m in by_depth[d]]
         return None if None in values else float(np.mean(values))
     means = {name: [mean(d, k) for d in by_depth] for name, k in ROWS.items()}
     won = [name for name, v in means.items() if None not in v and v[2] > max(v[:2])]
-    seeds = len({r['config']['seed'] for r in runs})
+    seeds = len({r.config['seed'] for r in runs})
     said = ['The reference finds depth 2 best on every metric.',
-            f"Here, for {text_of(runs[0]['name'].rpartition('_')[0])}, depth 2 is best on {len(won)} of {len(ROWS)}"]
+            f"Here, for {text_of(runs[0].name.rpartition('_')[0])}, depth 2 is best on {len(won)} of {len(ROWS)}"]
     if 0 < len(won) < len(ROWS): said.append(f"({', '.join(won)})")
     if seeds > 1: said.append(f'by the means over {seeds} seeds')
     return P(' '.join(said) + '.')
 
 def reference_section(
-    runs:Sequence[Mapping], # Of `read_run`
+    runs:Sequence[Run], # Read with `whole=False`
 ) -> tuple[str, str, list]: # Id, heading, elements
     "Our numbers beside those of the report to reproduce"
-    known, c = [r for r in runs if r['name'] in REPORT_TABLE], runs[0]['config']
+    known, c = [r for r in runs if r.name in REPORT_TABLE], runs[0].config
     said = [P('The reference is the lab report that this package reproduces. It has ShuffleNetV2 and EfficientNet-B0 '
               'at depths 0, 1 and 2, trained on the COVID-19 Radiography Database (21,165 images in four classes).')]
     same_classes = sorted(c['classes']) == ['COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia']
@@ -132,10 +133,10 @@ def reference_section(
                              'A score that is higher or lower here says nothing about either model: '
                              'methods are compared on the same images.'))
     if known:
-        for arch in dict.fromkeys(r['config']['arch'] for r in known):
-            said.append(_depth_2_best([r for r in known if r['config']['arch'] == arch]))
+        for arch in dict.fromkeys(r.config['arch'] for r in known):
+            said.append(_depth_2_best([r for r in known if r.config['arch'] == arch]))
         said.append(results_table(known))
     else:
-        names = ', '.join(dict.fromkeys(text_of(r['name']) for r in runs))
+        names = ', '.join(dict.fromkeys(text_of(r.name) for r in runs))
         said.append(P(f'The reference has none of these models ({names}).'))
     return 'reference', 'Beside the reference', [x for x in said if x is not None]

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..core.say import counted, fixed, text_of
 from ..evaluate.tables import display_name
 from .html import interval
+from ..runs.folder import Run
 
 # %% ../../nbs/report/05_words.ipynb #605feff8
 _LEARNT = {0: 'with only its head trained', 1: 'with its last layer group fine-tuned', 'all': 'fine-tuned as a whole'}
@@ -69,10 +70,10 @@ def metric_words(
 def _percent(share): return f'{fixed(100 * share, 1)} %'
 
 def score_words(
-    run:Mapping, # From `read_run`
+    run:Run, # Read with `whole=False`
 ) -> str:
     "How good the model is on the test part, as a sentence without subject"
-    m = run['metrics']
+    m = run.metrics
     ends = interval(metric_interval(m, 'accuracy'), 1, 100)
     said = [f"names the right class for {_percent(m['accuracy'])}",
             f"of {counted(m['n'], 'test image')} that it has not learnt from",
@@ -80,21 +81,20 @@ def score_words(
     return ' '.join(said)
 
 def chance_words(
-    run:Mapping, # From `read_run`
+    run:Run, # Read with `whole=False`
 ) -> str:
     "What always answering the most frequent class would score; '' without predictions"
-    if run['predictions'] is None: return ''
-    labels = run['predictions'].label[run['predictions'].part == 'test'].value_counts()
+    labels = run.predictions.of('test').label.value_counts()
     if not len(labels): return ''
     right = _percent(labels.iloc[0] / labels.sum())
     return f'Always answering {text_of(labels.index[0])}, the most frequent class, would be right for {right}.'
 
 def context_words(
-    run:Mapping, # From `read_run`
+    run:Run, # Read with `whole=False`
 ) -> str:
     "What belongs to the accuracy: the other scores, where training started, what guessing would score"
-    f1, auc = (metric_words(run['metrics'], *named) for named in (('f1', 'macro F1'), ('auc', 'one-vs-rest AUC')))
-    said = [f'Its {f1}, and its {auc}.', origin_words(run['config']), chance_words(run)]
+    f1, auc = (metric_words(run.metrics, *named) for named in (('f1', 'macro F1'), ('auc', 'one-vs-rest AUC')))
+    said = [f'Its {f1}, and its {auc}.', origin_words(run.config), chance_words(run)]
     return text_of(' '.join(filter(None, said)))
 
 # %% ../../nbs/report/05_words.ipynb #7e116df2
@@ -117,10 +117,10 @@ def rejects_words(
     return f"{counted(n, 'file')} could not be decoded and {left_out} left out; rejects.csv lists {them}."
 
 def twins_words(
-    twins:Mapping|None, # twins.json; None: it is not there
+    twins:Mapping, # twins.json; empty: it is not there
 ) -> str:
     "What is known of near-duplicates"
-    if twins is None:
+    if not twins:
         return ('Near-duplicates were not looked for (there is no twins.json): '
                 'near-twins of training images may sit in the test part and flatter the score.')
     if not twins['grouped']:

@@ -9,7 +9,6 @@ __all__ = ['run_bytes', 'save_run', 'load_model']
 
 # %% ../../nbs/runs/02_filing.ipynb #f17c43c7
 import errno
-from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,10 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..core.files import cannot_write, replacing, write_csv, write_json
-from ..data.packing import Pack
-from ..data.split import save_split
+from ..data.split import write_split
 from ..models.blueprint import filed_blueprint
-from ..models.classifier import build
+from ..models.classifier import Classifier, build
 from .folder import Run, load_run
 
 # %% ../../nbs/runs/02_filing.ipynb #88ab2893
@@ -33,20 +31,18 @@ def run_bytes(
 def save_run(
     run:Run, # `path` is where it goes
     model:nn.Module, # The whole network, saved from the CPU
-    pack:Pack, # Its table and rejects
-    parts:Sequence, # 'train', 'valid' or 'test' for each row of the pack's table
-    env:dict, # From `environment`
     summary:str, # From `xray_xfer.models.summary.summary`
     figures:dict, # matplotlib figures by file name
-    extra:dict=None, # Further JSON files: {stem: value}
-):
+) -> None:
     "Write the run folder beside its name, then rename it"
-    tables = dict(rejects=pack.rejects, history=run.history, predictions=run.predictions)
-    values = dict(config=run.config, environment=env, metrics=run.metrics, timings=run.timings) | (extra or {})
+    tables = dict(rejects=run.rejects, history=run.history, predictions=run.predictions)
+    values = dict(config=run.config, metrics=run.metrics, timings=run.timings)
+    optional = dict(environment=run.environment, calibration=run.calibration, twins=run.twins)
+    values |= {name: value for name, value in optional.items() if value}
     with replacing(run.path) as tmp:
         tmp.mkdir()
         for name, table in tables.items(): write_csv(table, tmp/f'{name}.csv')
-        save_split(pack.table, parts, tmp/'split.csv')
+        write_split(run.split, tmp/'split.csv')
         for name, value in values.items(): write_json(value, tmp/f'{name}.json')
         # cloned, for some archs give two names to one tensor, which safetensors refuses
         weights = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
@@ -58,7 +54,7 @@ def save_run(
 
 def load_model(
     path:str|Path, # A run folder
-):
+) -> Classifier:
     "The trained network of a run folder, in evaluation mode"
     r = load_run(path)
     c = r.config
