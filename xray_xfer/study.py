@@ -139,23 +139,23 @@ def study(
     *,
     # As in `run`, one value for all or a mapping {arch: value}
     pretrained:bool|str|Path|Mapping=True,
-    size:int=None, # Side of the square images in pixels; default each arch's own
-    resize:str=None, # 'squish' to the square (the default), or 'pad' with black
-    colour:bool=None, # Keep red, green and blue; default grey
-    classes:list=None, # Classes that are wanted, and their spelling; default all
-    exclude:list=None, # Names of folders, files or labels to leave out; * and ? stand for anything
+    size:int|None=None, # Side of the square images in pixels; default each arch's own
+    resize:str|None=None, # 'squish' to the square (the default), or 'pad' with black
+    colour:bool|None=None, # Keep red, green and blue; default grey
+    classes:list|None=None, # Classes that are wanted, and their spelling; default all
+    exclude:list|None=None, # Names of folders, files or labels to leave out; * and ? stand for anything
     out:str|Path='study', # Folder of the tables and of the runs' folders
     # Ask each run the controls for shortcuts, see `xray_xfer.controls`;
     # takes about as long again
     controls:bool=False,
     # How much worse in accuracy a model may be and still be good enough, such as 0.01;
     # set it before the study
-    margin:float=None,
+    margin:float|None=None,
     quiet:bool=False, # No progress, no lines
     **settings, # Any other argument of `run`
 ) -> Study: # `.table .runs .path`
     "Train every arch × depth × seed over one split and tabulate them as the report does"
-    margin = check_margin(margin)
+    wanted = check_margin(margin)
     archs, depths, seeds = map(_listed, (archs, depths, seeds))
     _check_given(settings, archs=archs, depths=depths, seeds=seeds)
     out, overwrite = settled(out), settings.get('overwrite', False)
@@ -165,7 +165,7 @@ def study(
     _check_views(settings.get('views', 1), plan.depths)
     there = [job for job, place in plan.places.items() if place.exists()]
     to_do = [job for job in plan.places if overwrite or job not in there]
-    margin = _margin(None if overwrite else study_margin(out), margin, blind=not there)
+    kept = _margin(None if overwrite else study_margin(out), wanted, blind=not there)
     if to_do:
         what = f'a study of {len(to_do)} runs' if len(to_do) > 1 else 'this run'
         check_room(out, sum(needed[arch] for arch, *_ in to_do), what)
@@ -173,11 +173,11 @@ def study(
     asked = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude, out=out, quiet=quiet)
     given = dict(deepest=deepest) | settings | asked
     table = source_table(data, Settings(**given))
-    if margin:   # before anything is trained, so that the folder can show it
-        text = study_json([place.name for place in plan.places.values()], margin)
+    if kept:   # before anything is trained, so that the folder can show it
+        text = study_json([place.name for place in plan.places.values()], kept)
         with replacing(out/'study.json') as tmp: tmp.write_text(text, encoding='utf-8')
     runs, ready = _train_all(data, table, plan, given)
     if controls: _ask_all(runs, ready, settings.get('device', 'auto'), quiet)
-    result = Study(out, runs, margin=margin)
+    result = Study(out, runs, margin=kept)
     result.save()
     return result

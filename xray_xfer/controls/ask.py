@@ -179,12 +179,12 @@ def by_source(
     if (s == 'not known').all(): return None
     large = pd.Series(s[s != 'not known']).value_counts().index.tolist()
     if len(large) > most: s[np.isin(s, large[most - 1:])] = rest = f'{len(large) - most + 1} other sources'
-    groups = np.asarray([''] * len(y) if groups is None else groups, object)
+    ids = np.asarray([''] * len(y) if groups is None else groups, object)
     order = large if len(large) <= most else [*large[:most - 1], rest]
     rows = []
     for name in [*order, 'not known']:
         if not (at := s == name).any(): continue
-        row = _row(name, y[at], logits[at], classes, groups[at])
+        row = _row(name, y[at], logits[at], classes, ids[at])
         scores = {k: row[k] for pair in _INTERVALS.items() for k in pair}
         rows.append(dict(source=name, n=int(at.sum()), classes=len(set(y[at])), **scores))
     return rows
@@ -208,7 +208,7 @@ def controls(
     p, parts, filed = _found(r, data, quiet)
     rows = np.flatnonzero(parts == 'test')
     y, groups, label = filed.y, filed.group.tolist(), p.table.label.iloc[rows]
-    model = load_model(r.path).to(device, memory_format=torch.channels_last)
+    model = load_model(r.path).to(device).to(memory_format=torch.channels_last)
     pixels, logits, heads = p.pixels[rows], {}, []
     steps = len(CONTROLS) + (SHUFFLES if shuffled else 0)
     with tqdm(total=steps, desc='controls', unit='control', disable=True if quiet else None, leave=False) as bar:

@@ -103,30 +103,30 @@ MASKS, BOX = "the data set's masks", 'automatic lung box'
 
 def lungs_of(
     pack:Pack, # Its table may have a column `mask`
-    rows:Sequence|None=None, # Row numbers of the images that are wanted; default all
+    rows:Sequence|np.ndarray|None=None, # Row numbers of the images that are wanted; default all
 ) -> tuple: # Masks (n, size, size) bool; `MASKS` or `BOX`; a sentence on how it came to that
     "Where the lungs of each image are"
-    rows = np.arange(len(pack)) if rows is None else np.asarray(rows)
-    table = pack.table.iloc[rows]
-    given = [m if isinstance(m, str) and m else None for m in table['mask']] if 'mask' in table else len(rows)*[None]
-    lungs, why = np.zeros((len(rows), pack.size, pack.size), bool), {}
-    if missing := given.count(None):
-        some_have = f'{missing} of {len(rows)} images have no mask.'
-        kind, note = BOX, 'No masks are known.' if missing == len(rows) else some_have
+    at = np.arange(len(pack)) if rows is None else np.asarray(rows)
+    table, n = pack.table.iloc[at], len(at)
+    given = [m for m in table['mask'] if isinstance(m, str) and m] if 'mask' in table else []
+    lungs, why = np.zeros((n, pack.size, pack.size), bool), {}
+    if missing := n - len(given):
+        some_have = f'{missing} of {n} images have no mask.'
+        kind, note = BOX, 'No masks are known.' if missing == n else some_have
     else:
         for i, (m, image) in enumerate(zip(given, table.path)):
             mask = read_mask(m, image, pack.size, pack.resize)
             if isinstance(mask, str): why[i] = mask
             else: lungs[i] = mask
-        kind, note = MASKS if len(why) <= .05*len(rows) else BOX, f'All {len(rows)} images have a mask.'
+        kind, note = MASKS if len(why) <= .05*n else BOX, f'All {n} images have a mask.'
         if why:
             i, reason = next(iter(why.items()))
             who = 'these images get' if kind == MASKS else 'every image gets'
-            note = (f'{len(why)} of {len(rows)} masks cannot be used (first: {Path(given[i]).name}: {reason}): '
+            note = (f'{len(why)} of {n} masks cannot be used (first: {Path(given[i]).name}: {reason}): '
                     f'{who} the {BOX}.')
             warnings.warn(note, stacklevel=2)
-    for i in range(len(rows)) if kind == BOX else why:
-        lungs[i] = box_mask(lung_box(pack.grey(rows[i:i + 1])[0]), pack.size)
+    for i in range(n) if kind == BOX else why:
+        lungs[i] = box_mask(lung_box(pack.grey(at[i:i + 1])[0]), pack.size)
     return lungs, kind, note
 
 # %% ../../nbs/controls/01_lungs.ipynb #4a151d62
@@ -136,13 +136,14 @@ def donors(
     seed:int=0, # Of the drawing
 ) -> np.ndarray|None: # Row of another image for each image; None where all images are of one group
     "Whose outline each image gets: drawn over all classes, never from its own group"
-    (_, label), ids = np.unique(np.asarray(list(label), dtype=str), return_inverse=True), np.asarray(ids)
-    if len(np.unique(ids)) < 2: return None
-    rng, rows = np.random.default_rng(seed), [np.flatnonzero(label == c) for c in range(label.max() + 1)]
-    drawn = rng.permutation(label)   # classes, as often as there are images of them, whoever gets which
-    given = np.empty(len(label), dtype=int)
+    _, number = np.unique(np.asarray(list(label), dtype=str), return_inverse=True)
+    group = np.asarray(ids)
+    if len(np.unique(group)) < 2: return None
+    rng, rows = np.random.default_rng(seed), [np.flatnonzero(number == c) for c in range(number.max() + 1)]
+    drawn = rng.permutation(number)   # classes, as often as there are images of them, whoever gets which
+    given = np.empty(len(number), dtype=int)
     for i, c in enumerate(drawn):
-        others = rows[c][ids[rows[c]] != ids[i]]
-        if not len(others): others = np.flatnonzero(ids != ids[i])   # the whole class is of this group
+        others = rows[c][group[rows[c]] != group[i]]
+        if not len(others): others = np.flatnonzero(group != group[i])   # the whole class is of this group
         given[i] = others[rng.integers(len(others))]
     return given

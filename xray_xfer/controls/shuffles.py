@@ -35,11 +35,11 @@ def shuffled_labels(
     seed:int=0, # Of the shuffling
 ) -> pd.DataFrame: # Columns `path`, `label` and `split`
     "The labels of training and of validation shuffled, each for itself; the test part keeps its own"
-    parts, label, rng = np.asarray(parts), np.array(table.label, object), np.random.default_rng(seed)
+    of, label, rng = np.asarray(parts), np.array(table.label, object), np.random.default_rng(seed)
     for part in ('train', 'valid'):   # each by itself, so that no small class can lose its last training image
-        rows = np.flatnonzero(parts == part)
+        rows = np.flatnonzero(of == part)
         label[rows] = label[rng.permutation(rows)]
-    return table[['path']].assign(label=label, split=parts)
+    return table[['path']].assign(label=label, split=of)
 
 # %% ../../nbs/controls/02_shuffles.ipynb #728c27e1
 SHUFFLES = 19
@@ -80,7 +80,7 @@ def trained_heads(
         y = table.label.map(number).to_numpy(dtype=np.int64)
         with no_random(seed, reproducible=False):
             for layer in model.head.modules():
-                if hasattr(layer, 'reset_parameters'): layer.reset_parameters()
+                if callable(reset := getattr(layer, 'reset_parameters', None)): reset()
             def loader(part, n, **kw): return FeaturesDL([(arrays, rows[part])], y[rows[part]], n, device=device, **kw)
             train = loader('train', bs, shuffle=True, drop_last=True)
             train.rng.seed(seed)

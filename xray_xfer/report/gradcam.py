@@ -8,7 +8,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/gradcam.html.md"""
 __all__ = ['grad_cam', 'picks']
 
 # %% ../../nbs/report/03_gradcam.ipynb #93785d11
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np, pandas as pd, torch
 
@@ -44,7 +45,8 @@ def grad_cam(
         features, last = _feature_map(model, x)
         with torch.enable_grad():
             features.requires_grad_()
-            logits = model.head(model.backbone.forward_head(features.clone()))   # cloned, for some heads work in place
+            pool = cast(Callable, model.backbone.forward_head)   # timm's networks have it
+            logits = model.head(pool(features.clone()))   # cloned, for some heads work in place
             score = logits.gather(1, torch.as_tensor(targets, device=logits.device).long()[:, None]).sum()
             grad, = torch.autograd.grad(score, features)
     finally: model.train(was_training)

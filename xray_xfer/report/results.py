@@ -71,8 +71,8 @@ class Study:
     # Sentences on runs that belong to it and cannot be read
     lost: list = field(default_factory=list)
     # Names of all of them, with those that cannot be read; default the names of `runs`
-    listed: list = None
-    margin: Margin = None # How much worse a model may be and still be good enough; None: not set
+    listed: list|None = None
+    margin: Margin|None = None # How much worse a model may be and still be good enough; None: not set
 
     def __post_init__(self): self.path = settled(self.path)
 
@@ -99,7 +99,7 @@ class Study:
         "Each backbone at a depth; runs that must not be pooled stand alone, under the names of their folders"
         names = {(r.name, r.arch, str(r.depth)) for r in self.runs}   # folders of networks may share a name
         alone = self._twice or len(names) > len({n for n, *_ in names}) or self._odd
-        by = {}
+        by:dict[str, list] = {}
         for r in self.runs: by.setdefault(r.path.name if alone else r.name, []).append(r)
         return by
     @property

@@ -48,7 +48,7 @@ def save_run(
         weights = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
         try: save_file(weights, tmp/'model.safetensors')
         except SafetensorError as e:   # it has no number, and a full disk is what it meets
-            raise cannot_write(run.path/'model.safetensors', e, errno.ENOSPC) from e
+            raise cannot_write(run.path/'model.safetensors', str(e), errno.ENOSPC) from e
         (tmp/'summary.txt').write_text(summary, encoding='utf-8')
         for name, figure in figures.items(): figure.savefig(tmp/name, dpi=120)
 
