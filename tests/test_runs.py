@@ -374,7 +374,7 @@ def test_an_out_that_is_a_file_is_refused_before_training(capsys, xrays, tmp_pat
 def test_a_full_disk_in_the_middle_names_its_place(capsys, xrays, tmp_path, monkeypatch):
     from xray_xfer.runs import filing
     def full(*a): raise OSError(errno.ENOSPC, 'No space left on device')
-    monkeypatch.setattr(filing, 'save_split', full)
+    monkeypatch.setattr(filing, 'write_split', full)
     code, out, err = xray(capsys, 'run', xrays, '--arch', ARCH, '--pretrained', 'false', '--size', 64, '--epochs', 1,
                           '--out', tmp_path/'o', '--quiet')
     assert code == 1

@@ -242,7 +242,7 @@ def test_arguments_that_make_no_sense(xrays, tmp_path, bad, message):
 
 # ---- failure halfway
 
-WRITES = {'csv': (filing, 'write_csv'), 'split': (filing, 'save_split'), 'json': (filing, 'write_json'),
+WRITES = {'csv': (filing, 'write_csv'), 'split': (filing, 'write_split'), 'json': (filing, 'write_json'),
           'weights': (filing, 'save_file'), 'figure': ('matplotlib.figure.Figure', 'savefig'),
           'text': (Path, 'write_text')}
 

@@ -154,8 +154,8 @@ def run_core(
     found = []
     for name, keys in (('config', {'arch', 'depth', 'seed', 'classes'}), ('metrics', {'accuracy', 'n'})):
         content = read_json(path/f'{name}.json')
-        if name == 'config' and isinstance(content, Mapping) and (schema := content.get('schema')) != SCHEMA:
-            raise ValueError(f'{path} has schema {schema}; this version reads {SCHEMA}: train the run again')
+        if name == 'config' and isinstance(content, Mapping) and content.get('schema', SCHEMA) != SCHEMA:
+            raise ValueError(f"{path} has schema {content['schema']}; this version reads {SCHEMA}: train the run again")
         if not isinstance(content, Mapping) or not keys <= set(content):
             raise ValueError(f'{name}.json is not as this version writes it (in {path})')
         found.append(dict(content))
