@@ -19,12 +19,12 @@ from ..data.columns import csv_rows
 from ..data.fetch import demo_folder, unzipped
 from ..data.tree import Exclude, read_folder, sort_files
 
-# %% ../../nbs/inference/03_sources.ipynb #bc6abc82
+# %% ../../nbs/inference/03_sources.ipynb #94c552b6
 _KINDS = ('Give a folder of images, image files, a .zip of them, or a .csv with the column path '
           '(label and others may be there)')
 
 def _of_folder(root, exclude, shown):
-    "(absolute path, name) of each image below a folder"
+    "(absolute path, as given) of each image below a folder"
     left_out = Exclude([exclude] if isinstance(exclude, str) else exclude)
     found = sort_files(read_folder(root, left_out))
     if lost := left_out.unmet: raise ValueError(f'nothing in {shown} is called {some(lost)} (exclude=, --exclude)')
@@ -38,7 +38,7 @@ def _of_files(files):
     "The same of single files, which keep the names that they were given"
     return [(os.path.abspath(os.path.expanduser(f)), os.fsdecode(f)) for f in files]
 
-# %% ../../nbs/inference/03_sources.ipynb #5d43b8f3
+# %% ../../nbs/inference/03_sources.ipynb #965bc4f2
 def _of_table(rows, where, base):
     "The image table of what somebody brings as rows"
     names = {str(c).strip().casefold(): c for c in rows.columns}
@@ -48,22 +48,23 @@ def _of_table(rows, where, base):
     if n := name.count(None):
         raise ValueError(f'{counted(n, "row")} of {where} have no path (the first is row {name.index(None) + 1}): '
                          'fill it in or remove those rows')
-    table = pd.DataFrame(dict(path=[os.path.abspath(os.path.join(base, n)) for n in name], name=name), dtype=object)
-    if 'label' not in names: return table
-    stated = rows[names['label']]
-    return table.assign(label=['' if v is None or v != v else plain(str(v)).strip() for v in stated])
+    table = pd.DataFrame(dict(path=[os.path.abspath(os.path.join(base, n)) for n in name], given=name), dtype=object)
+    if 'label' in names:
+        table['label'] = ['' if v is None or v != v else plain(str(v)).strip() for v in rows[names['label']]]
+    rest = [c for key, c in names.items() if key not in ('path', 'label', 'given')]
+    return table.assign(**{str(c): rows[c].to_numpy() for c in rest})
 
 def images_to_predict(
     source:str|Path|Sequence|pd.DataFrame, # Folder, image files, .zip, .csv, table with `path`, or 'demo'
     exclude:Iterable=(), # Names of files and folders to leave out; * and ? are wildcards
-) -> pd.DataFrame: # path (absolute), name (as it will be written), label where one is stated
+) -> pd.DataFrame: # path (absolute), given (as it will be written), label and other columns where there are any
     "What is to be predicted, one row per file, in a fixed order; nothing is decoded yet"
     if isinstance(source, pd.DataFrame): table = _of_table(source, 'the table', os.getcwd())
     elif isinstance(source, str | os.PathLike): table = _of_place(os.fspath(source), exclude)
-    else: table = pd.DataFrame(_of_files(source), columns=['path', 'name'], dtype=object)
+    else: table = pd.DataFrame(_of_files(source), columns=['path', 'given'], dtype=object)
     if not len(table): raise ValueError(f'{_shown(source)} holds no files. {_KINDS}')
-    if n := table.name.duplicated().sum():
-        first = table.name[table.name.duplicated()].iloc[0]
+    if n := table.given.duplicated().sum():
+        first = table.given[table.given.duplicated()].iloc[0]
         often = f'{counted(n, "path")} {are(n, "stands", "stand")} more than once in {_shown(source)}'
         raise ValueError(f'{often}, such as {plain(first)}: keep one row per image')
     return table
@@ -74,9 +75,9 @@ def _of_place(typed, exclude):
     "The images of a folder or a file by its name"
     if not typed.strip(): raise ValueError(f'the source is empty. {_KINDS}')
     path = demo_folder() if typed == 'demo' else Path(os.path.abspath(os.path.expanduser(typed)))
-    if path.is_dir(): return pd.DataFrame(_of_folder(path, exclude, typed), columns=['path', 'name'], dtype=object)
+    if path.is_dir(): return pd.DataFrame(_of_folder(path, exclude, typed), columns=['path', 'given'], dtype=object)
     if not path.exists(): raise FileNotFoundError(f'{typed!r} does not exist. {_KINDS}')
     ending = path.suffix.lower()
     if ending == '.csv': return _of_table(csv_rows(path), str(path), path.parent)
     rows = _of_folder(unzipped(path), exclude, typed) if ending == '.zip' else _of_files([typed])
-    return pd.DataFrame(rows, columns=['path', 'name'], dtype=object)
+    return pd.DataFrame(rows, columns=['path', 'given'], dtype=object)
