@@ -172,8 +172,9 @@ def test_predictive_intervals_lie_between_the_ends_put_together(se, sp, prevalen
         return
     assert found.value == pytest.approx(bayes(value, v))
     assert found.low <= found.value + 1e-9 and found.value <= found.high + 1e-9
-    if lo < 1: assert found.low >= bayes(low, lo) - 1e-9
-    if hi < 1 and high > 0: assert found.high <= bayes(high, hi) + 1e-9
+    # a root of almost 0 costs half the digits
+    if lo < 1: assert found.low >= bayes(low, lo) - 1e-6
+    if hi < 1 and high > 0: assert found.high <= bayes(high, hi) + 1e-6
 
 
 @fast

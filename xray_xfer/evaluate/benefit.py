@@ -15,13 +15,13 @@ import numpy as np, pandas as pd
 
 from .thresholds import THRESHOLDS, Part, Rate, Scores, threshold_scores
 
-# %% ../../nbs/evaluate/12_benefit.ipynb #39d539b5
+# %% ../../nbs/evaluate/12_benefit.ipynb #4a17a720
 @dataclass(frozen=True)
 class Predictive:
     "What a call means at a prevalence"
     prevalence: float
     ppv: Rate # Of those who are called the class, how many have it
-    npv: Rate # Of those who are not, how many have it not
+    npv: Rate # Of those who are not, how many do not have it
 
 def _share(top, bottom, odds):
     "Share of `top` where it meets `bottom` at these odds: the interval of their ratio, carried over"
@@ -32,11 +32,12 @@ def _share(top, bottom, odds):
     low, high = 0., np.inf
     if top.low > 0:
         gap = top.low * (2 * a - top.low)
-        low = gap / (a * b + np.sqrt(max((a * b) ** 2 - gap * bottom.high * (2 * b - bottom.high), 0)))
+        below = a * b + np.sqrt(max((a * b) ** 2 - gap * bottom.high * (2 * b - bottom.high), 0))
+        low = gap / below if below else np.inf
     if bottom.low > 0:
         gap = bottom.low * (2 * b - bottom.low)
         high = (a * b + np.sqrt(max((a * b) ** 2 - gap * top.high * (2 * a - top.high), 0))) / gap
-    return Rate(value, float(odds * low / (1 + odds * low)), float(1 / (1 + 1 / (odds * high))) if high else 0.)
+    return Rate(value, *(float(1 / (1 + 1 / (odds * ratio))) if ratio else 0. for ratio in (low, high)))
 
 def predictive_values(
     scores:Scores, # Sensitivity and specificity with their intervals, from `threshold_scores`
@@ -48,7 +49,7 @@ def predictive_values(
     odds, se, sp = prevalence / (1 - prevalence), scores.sensitivity, scores.specificity
     return Predictive(float(prevalence), _share(se, sp.complement(), odds), _share(sp, se.complement(), 1 / odds))
 
-# %% ../../nbs/evaluate/12_benefit.ipynb #3e499a40
+# %% ../../nbs/evaluate/12_benefit.ipynb #0212407d
 def at_prevalence(
     score:np.ndarray, # (n,) probability of the class
     prevalence:float, # Share of the class among the patients to come, above 0 and below 1
@@ -59,7 +60,7 @@ def at_prevalence(
         if not 0 < share < 1:
             raise ValueError(f'{name}={share}: give a share above 0 and below 1, such as 0.05 for 5 %')
     score, odds = np.asarray(score, dtype=np.float64), prevalence / (1 - prevalence) * (1 - trained) / trained
-    return odds * score / (odds * score + 1 - score)
+    return odds * score / (odds * score + (1 - score))   # without the brackets 1 would become more than 1
 
 # %% ../../nbs/evaluate/12_benefit.ipynb #052baaea
 def net_benefit(
