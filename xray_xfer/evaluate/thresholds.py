@@ -8,7 +8,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/evaluate/thresholds.html.md"""
 __all__ = ['THRESHOLDS', 'Part', 'Rate', 'Scores', 'threshold_scores', 'threshold_curve', 'OperatingPoint', 'operating_point',
            'called_at']
 
-# %% ../../nbs/evaluate/11_thresholds.ipynb #6f9ea6b1
+# %% ../../nbs/evaluate/11_thresholds.ipynb #a47af4cb
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, NamedTuple
@@ -94,7 +95,7 @@ def threshold_curve(
                    for end, field in (('', 'value'), ('_low', 'low'), ('_high', 'high'))}
     return pd.DataFrame.from_dict(rows, orient='index', dtype=np.float64).rename_axis('threshold')
 
-# %% ../../nbs/evaluate/11_thresholds.ipynb #6c866c31
+# %% ../../nbs/evaluate/11_thresholds.ipynb #4fe0ae10
 @dataclass(frozen=True)
 class OperatingPoint:
     "From which probability on an image is called a class, and how that was chosen"
@@ -141,12 +142,14 @@ def _asked(sensitivity, specificity, by):
 def _kept(values, ids, wanted, by, level):
     "The highest of the values (m,) that a large enough share reaches; None: even all of them are not enough"
     if by == 'value': return np.sort(values)[::-1][max(int(np.ceil(wanted * len(values) - 1e-9)), 1) - 1]
-    kept = None
-    for value in np.unique(values):
+    levels, together = np.unique(values), len(np.unique(ids)) < len(ids)
+    def too_few(value):
         ends = share_interval(values >= value, ids, level)
-        if ends is None or ends[0] < wanted - 1e-12: break
-        kept = value
-    return kept
+        return ends is None or ends[0] < wanted - 1e-12
+    # of independent images the limit falls with every image that is lost; of groups it may jump, so each is looked at
+    if together: number = next((i for i, value in enumerate(levels) if too_few(value)), len(levels))
+    else: number = bisect_left(levels, True, key=too_few)
+    return levels[number - 1] if number else None
 
 def _between(low, high):
     "The number of the fewest decimals between two others, the nearest to their middle; None: no float is between"
