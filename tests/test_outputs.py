@@ -29,6 +29,7 @@ LEFT_OUT = {   # room: why its page is not run again here; nbdev-test runs all o
     'evaluate/intervals': 'draws thousands of resamples',
     'evaluate/paired': 'draws thousands of resamples',
     'evaluate/chance': 'draws thousands of resamples',
+    'evaluate/thresholds': 'draws thousands of validation parts',
     'bench/timing': 'starts processes and times them',
     'core/machine': 'shows the versions and the processor of the machine',
 }
