@@ -53,8 +53,7 @@ def packed(
     classes, exclude = ([x] if isinstance(x, str) else list(x or ()) or None for x in (classes, exclude))
     if isinstance(data, Pack): return _as_asked(data, frame, classes, exclude)
     if table is None: table = images_of(data, classes=classes, exclude=exclude or ())
-    # `pack` answers for the word itself
-    p = pack(table, frame.size, frame.resize, frame.colour, quiet=quiet)   # type: ignore[arg-type]   # a word is a str
+    p = pack(table, frame.size, frame.resize, frame.colour, quiet=quiet)   # type: ignore[arg-type]   # which it checks
     p.source, p.classes, p.exclude = source_name(data), classes, exclude
     if n := len(p.rejects):
         counts = p.rejects.reason.str.split(':').str[0].value_counts()

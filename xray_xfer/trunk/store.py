@@ -188,8 +188,8 @@ def features(
         make_folder(root)
         sweep(root)
         if deepest is not None and between is not None:
-            deep = features(deepest, pack, mean, std, rows, view, None, backend, dtype, device, batch, cache, limit_gb,
-                            quiet)
+            deep = features(deepest, pack, mean, std, rows, view, backend=backend, dtype=dtype, device=device,
+                            batch=batch, cache=cache, limit_gb=limit_gb, quiet=quiet)
             module, first = FromFeatures(between), tuple(a[:3] for a in deep.arrays)
         else:
             module, first = FromPixels(c.trunk, mean, std), (pack.pixels[rows[:3]],)
