@@ -9,9 +9,7 @@ __all__ = ['BACKENDS', 'TOLERANCE', 'FromPixels', 'FromFeatures', 'channels_firs
 
 # %% ../../nbs/trunk/03_engine.ipynb #3cb670de
 import io, time, warnings
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
 from typing import Literal
@@ -19,6 +17,7 @@ from typing import Literal
 import numpy as np, torch
 from torch import nn
 
+from ..core.ahead import ahead
 from ..core.machine import full_float32
 from ..core.say import error_words
 from ..data.packing import planes
@@ -186,18 +185,11 @@ class Engine:
         if self.run.workers == 1:
             yield from map(self.run, jobs)
             return
-        ahead:deque = deque()
-        pool, threads = ThreadPoolExecutor(self.run.workers, 'trunk'), torch.get_num_threads()
+        threads = torch.get_num_threads()
         # the cores are taken: what the caller does with each batch would wait for a thread that gets none
         torch.set_num_threads(1)
-        try:
-            for j in jobs:
-                ahead.append(pool.submit(self.run, j))
-                if len(ahead) > 2 * self.run.workers: yield ahead.popleft().result()
-            while ahead: yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
+        try: yield from ahead(self.run, jobs, self.run.workers, 'trunk')
+        finally: torch.set_num_threads(threads)
 
 def _exact(module, sample):
     "What the module gives in float64, if its code allows that"
