@@ -290,8 +290,7 @@ def seed_spread(
                                       'so neither is a mean over them.')
     if not np.isfinite(values).all():
         raise ValueError(f'values={values}: a metric is a finite number, or None where it is not defined')
-    mean, n = float(np.mean(values)), len(values)
-    interval = student_interval(values, level)
+    mean, n, interval = float(np.mean(values)), len(values), student_interval(values, level)
     if interval is None: return SeedSpread(mean, None, 'One seed: how much the training varies is not known.')
     sd, (low, high) = float(np.std(values, ddof=1)), interval
     said = [f'{n} seeds: mean {fixed(mean, 4)}, standard deviation {fixed(sd, 4)},',
