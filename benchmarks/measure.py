@@ -118,8 +118,9 @@ def layout(a):
     from fastai.optimizer import Adam
     from xray_xfer.data.table import images_of
     from xray_xfer.evaluate.tables import display_name
+    from xray_xfer.settings import Settings
     from xray_xfer.training.feed import feed
-    from xray_xfer.training.ready import parts_of
+    from xray_xfer.training.ready import prepare
     from xray_xfer.training.optimiser import FusedAdam
     from xray_xfer.training.layout import KeepChannelsLast
     from xray_xfer.core.machine import keep_buffers
@@ -130,11 +131,12 @@ def layout(a):
     rows, res = [], []
     with tempfile.TemporaryDirectory() as tmp:
         os.environ['XRAY_XFER_CACHE'] = tmp
-        p = pack(images_of(a.folder), a.size, quiet=True)
+        p, s = pack(images_of(a.folder), a.size, quiet=True), Settings(groups=False, device='cpu', quiet=True)
+        prepared = prepare(p, s)
         for arch in (ARCH, 'efficientnet_b0'):
             for depth in a.depths:
                 model = build(arch, depth, 4, a.pretrained if arch == ARCH else False)
-                fed = feed(model, p, parts_of(p), stats(arch), quiet=True)
+                fed = feed(model, prepared, s, stats(arch))
                 rates = {(ChannelsLast, Adam): [], (KeepChannelsLast, Adam): [], (KeepChannelsLast, FusedAdam): []}
                 for _ in range(1 + a.epochs):   # the first of each warms up
                     for (cb, opt), found in rates.items():

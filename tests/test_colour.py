@@ -1,5 +1,6 @@
 "Colour, where a data set means something by it: four classes that differ in nothing but their hue."
 import struct, zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
@@ -10,9 +11,10 @@ from xray_xfer.data.table import images_of
 from xray_xfer.data.demo import draw
 from xray_xfer.training.feed import feed, logits_of
 from xray_xfer.training.loaders import PackedImage
-from xray_xfer.training.ready import Frame, packed, parts_of
+from xray_xfer.training.ready import Frame, packed, prepare
 from xray_xfer.models.blueprint import stats
 from xray_xfer.report.compared import report
+from xray_xfer.settings import Settings
 from xray_xfer.data.decode import decode
 from xray_xfer.data.packing import pack
 from xray_xfer.train import run
@@ -55,9 +57,10 @@ def test_colour_is_seen_only_where_it_is_asked_for(tinted, tmp_path):
 
 def test_cached_colour_is_uncached_colour(tinted):
     from xray_xfer.models.classifier import build
-    p, norm = packed(images_of(tinted), Frame(64, 'squish', True), quiet=True), stats('resnet10t')
-    model = build('resnet10t', 1, pretrained=False, size=64)
-    a, b = (feed(model, p, parts_of(p), norm, quiet=True, **kw) for kw in (dict(), dict(cache=False)))
+    s = Settings(arch='resnet10t', depth=1, size=64, colour=True, groups=False, device='cpu', quiet=True)
+    prepared, norm = prepare(tinted, s), stats(s.arch)
+    model = build(s.arch, s.depth, pretrained=False, size=s.size)
+    a, b = (feed(model, prepared, replace(s, cache=cache), norm) for cache in (True, False))
     assert (a.trains_on, b.trains_on) == ('features', 'images')
     x, y = logits_of(a.net, a.dls[2]), logits_of(b.net, b.dls[2])
     assert np.allclose(x, y, atol=2e-3*abs(y).max()) and np.ptp(y, axis=0).max() > 0

@@ -1,5 +1,6 @@
 "Features: the same training as on images, and a cache in which nothing half-made is ever taken for whole."
 import json, multiprocessing, os, random, shutil, signal, time, warnings
+from dataclasses import replace
 
 import numpy as np, pytest, torch
 from fastai.callback.core import Callback
@@ -18,13 +19,14 @@ from xray_xfer.data.table import images_of
 from xray_xfer.data.demo import draw
 from xray_xfer.trunk.store import _verified, features
 from xray_xfer.training.feed import feed, logits_of
-from xray_xfer.training.ready import image_batches, parts_of
+from xray_xfer.training.ready import image_batches, prepare
 from xray_xfer.training.layout import KeepChannelsLast
 from xray_xfer.training.optimiser import adam_for
 from xray_xfer.core.cache import clear_cache
 from xray_xfer.models.classifier import Classifier, build, calibrate, splitter
 from xray_xfer.models.blueprint import stats
 from xray_xfer.data.packing import pack
+from xray_xfer.settings import Settings
 from xray_xfer.study import study
 from xray_xfer.train import run
 from xray_xfer.trunk.engine import channels_first
@@ -44,18 +46,25 @@ def even(p):
     "112, 16 and 32 images: batches of 16 divide every part, for how PyTorch rounds may hang on the size of a batch"
     return np.repeat(['train', 'valid', 'test'], [112, 16, 32])[np.random.default_rng(0).permutation(len(p))].tolist()
 
+USUAL = Settings(bs=16, groups=False, device='cpu', quiet=True)
+
+def fed_with(model, p, parts=None, **settings):
+    "What `feed` gives for a pack, in these parts"
+    prepared = prepare(p, USUAL)
+    if parts is not None: prepared = replace(prepared, parts=np.array(parts))
+    return feed(model, prepared, replace(USUAL, **settings), stats(model.arch))
+
 class StepLoss(Callback):
     def before_fit(self): self.all = []
     def after_batch(self): self.all.append(float(self.loss.detach()))
 
 def train(p, arch, depth, epochs=2, **kw):
     "The loss of every step, the network, and its state before"
-    parts, norm = even(p), stats(arch)
     with no_random(3, reproducible=False):
         model = build(arch, depth, pretrained=False, size=p.size)
-        calibrate(model, image_batches(p, range(64), norm))
+        calibrate(model, image_batches(p, range(64), stats(arch)))
         before = {k: v.clone() for k, v in model.state_dict().items()}
-        fed = feed(model, p, parts, norm, bs=16, seed=3, quiet=True, **kw)
+        fed = fed_with(model, p, even(p), seed=3, **kw)
         log = StepLoss()
         learn = Learner(
             fed.dls,
@@ -80,7 +89,7 @@ def test_cached_training_is_uncached_training(packed, arch, depth, threads, monk
     try:
         want, whole, before, fed = train(packed, arch, depth, cache=False)
         assert fed.trains_on == 'images'
-        got, cached, _, fed = train(packed, arch, depth, backend='torch', dtype='float32')
+        got, cached, _, fed = train(packed, arch, depth, backend='torch', features='float32')
         assert fed.trains_on == 'features' and len(got) == len(want) > 6
     finally: torch.set_num_threads(was)
     if threads == 1: assert got == want
@@ -95,7 +104,7 @@ def test_cached_training_is_uncached_training(packed, arch, depth, threads, monk
     assert any(not torch.equal(cached.state_dict()[k], before[k]) for k in learning)
     # the whole network, on every image, gives what its tail gives on features
     for i in (1, 2):
-        images = feed(cached, packed, even(packed), stats(arch), cache=False).dls[i]
+        images = fed_with(cached, packed, even(packed), cache=False).dls[i]
         a, b = (torch.from_numpy(x).softmax(1) for x in (logits_of(fed.net, fed.dls[i]), logits_of(cached, images)))
         assert (a - b).abs().max() < 5e-3
 
@@ -150,7 +159,7 @@ def test_the_same_parameters_decay_on_features_and_on_images(packed, arch, monke
     decays = []
     for cache in True, False:
         model = build(arch, 1, pretrained=False, size=64)
-        fed = feed(model, packed, even(packed), stats(arch), bs=16, cache=cache, quiet=True)
+        fed = fed_with(model, packed, even(packed), cache=cache)
         assert fed.trains_on == ('features' if cache else 'images')
         learn = Learner(
             fed.dls,
@@ -184,22 +193,9 @@ def test_threads_come_back_also_where_a_notebook_keeps_the_error(packed, tmp_pat
 def test_a_split_without_a_test_part_is_the_same_on_features_and_on_images(packed, monkeypatch, phantoms):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(phantoms))
     parts = ['train' if p == 'test' else p for p in even(packed)]
-    n = [
-        [
-            len(dl.dataset)
-            for dl in feed(
-                build('resnet10t', 1, pretrained=False, size=64),
-                packed,
-                parts,
-                stats('resnet10t'),
-                bs=16,
-                cache=cache,
-                quiet=True,
-            ).dls
-        ]
-        for cache in (True, False)
-    ]
-    assert n[0] == n[1] == [144, 16]
+    model = build('resnet10t', 1, pretrained=False, size=64)
+    for cache in (True, False):
+        assert [len(dl.dataset) for dl in fed_with(model, packed, parts, cache=cache).dls] == [144, 16]
 
 class Compiled:
     "What `torch.compile` gives, but for the compiler"
@@ -355,15 +351,12 @@ def test_a_depth_that_cannot_be_cut_costs_the_others_nothing(packed, tmp_path, m
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path))
     model = build('resnet10t', 1, pretrained=False, size=64)
     # at which nothing is frozen
-    fed = feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=len(model.groups), quiet=True)
+    fed = fed_with(model, packed, deepest=len(model.groups))
     assert fed.trains_on == 'features' and fed.deepest is None
-    assert feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=2, quiet=True).deepest == 2
+    assert fed_with(model, packed, deepest=2).deepest == 2
     # the deepest that can be
-    assert (
-        feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=[0, len(model.groups), 2], quiet=True).deepest
-        == 2
-    )
-    assert feed(model, packed, parts_of(packed), stats('resnet10t'), deepest=[0, 1], quiet=True).deepest is None
+    assert fed_with(model, packed, deepest=[0, len(model.groups), 2]).deepest == 2
+    assert fed_with(model, packed, deepest=[0, 1]).deepest is None
 
 @pytest.mark.usefixtures('plain_figures')
 def test_another_seed_makes_no_features(packed, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 crowds, frames, and the split that comes after."""
 import io
 import json
+import os
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,16 @@ def test_a_damaged_result_is_noticed_and_made_again(tmp_path, damage):
     with pytest.warns(UserWarning, match='damaged'): again = find_twins(p, quiet=True)
     assert again.pairs.equals(first.pairs) and not again.reused and find_twins(p).reused
     assert [f.name for f in (tmp_path/'cache'/'twins').iterdir()] == [file.name]
+
+
+def test_what_a_killed_search_left_half_written_goes(tmp_path):
+    p = packed(tmp_path/'x', [people[0], people[0], people[1]])
+    half = tmp_path/'cache'/'twins'/f'.{p.key}.json.4711-000000000000.part'
+    half.parent.mkdir()
+    half.write_text('{"n": 3, "pai')
+    os.utime(half, (0, 0))   # of another machine, and old
+    find_twins(p, quiet=True)
+    assert not half.exists() and len(list(half.parent.iterdir())) == 1
 
 
 def test_identical_images_cost_no_comparisons(tmp_path, monkeypatch):

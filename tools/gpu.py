@@ -3,6 +3,7 @@
 Draws its images, needs no network, prints a table and writes gpu.json into the folder $OUT (or here). With --device cpu
 and few images it runs anywhere, which checks this script and not a GPU."""
 import argparse, json, os, shutil, tempfile, time
+from dataclasses import replace
 from pathlib import Path
 
 parser = argparse.ArgumentParser()
@@ -20,10 +21,11 @@ from xray_xfer.data.table import images_of
 from xray_xfer.data.demo import draw
 from xray_xfer.training.feed import feed, logits_of
 from xray_xfer.core.machine import environment
-from xray_xfer.training.ready import image_batches, parts_of
+from xray_xfer.training.ready import image_batches, prepare
 from xray_xfer.models.classifier import build, calibrate
 from xray_xfer.models.blueprint import stats
 from xray_xfer.data.packing import pack
+from xray_xfer.settings import Settings
 from xray_xfer.study import study
 from xray_xfer.train import run
 from xray_xfer.trunk.engine import Engine, FromPixels
@@ -41,7 +43,8 @@ def sync(): torch.cuda.synchronize() if device.startswith('cuda') else None
 draw(work/'phantoms', n=400, seed=0, size=224)
 table = images_of(work/'phantoms')
 p, norm = pack(table, quiet=True), stats('efficientnet_b0')
-parts = parts_of(p)
+usual = Settings(groups=False, device=device, quiet=True)
+prepared = prepare(p, usual)
 
 for arch in ('shufflenetv2_100', 'efficientnet_b0'):
     for depth in (0, 2):
@@ -49,9 +52,9 @@ for arch in ('shufflenetv2_100', 'efficientnet_b0'):
         model = build(arch, depth, pretrained=False).to(device)
         # else random features are constants, and agree whatever is wrong
         calibrate(model, image_batches(p, range(128), norm, device))
-        f32 = feed(model, p, parts, norm, dtype='float32', backend='torch', device=device, quiet=True)
-        f16 = feed(model, p, parts, norm, device=device, quiet=True)
-        images = feed(model, p, parts, norm, cache=False, device=device)
+        f32 = feed(model, prepared, replace(usual, features='float32', backend='torch'), norm)
+        f16 = feed(model, prepared, usual, norm)
+        images = feed(model, prepared, replace(usual, cache=False), norm)
         if (f32.trains_on, f16.trains_on, images.trains_on) != ('features', 'features', 'images'):
             failed.append(f'{arch} depth {depth} trains on {f32.trains_on}, {f16.trains_on}: {f16.note}')
         want = torch.from_numpy(logits_of(images.net, images.dls[2])).softmax(1)

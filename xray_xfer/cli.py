@@ -11,16 +11,17 @@ __all__ = ['VERBS', 'run', 'study', 'demo', 'table', 'Refused', 'check', 'contro
 # %% ../nbs/06_cli.ipynb #c3ad6e73
 import os, signal, sys, traceback, warnings
 from argparse import ArgumentParser, SUPPRESS
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
+from typing import Annotated, Literal, get_args
 
 from fastcore.script import anno_parser
 
 import xray_xfer
 from . import __version__
-from .options import SENTENCES, SEVERAL, from_options, takes_options, weights_for
-from .settings import Settings, depth_arg
+from .options import (DEPTHS, NUMBER, NUMBERS, SENTENCES, SEVERAL, from_options, takes_options,
+                               weights_for)
+from .settings import Settings
 
 # %% ../nbs/06_cli.ipynb #c4ee3093
 _REPORT_NOTE = (' Columns marked (report): the lab report, on hold-out images of the COVID-19 Radiography Database '
@@ -35,8 +36,8 @@ def _show_study(s, report=False):
 
 @takes_options()
 def run(
-    data:Annotated[str, SENTENCES['data']]=None,
-    config:Annotated[Path, SENTENCES['config']]=None,
+    data:Annotated[str|None, SENTENCES['data']]=None,
+    config:Annotated[Path|None, SENTENCES['config']]=None,
     **options):
     "Train one model and evaluate it on the untouched test part"
     from xray_xfer.core.files import shown
@@ -52,14 +53,14 @@ def run(
 @takes_options('arch', 'depth', 'seed', 'name')
 def study(
     data:Annotated[str, SENTENCES['data']],
-    archs:Annotated[str, SENTENCES['archs'], SEVERAL]=_TWO_ARCHS,
-    depths:Annotated[depth_arg, SENTENCES['depths'], SEVERAL]=(0, 1, 2),
-    seeds:Annotated[int, SENTENCES['seeds'], SEVERAL]=(0,),
-    pretrained:Annotated[str, SENTENCES['pretrained'], SEVERAL]=('true',),
-    out:Path='study', # Folder that gets the tables and a folder for each run
+    archs:Annotated[Sequence[str], SENTENCES['archs'], SEVERAL]=_TWO_ARCHS,
+    depths:Annotated[Sequence[int|str], SENTENCES['depths'], DEPTHS]=(0, 1, 2),
+    seeds:Annotated[Sequence[int], SENTENCES['seeds'], NUMBERS]=(0,),
+    pretrained:Annotated[Sequence[str], SENTENCES['pretrained'], SEVERAL]=('true',),
+    out:Path=Path('study'), # Folder that gets the tables and a folder for each run
     report:bool=False, # Show the report's own numbers beside
     controls:bool=False, # Ask each model the controls for shortcuts too
-    margin:Annotated[float, SENTENCES['margin']]=None,
+    margin:Annotated[float|None, SENTENCES['margin'], NUMBER]=None,
     **options):
     "Train every arch × depth × seed over one split and print the metric table"
     from xray_xfer.core.files import shown
@@ -71,7 +72,7 @@ def study(
     print(f'\nTables (csv, md, tex), figure and run folders are in {shown(s.path)}')
 
 def demo(
-    out:Path='demo_study', # Folder that gets the tables and a folder for each run
+    out:Path=Path('demo_study'), # Folder that gets the tables and a folder for each run
     epochs:int=12, # Epochs of one-cycle training
     seed:int=0, # Seed of everything random in training
     overwrite:bool=False, # Train again, even if the study is there
@@ -80,8 +81,8 @@ def demo(
     "A study of 400 drawn chest X-ray phantoms at three depths: a few minutes on a laptop, nothing to download"
     from xray_xfer.core.files import shown
     from xray_xfer.study import study
-    small = dict(pretrained=False, size=96, bs=32, lr=3e-3)
-    s = study('demo', 'resnet10t', (0, 1, 2), seed, **small, epochs=epochs, out=out, overwrite=overwrite, quiet=quiet)
+    s = study('demo', 'resnet10t', (0, 1, 2), seed, pretrained=False, size=96, bs=32, lr=3e-3, epochs=epochs, out=out,
+              overwrite=overwrite, quiet=quiet)
     _show_study(s)
     print('\nThese are drawings and random weights: they show that everything works, and say nothing about X-rays.')
     print(f'Tables (csv, md, tex), figure and run folders are in {shown(s.path)}. '
@@ -109,13 +110,13 @@ def check(
     data:Annotated[str, SENTENCES['data']],
     size:int=224, # Side of the square images in pixels
     resize:Annotated[str, SENTENCES['resize'], dict(choices=['squish', 'pad'])]='squish',
-    classes:Annotated[str, SENTENCES['classes'], SEVERAL]=None,
-    exclude:Annotated[str, SENTENCES['exclude'], SEVERAL]=None,
+    classes:Annotated[list[str]|None, SENTENCES['classes'], SEVERAL]=None,
+    exclude:Annotated[list[str]|None, SENTENCES['exclude'], SEVERAL]=None,
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
-    split:Path=None, # Use this saved split.csv instead
+    split:Path|None=None, # Use this saved split.csv instead
     split_seed:int=0, # Seed of the split
-    rejects:Path=None, # File the rejects there, as CSV
+    rejects:Path|None=None, # File the rejects there, as CSV
     no_twins:bool=False, # Do not look for near-duplicates
     quiet:bool=False, # No progress
 ):
@@ -166,11 +167,11 @@ def report(
     else: made = write(folder)
     print(shown(made))
 
-_KINDS = ['features', 'packs', 'zips', 'drawings', 'twins', 'all']
+_Kind = Literal['features', 'packs', 'zips', 'drawings', 'twins', 'all']
 
 def cache(
-    clear:Annotated[str, SENTENCES['clear'], dict(choices=_KINDS)]=None,
-    limit:Annotated[float, SENTENCES['limit']]=None,
+    clear:Annotated[_Kind|None, SENTENCES['clear'], dict(type=str, choices=list(get_args(_Kind)))]=None,
+    limit:Annotated[float|None, SENTENCES['limit'], NUMBER]=None,
 ):
     "List what is kept on disk, with sizes, or clear it"
     from datetime import datetime
@@ -187,15 +188,15 @@ def cache(
 
 def bench(
     data:str, # Folder with a subfolder per class, .zip of one, or .csv with path,label
-    archs:Annotated[str, SENTENCES['archs'], SEVERAL]=_TWO_ARCHS,
-    depths:Annotated[depth_arg, 'Fine-tuning depths', SEVERAL]=(0, 1, 2),
-    pretrained:Annotated[str, SENTENCES['pretrained'], SEVERAL]=('true',),
-    ways:Annotated[str, SENTENCES['ways'], SEVERAL]=('stock', 'tuned', 'cold', 'warm'),
+    archs:Annotated[Sequence[str], SENTENCES['archs'], SEVERAL]=_TWO_ARCHS,
+    depths:Annotated[Sequence[int|str], 'Fine-tuning depths', DEPTHS]=(0, 1, 2),
+    pretrained:Annotated[Sequence[str], SENTENCES['pretrained'], SEVERAL]=('true',),
+    ways:Annotated[Sequence[str], SENTENCES['ways'], SEVERAL]=('stock', 'tuned', 'cold', 'warm'),
     epochs:int=10, # Epochs of each training
-    timed:Annotated[str, SENTENCES['timed'], SEVERAL]=(),
-    seeds:Annotated[int, SENTENCES['timed_seeds'], SEVERAL]=(0,),
+    timed:Annotated[Sequence[str], SENTENCES['timed'], SEVERAL]=(),
+    seeds:Annotated[Sequence[int], SENTENCES['timed_seeds'], NUMBERS]=(0,),
     device:str='auto', # auto, cuda, cuda:1, mps or cpu
-    out:Path='bench', # Folder of bench.json, bench.md and bench.png
+    out:Path=Path('bench'), # Folder of bench.json, bench.md and bench.png
     quiet:bool=False, # No lines while it runs
 ):
     "Time the same study by stock fastai, tuned fastai, and this package from a cold and from a warm cache"
@@ -266,7 +267,7 @@ def _without_verb(argv):
     return _told(f"xray_xfer: error: no verb {first!r}; there are {', '.join(VERBS)}", sys.stderr, 2)
 
 def main(
-    argv:list=None, # Words after `xray_xfer`; default: those of the process
+    argv:list|None=None, # Words after `xray_xfer`; default: those of the process
 ) -> int: # 0 on success, 1 on an error, 2 on a wrong command line, 130 when stopped by ctrl-C
     "The `xray_xfer` command"
     if argv is None: signal.signal(signal.SIGTERM, signal.default_int_handler)   # a polite kill tidies up, too
@@ -279,7 +280,7 @@ def main(
     if code is not None: return code
     verb = VERBS[argv[0]]
     try: args = _given(argv[0], argv[1:])
-    except SystemExit as e: return e.code or 0
+    except SystemExit as e: return int(e.code or 0)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _notes()

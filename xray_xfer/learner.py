@@ -86,15 +86,14 @@ def hand_over(
     timer:Callable=nullcontext, # Times the phases calibrate and features
 ) -> Learner: # With `.classifier`, `.prepared`, `.images` and `.feed`
     "The network, its loaders and its optimiser, ready for the first epoch"
-    s, norm, pack, parts = settings, stats(plan), prepared.pack, prepared.parts
+    s, norm = settings, stats(plan)
     model.to(s.device)
     if model.weights == 'random':
         with timer('calibrate'): _set_statistics(model, prepared, norm, s.device)
-    with timer('features'):
-        fed = feed(model, pack, parts, norm, bs=s.bs, augment=s.augment, cache=s.cache, views=s.views,
-                   deepest=s.deepest, backend=s.backend, dtype=s.features, device=s.device, seed=s.seed, quiet=s.quiet)
+    with timer('features'): fed = feed(model, prepared, s, norm)
     if fed.note and s.cache and not fed.warned: note(fed.note, s.quiet)
-    images = dataloaders(pack, plan, bs=s.bs, split=parts, augment=s.augment, device=torch.device(s.device))
+    images = dataloaders(prepared.pack, plan, bs=s.bs, split=prepared.parts, augment=s.augment,
+                         device=torch.device(s.device))
     learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False,
                     opt_func=adam_for(model), lr=s.lr[1], wd=s.wd, cbs=callbacks(s.precision))
     learn.classifier, learn.prepared, learn.images, learn.feed = model, prepared, images, fed

@@ -12,7 +12,9 @@ __all__ = ['SETTINGS', 'whole', 'within', 'yes_or_no', 'depth_of', 'groups_of', 
 import inspect, operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import reduce
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_origin, get_type_hints
 
 # %% ../nbs/01_settings.ipynb #a84571e1
@@ -125,23 +127,23 @@ class Settings:
                                   choices=('auto', 'onnxruntime', 'torch'))]='auto'
     # Depths of the same study: the features of the deepest that can be cut are made first,
     # and this depth's from them
-    deepest:Annotated[int|list, Option(there=False, filed=False)]=None
+    deepest:Annotated[int|list|None, Option(there=False, filed=False)]=None
     # Side of the square images in pixels; default the arch's own
-    size:int=None
+    size:int|None=None
     # 'squish' to the square (the default), or 'pad' with black
-    resize:Annotated[str, Option(default='squish', choices=('squish', 'pad'))]=None
+    resize:Annotated[str|None, Option(default='squish', choices=('squish', 'pad'))]=None
     # Keep red, green and blue; default grey, which a radiograph is
-    colour:Annotated[bool, Option(default=False)]=None
+    colour:Annotated[bool|None, Option(default=False)]=None
     # Classes that are wanted, and their spelling; default all
-    classes:list=None
+    classes:list|None=None
     # Names of folders, files or labels to leave out; * and ? stand for anything
-    exclude:list=None
+    exclude:list|None=None
     # Share of the validation part
     valid:float=0.1
     # Share of the test part
     test:float=0.2
     # A saved `split.csv` to use instead
-    split:Annotated[str|Path, file_of, Option(parse=Path)]=None
+    split:Annotated[str|Path|None, file_of, Option(parse=Path)]=None
     # Near-duplicates, and the table's own groups, stay in one part of the split, see `find_twins`;
     # 'almost': what is nearly alike too; False: nothing
     groups:Annotated[bool|str, groups_of]=True
@@ -155,9 +157,9 @@ class Settings:
     # 'auto', 'cuda', 'mps' or 'cpu'
     device:Annotated[str, Option('auto, cuda, cuda:1, mps or cpu')]='auto'
     # Folder of runs; None: nothing is written, the `Run` is all there is
-    out:Annotated[str|Path, Option("Folder that gets the run's folder", Path, filed=False)]='runs'
+    out:Annotated[str|Path|None, Option("Folder that gets the run's folder", Path, filed=False)]='runs'
     # Of the run's folder; default <arch>_<depth>, and _seed<seed> but for seed 0
-    name:Annotated[str, Option("Name of the run's folder (default: ARCH_DEPTH)", filed=False)]=None
+    name:Annotated[str|None, Option("Name of the run's folder (default: ARCH_DEPTH)", filed=False)]=None
     # Replace a run of other settings at the same place
     overwrite:Annotated[bool, Option(filed=False)]=False
     # No progress, no lines
@@ -210,6 +212,12 @@ class Field(NamedTuple):
     checks: tuple
     option: Option
 
+    @property
+    def kind(self) -> Any:
+        "The type of what is given: None stands for what is not"
+        kinds = [t for t in get_args(self.type) if t is not NoneType]
+        return reduce(operator.or_, kinds) if isinstance(self.type, UnionType) else self.type
+
 def _fields(cls):
     "Name -> `Field`, in order"
     with_extras, plain = get_type_hints(cls, include_extras=True), get_type_hints(cls)
@@ -234,8 +242,7 @@ def takes_settings(
     named = {p.name for p in own}
     more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
             for name, f in SETTINGS.items() if name not in named]
-    function.__signature__ = signature.replace(parameters=[*own, *more])
-    function.__delwrap__ = Settings
+    vars(function).update(__signature__=signature.replace(parameters=[*own, *more]), __delwrap__=Settings)
     return function
 
 # %% ../nbs/01_settings.ipynb #84057dd4

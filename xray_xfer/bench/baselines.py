@@ -67,9 +67,9 @@ def _learner(s, dls, tuned):
 
 class _Clock(Callback):
     "When the first training batch was done, and the seconds of validation"
-    def before_fit(self) -> None: self.first, self.valid = None, 0.
+    def before_fit(self) -> None: self.first = self.valid = 0.   # 0: not yet
     def after_batch(self) -> None:
-        if not self.training or self.first is not None: return
+        if not self.training or self.first: return
         if torch.cuda.is_initialized(): torch.cuda.synchronize()
         self.first = time.perf_counter()
     def before_validate(self) -> None: self.started = time.perf_counter()
@@ -128,16 +128,16 @@ def loader_speed(
         if n_train < 2 * bs: continue   # one batch to warm up, one to be timed
         set_seed(0)
         dls, _ = _loaders(table, parts, s['size'], norm, bs, workers, s['device'])
-        learn, start, timed = _learner(s, dls, True), None, 0
+        learn, start, timed = _learner(s, dls, True), 0., 0
         learn.model.to(dls.device).train()
         learn.create_opt()
-        for x, y in dls.train:
+        for i, (x, y) in enumerate(dls.train):
             learn.model.to(memory_format=torch.channels_last)
             with torch.autocast('cuda', half, enabled=cuda): z = learn.model(x)
             learn.loss_func(z.float(), y).backward()
             learn.opt.step()
             learn.opt.zero_grad()
-            if start is None:   # the first batch warms up
+            if i == 0:   # the first batch warms up
                 sync()
                 start = time.perf_counter()
             else: timed += len(y)

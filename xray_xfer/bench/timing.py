@@ -228,17 +228,17 @@ def bench(
     epochs:int=10, # Of one-cycle training
     # {arch or 'arch depth': epochs, or a share of one} that the baselines are really trained;
     # their time is scaled, and no accuracy shown
-    timed:dict=None,
+    timed:dict|None=None,
     # Training seeds: the first is timed; the others are for the accuracy of models whose baselines
     # are trained in full
     seeds:Sequence=(0,),
     bs:int=64, # Of all but the tuned baseline
     lr:float=2e-3, # Of the head
-    size:int=None, # Pixels; default the arch's own
+    size:int|None=None, # Pixels; default the arch's own
     device:str='auto', # Of all runs: 'auto', 'cuda', 'mps' or 'cpu'
     # What the tuned baseline chooses from: bs, workers, and images to be timed; default batches of
     # 8 to 64 and 0 to 2 loaders, on CUDA 32 to 256 and 0 to 16
-    tries:dict=None,
+    tries:dict|None=None,
     out:str|Path='bench', # Folder of bench.json, bench.md and bench.png
     quiet:bool=False, # No lines while it runs
 ) -> dict: # Rows, ratios, environment
@@ -246,18 +246,19 @@ def bench(
     plan = _planned(archs, depths, pretrained, ways, epochs, timed, seeds)
     device = resolve_device(device)
     tries = tries or _TRIES['cuda' if device.startswith('cuda') else 'cpu']
-    rows, chosen = [], {}
+    rows:list[dict] = []
+    chosen:dict = {}
     with tempfile.TemporaryDirectory() as tmp:
-        tmp = Path(tmp)
-        images = _images(data, plan.archs[0], size, tmp)
-        weights = {a: _weights_of(a, plan, images, size, tmp) for a in plan.archs}
+        work = Path(tmp)
+        images = _images(data, plan.archs[0], size, work)
+        weights = {a: _weights_of(a, plan, images, size, work) for a in plan.archs}
         common = images.files | dict(epochs=epochs, lr=lr, device=device, bs=bs)
         about = dict(date=date.today().isoformat(), images=len(images.table),
                      parts={part: int((images.parts == part).sum()) for part in PARTS}, epochs=epochs, lr=lr,
                      seeds=plan.seeds, environment=environment(device))
         for a in plan.archs:
             of_arch = common | dict(arch=a, pretrained=weights[a], size=size or stats(a)['size'])
-            for row in _measure(plan, of_arch, tmp, tries, chosen, quiet):
+            for row in _measure(plan, of_arch, work, tries, chosen, quiet):
                 rows.append(row)
                 if not quiet: print(_said(row), file=sys.stderr, flush=True)
                 result = about | dict(rows=rows, ratios=ratios(rows), chosen=chosen)

@@ -61,7 +61,7 @@ def keep_buffers() -> bool: # False where the C library is not glibc
 @contextmanager
 def full_float32() -> Iterator[None]:
     "In this block convolutions are in float32 proper, and not in TF32"
-    conv = torch.backends.cudnn.conv
+    conv = torch.backends.cudnn.conv   # type: ignore[attr-defined]   # PyTorch adds it on import, past its own types
     was, conv.fp32_precision = conv.fp32_precision, 'ieee'
     try: yield
     finally: conv.fp32_precision = was

@@ -45,9 +45,8 @@ def grey(
     im:Image.Image, # Loaded PIL image of any mode that PNG or JPEG have
 ) -> Image.Image: # Mode L, or F with values from 0 to 255 where the image had 16 bits
     "`im` as grey: colour to luma, transparency over black, 16-bit grey by what it holds"
-    if im.mode.startswith('I'):
-        picture = deep(im)
-        return next(levels(picture, held(picture).bits))
+    picture = deep(im) if im.mode.startswith('I') else None
+    if picture is not None: return next(levels(picture, held(picture).bits))
     if im.info.get('transparency') is not None or im.mode in ('LA', 'PA', 'RGBA'):
         im = im.convert('RGBA')
         return ImageChops.multiply(im.convert('L'), im.getchannel('A'))
@@ -132,8 +131,8 @@ def read_picture(
         except _BOMB as e: why = f'too large: {error_words(e)}'
         except Image.UnidentifiedImageError: why = 'damaged: its header cannot be read'
         except _BROKEN as e:   # the disk's fault, or the file's
-            of_disk = isinstance(e, OSError) and e.errno
-            why = f'unreadable: {e.strerror}' if of_disk else f'damaged: {error_words(e)}'
+            if isinstance(e, OSError) and e.errno: why = f'unreadable: {e.strerror}'
+            else: why = f'damaged: {error_words(e)}'
     return _Picture(reason=why)
 
 def _developed(f, path, n_bytes, size, resize, colour, read_as):

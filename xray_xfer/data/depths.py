@@ -35,7 +35,8 @@ def deep(
     source:BinaryIO|None=None, # What it was opened from: it is read again for colour's lower bytes
 ) -> Deep|None: # None: it has no more than 8 bits
     "The values of a picture of more than 8 bits"
-    kind = im.tile[0].args if getattr(im, 'tile', None) and im.format == 'PNG' else None
+    tile = getattr(im, 'tile', None)   # of a file
+    kind = tile[0].args if tile and im.format == 'PNG' else None
     if im.mode.startswith('I'):
         im.load()
         values = np.array(im).clip(0, 65535).astype(np.uint16)[..., None]
@@ -44,6 +45,7 @@ def deep(
         im.load()
         values = np.asarray(im).astype(np.uint16)
         values <<= 8
+        if source is None: raise ValueError('the lower bytes of 16-bit colour stand in its file alone: give source')
         with Image.open(source, formats=('PNG',)) as again: values |= _unpacked(again, _LOWER[kind])
     else: return None
     values, opacity = (values[..., :-1], values[..., -1]) if values.shape[-1] in (2, 4) else (values, None)

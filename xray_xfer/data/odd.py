@@ -111,7 +111,7 @@ def common(
     axis = np.linalg.eigh(x.T @ x)[1][:, -1]
     for _ in range(3):      # the mean of the pictures, turned as the last one says
         mean = np.where(x @ axis < 0, -1, 1) @ x
-        axis = mean/max(np.linalg.norm(mean), 1e-9)
+        axis = mean/max(float(np.linalg.norm(mean)), 1e-9)
     found = contrasts(axis.reshape(_SIDE, _SIDE)*_SIDE)
     chest = found.min() > _SURE or found.max() < -_SURE
     likeness = x @ axis

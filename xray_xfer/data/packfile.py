@@ -9,9 +9,7 @@ __all__ = ['DECODER', 'SCHEMA', 'shape_of', 'key_of', 'whole_images', 'NoneLeft'
 
 # %% ../../nbs/data/11_packfile.ipynb #7d10ab04
 import csv, hashlib, io, json, math, os, threading, time, zlib
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +18,7 @@ import numpy as np
 from PIL import ImageFile, __version__ as pillow_version
 from tqdm import tqdm
 
+from ..core.ahead import ahead
 from .decode import read_picture
 from .depths import Depth, Depths
 
@@ -76,14 +75,7 @@ def _decoded(paths, size, resize, colour, workers, read_as=None):
         found = [read_picture(path, size, resize, colour, read_as) for path in block]
         good = [p.pixels for p in found if not p.reason]
         return [p._replace(pixels=None) for p in found], np.stack(good) if good else b''
-    ahead:deque = deque()
-    pool = ThreadPoolExecutor(workers, 'pack')
-    try:
-        for block in blocks:
-            ahead.append(pool.submit(read, block))
-            if len(ahead) > 2*workers: yield ahead.popleft().result()
-        while ahead: yield ahead.popleft().result()
-    finally: pool.shutdown(cancel_futures=True)   # after ctrl-C only the images in hand are finished
+    return ahead(read, blocks, workers, 'pack')
 
 # %% ../../nbs/data/11_packfile.ipynb #7d10ab13
 class NoneLeft(Exception):

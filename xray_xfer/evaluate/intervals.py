@@ -290,9 +290,9 @@ def seed_spread(
                                       'so neither is a mean over them.')
     if not np.isfinite(values).all():
         raise ValueError(f'values={values}: a metric is a finite number, or None where it is not defined')
-    mean, n = float(np.mean(values)), len(values)
-    if n == 1: return SeedSpread(mean, None, 'One seed: how much the training varies is not known.')
-    sd, (low, high) = float(np.std(values, ddof=1)), student_interval(values, level)
+    mean, n, interval = float(np.mean(values)), len(values), student_interval(values, level)
+    if interval is None: return SeedSpread(mean, None, 'One seed: how much the training varies is not known.')
+    sd, (low, high) = float(np.std(values, ddof=1)), interval
     said = [f'{n} seeds: mean {fixed(mean, 4)}, standard deviation {fixed(sd, 4)},',
             f'{100 * level:g} % interval of the mean {fixed(low, 4)} to {fixed(high, 4)} (Student).',
             'This interval is training noise only: '

@@ -35,8 +35,8 @@ def layer_groups(
 ) -> list: # Lists of parameter names, from the input to the output
     "The backbone's parameters as a scale of depths: depth *d* trains the last *d* of these groups"
     params = dict(backbone.named_parameters())
-    if hasattr(backbone, 'group_matcher'):
-        matcher = backbone.group_matcher(coarse=True)
+    if rules := getattr(backbone, 'group_matcher', None):
+        matcher = rules(coarse=True)
         if isinstance(matcher, dict): matcher = {k: _own_group(v) for k, v in matcher.items()}
         found = group_parameters(backbone, matcher)
         groups = [found[k] for k in sorted(found)]
@@ -44,7 +44,7 @@ def layer_groups(
         def child(n): return '.'.join(n.split('.')[:2 if re.match(r'(stages|blocks|layers)\.\d', n) else 1])
         order = dict.fromkeys(map(child, params))
         groups = [[n for n in params if child(n) == c] for c in order]
-    joined = []
+    joined:list[list[str]] = []
     for g in groups:
         if joined and not any(params[n].ndim > 1 for n in g): joined[-1] += g
         else: joined.append(g)
@@ -71,8 +71,11 @@ class Classifier(nn.Module):
     ):
         super().__init__()
         self.backbone, self.head, self.arch = backbone, head, arch
-        self.groups, self.weights, self.left_out = layer_groups(backbone), 'random', []
-        self.blueprint, self.file = None, None   # what `build` made it from, and the file of weights where there is one
+        self.groups, self.weights = layer_groups(backbone), 'random'
+        self.left_out:list = []
+        # what `build` made it from, and the file of weights where there is one
+        self.blueprint:Blueprint|None = None
+        self.file:Path|None = None
         self.freeze(0)
 
     def forward(self, x:torch.Tensor) -> torch.Tensor: return self.head(self.backbone(x))

@@ -33,7 +33,9 @@ class Breakdown:
 class EpochLog(Callback):
     "Mean loss and accuracy of each epoch's two parts in `.rows`; what ended a fit in `.breakdown`"
     def before_fit(self) -> None:
-        self.rows, self.breakdown, self.first = [], None, None
+        self.rows:list[dict] = []
+        self.breakdown:Breakdown|None = None
+        self.first:torch.Tensor|None = None   # loss of all
         held = [*self.model.named_parameters(), *self.model.named_buffers()]
         self.damaged = tuple(dict.fromkeys(n for n, v in held if v.is_floating_point() and not torch.isfinite(v).all()))
     def before_epoch(self) -> None: self.sums = {part: [0., 0., 0, 0] for part in ('train', 'valid')}
@@ -68,8 +70,11 @@ class EpochLog(Callback):
 class KeepBest(Callback):
     "Put back the weights of the epoch with the lowest scaled validation loss (`EpochLog` has it too)"
     order = EpochLog.order + 1
-    def before_fit(self) -> None: self.best, self.epoch_kept, self.state = float('inf'), None, None
-    def before_validate(self) -> None: self.seen = []
+    def before_fit(self) -> None:
+        self.best = float('inf')
+        self.epoch_kept:int|None = None
+        self.state:dict|None = None   # of the network, in that epoch
+    def before_validate(self) -> None: self.seen:list[tuple] = []   # logits and labels of each batch
     def after_batch(self) -> None:
         if not self.training: self.seen.append((self.pred.detach(), self.y))
     def after_epoch(self) -> None:

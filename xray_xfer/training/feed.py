@@ -9,7 +9,7 @@ __all__ = ['Feed', 'feed', 'logits_of']
 
 # %% ../../nbs/training/04_feed.ipynb #f2121774
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,10 +20,11 @@ from torch import nn
 
 from ..core.machine import full_float32
 from ..core.resident import resident
-from ..data.packing import Pack
 from ..data.split import PARTS
 from ..models.classifier import Classifier
+from ..settings import Settings
 from .loaders import dataloaders
+from .ready import Prepared
 from ..trunk.cutting import cut
 from ..trunk.equal import CutError
 from ..trunk.store import FeaturesDL, features
@@ -44,63 +45,62 @@ class Feed:
 
 def feed(
     model:Classifier, # Frozen as it will be trained, on the device of the training
-    pack:Pack, # Images
-    parts:Sequence, # 'train', 'valid' or 'test' for each row of `pack.table`
+    prepared:Prepared, # Its images, divided
+    settings:Settings, # As settled: what may be cached, how, and on which device; its depth is the model's own
     norm:dict, # `mean` and `std`, see `stats`
-    *,
-    bs:int=64, # Images in a batch, at most the training part
-    augment:bool=False, # Other versions of each image in each epoch: only images can do that
-    cache:bool=True, # Train on features where the network can be cut
-    views:int=1, # Fixed versions of each training image, see `view_pixels`; 1: as they are
-    deepest:int|list|None=None, # Depths, of the deepest of which features are made first
-    backend:Literal['auto', 'onnxruntime', 'torch']='auto', # Of the trunk, see `Engine`
-    dtype:Literal['float16', 'float32']='float16', # Of the features
-    device:str='cpu', # Of the training
-    seed:int=0, # Of the order of the training images
-    quiet:bool=False, # No progress bar
 ) -> Feed:
     "What this network is trained on: cached features of its trunk, or images"
-    _check_views(views, model.depth, augment, cache)
+    s = settings
+    _check_views(s, model.depth)
     why, refused = '', False
-    if augment: why = 'augment makes another image in each epoch, so nothing is cached'
-    elif not cache: why = 'cache=False'
+    if s.augment: why = 'augment makes another image in each epoch, so nothing is cached'
+    elif not s.cache: why = 'cache=False'
     elif model.depth == 'all': why = "at depth 'all' nothing is frozen"
     else:
-        try: c = cut(model, pack.size)
+        try: c = cut(model, prepared.pack.size)
         except CutError as e:
-            if views > 1:
+            if s.views > 1:
                 whole = f'{model.arch} at depth {model.depth} cannot be cut'
-                raise ValueError(f'views={views} needs features, and {whole}: {e}. '
+                raise ValueError(f'views={s.views} needs features, and {whole}: {e}. '
                                  'Give augment=True (--augment) instead') from e
             why, refused = _uncut(model, e), True
             warnings.warn(why, stacklevel=2)
-    if why:
-        test = .2 * ('test' in set(parts))
-        dls = dataloaders(pack, model.blueprint or model.arch, bs=bs, split=list(parts), test=test, augment=augment,
-                          device=torch.device(device))
-        return _ordered(Feed(dls, model, 'images', why, warned=refused), seed)
-    deep = _deepest(model, pack.size, deepest)
-    how = dict(deepest=deep, backend=backend, dtype=dtype, device=device, quiet=quiet,
-               batch=bs if backend == 'torch' else None)
-    part, number = np.asarray(parts), {label: i for i, label in enumerate(sorted(set(pack.table.label)))}
+    if why: fed = Feed(_on_images(model, prepared, s), model, 'images', why, warned=refused)
+    else: fed = _cached(model, c, prepared, s, norm)
+    fed.dls.train.rng.seed(s.seed)   # the order of the training images, whatever loads them
+    return fed
+
+def _check_views(s, depth):
+    "Error where views of the images are asked for that would not be cached"
+    if s.views == 1: return
+    what = f'views={s.views} are cached versions of the images'
+    if depth == 'all':
+        raise ValueError(f"{what}, and at depth 'all' nothing is frozen that could be cached: "
+                         'give augment=True (--augment)')
+    if s.augment or not s.cache:
+        raise ValueError(f'{what}: leave out augment=True and cache=False (--augment, --no-cache), '
+                         'which make new ones in each epoch')
+
+def _on_images(model, prepared, s):
+    "Loaders of the images themselves"
+    parts = list(prepared.parts)
+    return dataloaders(prepared.pack, model.blueprint or model.arch, bs=s.bs, split=parts, test=.2 * ('test' in parts),
+                       augment=s.augment, device=torch.device(s.device))
+
+def _cached(model, c, prepared, s, norm):
+    "Features of what the cut freezes, and the tail that learns from them"
+    pack, rows = prepared.pack, {p: prepared.rows(p) for p in PARTS}
+    number = {label: i for i, label in enumerate(prepared.classes)}
     y = pack.table.label.map(number).to_numpy(dtype=np.int64)
-    rows = {p: np.flatnonzero(part == p) for p in PARTS}
+    deep = _deepest(model, pack.size, s.deepest)
+    how = dict(deepest=deep, backend=s.backend, dtype=s.features, device=s.device, quiet=s.quiet,
+               batch=s.bs if s.backend == 'torch' else None)
     made = [features(c, pack, norm['mean'], norm['std'], **how)]
-    for view in range(1, views):
+    for view in range(1, s.views):
         made.append(features(c, pack, norm['mean'], norm['std'], rows=rows['train'], view=view, **how))
     note = '; '.join(dict.fromkeys(f.note for f in made if f.note))
     from_depth = deep.depth if made[0].derived else None
-    return _ordered(Feed(_on_features(made, rows, y, bs, device), c.tail, 'features', note, made, from_depth), seed)
-
-def _check_views(views, depth, augment, cache):
-    "Error where views of the images are asked for that would not be cached"
-    if views < 1: raise ValueError(f'views={views}: give 1 (the images as they are) or more')
-    if views > 1 and depth == 'all':
-        raise ValueError(f"views={views} are cached versions of the images, and at depth 'all' nothing is frozen "
-                         'that could be cached: give augment=True (--augment)')
-    if views > 1 and (augment or not cache):
-        raise ValueError(f'views={views} are cached versions of the images: leave out augment=True and cache=False '
-                         '(--augment, --no-cache), which make new ones in each epoch')
+    return Feed(_on_features(made, rows, y, s.bs, s.device), c.tail, 'features', note, made, from_depth)
 
 def _deepest(model, size, depths):
     "The cut of the greatest of these depths that can be cut: one that cannot has no features to share"
@@ -125,11 +125,6 @@ def _uncut(model, error):
             'each image passes its frozen part in each epoch. '
             'The result is the same, but each epoch takes as long as without features, often many times as long. '
             'Another depth may do better; cache=False (--no-cache) asks for this without a warning')
-
-def _ordered(fed, seed):
-    "The order of the training images, whatever loads them"
-    fed.dls.train.rng.seed(seed)
-    return fed
 
 @full_float32()
 def logits_of(

@@ -68,6 +68,6 @@ class KeepChannelsLast(ChannelsLast):
         if on_cpu: self.model.forward = partial(_within, self.model.forward)
     def after_fit(self) -> None:
         kept = vars(self.model).get('forward')
-        if getattr(kept, 'func', None) is not _within: return
+        if not isinstance(kept, partial) or kept.func is not _within: return
         del self.model.forward
         if kept.args[0] != self.model.forward: self.model.forward = kept.args[0]   # somebody's own, not the class's

@@ -44,11 +44,14 @@ class PackedImage(DisplayedTransform):
         number = {c: i for i, c in enumerate(classes)}
         self.labels = pack.table.label.map(number).to_numpy(dtype=np.int64)
 
-    def encodes(self, o:int): return TensorImage(torch.from_numpy(planes(self.pixels[o][None])[0].copy()))
-    def encodes(self, o:str|Path):
-        pixels = decode(o, self.size, self.resize, self.colour, self.read_as)
-        if isinstance(pixels, str): raise ValueError(f'{o} cannot be used: {pixels}')
+    def encodes(self, o:int|str|Path):
+        pixels = self.pixels[o] if isinstance(o, int) else self._decoded(o)
         return TensorImage(torch.from_numpy(planes(pixels[None])[0].copy()))
+
+    def _decoded(self, file):
+        pixels = decode(file, self.size, self.resize, self.colour, self.read_as)
+        if isinstance(pixels, str): raise ValueError(f'{file} cannot be used: {pixels}')
+        return pixels
 
     def __getstate__(self): return self.__dict__ | dict(pixels=None, labels=None, there=None)
 
@@ -70,7 +73,7 @@ def _rows(pack): return list(range(len(pack.table)))
 class PackedDL(TfmdDL):
     "fastai's loader, but a batch is one indexing of the pack's array"
     def create_batches(self, samps:Iterable) -> Iterator[tuple]:
-        tls = getattr(self.dataset, 'tls', ())
+        tls:Sequence = getattr(self.dataset, 'tls', ())
         fast = len(tls) == 2 and len(tls[0]) and isinstance(tls[0].items[0], int)
         # what a user adds image by image is not skipped
         fast = fast and all(isinstance(f, ToTensor) for f in self.after_item.fs) and not len(self.before_batch.fs)

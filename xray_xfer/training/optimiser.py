@@ -44,20 +44,20 @@ class FusedAdam(Optimizer):
             for decays in True, False:
                 ps = [p for p in params if p.grad is not None and self.state[p].get('do_wd', True) == decays]
                 if not ps: continue
-                adamw(ps, [_lying_as(p, p.grad) for p in ps], *self._averages(ps), amsgrad=False, maximize=False,
-                      beta1=hyper['mom'], beta2=hyper['sqr_mom'], lr=hyper['lr'], eps=hyper['eps'],
-                      weight_decay=hyper['wd'] * decays, fused=_fuses(ps[0]))
+                grad_avgs, sqr_avgs, steps = self._averages(ps)
+                adamw(ps, [_lying_as(p, p.grad) for p in ps], grad_avgs, sqr_avgs, [], steps,   # [] is AMSGrad's
+                      amsgrad=False, maximize=False, beta1=hyper['mom'], beta2=hyper['sqr_mom'], lr=hyper['lr'],
+                      eps=hyper['eps'], weight_decay=hyper['wd'] * decays, fused=_fuses(ps[0]))
 
     def _averages(self, ps):
-        "Both averages, no third one (of AMSGrad), and the count of each parameter, ready for the pass"
+        "Both averages and the count of each parameter, ready for the pass"
         for p in ps:
             s = self.state[p]
             for k in 'grad_avg', 'sqr_avg': s[k] = _lying_as(p, s[k]) if k in s else torch.zeros_like(p)
             # fastai's own counts with an integer, and may have written the state that was loaded
             device = p.device if _fuses(p) else 'cpu'
             s['step'] = torch.as_tensor(s.get('step', 0), dtype=torch.float32, device=device)
-        grad_avgs, sqr_avgs, steps = ([self.state[p][k] for p in ps] for k in ('grad_avg', 'sqr_avg', 'step'))
-        return grad_avgs, sqr_avgs, [], steps
+        return tuple([self.state[p][k] for p in ps] for k in ('grad_avg', 'sqr_avg', 'step'))
 
 def _fuses(p): return p.device.type in ('cpu', 'cuda')
 

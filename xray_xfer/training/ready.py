@@ -53,7 +53,7 @@ def packed(
     classes, exclude = ([x] if isinstance(x, str) else list(x or ()) or None for x in (classes, exclude))
     if isinstance(data, Pack): return _as_asked(data, frame, classes, exclude)
     if table is None: table = images_of(data, classes=classes, exclude=exclude or ())
-    p = pack(table, size=frame.size, resize=frame.resize, colour=frame.colour, quiet=quiet)
+    p = pack(table, frame.size, frame.resize, frame.colour, quiet=quiet)   # type: ignore[arg-type]   # which it checks
     p.source, p.classes, p.exclude = source_name(data), classes, exclude
     if n := len(p.rejects):
         counts = p.rejects.reason.str.split(':').str[0].value_counts()
@@ -76,7 +76,7 @@ def _as_asked(p, frame, classes, exclude):
 
 def image_batches(
     pack:Pack, # Images
-    rows:Sequence, # Numbers of the rows wanted
+    rows:Sequence|np.ndarray, # Numbers of the rows wanted
     norm:dict, # Its mean and std, see `stats`
     device:str='cpu', # Where batches go
     bs:int=64, # Images per batch
@@ -98,8 +98,8 @@ def frame_of(
     "What was not asked for: the pack's, else the arch's own size, 'squish' and grey"
     if isinstance(data, Pack): own = Frame(data.size, data.resize, data.colour)
     else: own = Frame(stats(arch)['size'] if size is None else size, 'squish', False)   # a run may outlive its arch
-    asked = dict(size=size, resize=resize, colour=colour)
-    return own._replace(**{name: value for name, value in asked.items() if value is not None})
+    return Frame(own.size if size is None else size, own.resize if resize is None else resize,
+                 own.colour if colour is None else colour)
 
 class SplitError(ValueError):
     "A split on file that is not one of these images"
@@ -138,7 +138,7 @@ def _digest(*parts):
 
 def data_digest(
     p:Pack, # Images, with the groups that were kept together
-    parts:Sequence, # The part of each
+    parts:Sequence|np.ndarray, # The part of each
 ) -> str: # 16 hexadecimal digits
     "What the images are, whatever folder and time they have: pixels, relative paths, labels, groups, parts"
     groups = p.table['group'].fillna('') if 'group' in p.table else ()

@@ -78,7 +78,8 @@ class _BatchTimes:
 class _Values(fx.Interpreter):
     "Run a graph and keep the value of each of `names`"
     def of(self, names:list, x:torch.Tensor) -> dict:
-        self.names, self.kept = set(names), {}
+        self.names = set(names)
+        self.kept:dict[str, object] = {}
         with torch.no_grad(): self.run(x)
         return self.kept
     def run_node(self, n:fx.Node) -> object:

@@ -9,9 +9,7 @@ __all__ = ['BACKENDS', 'TOLERANCE', 'FromPixels', 'FromFeatures', 'channels_firs
 
 # %% ../../nbs/trunk/03_engine.ipynb #3cb670de
 import io, time, warnings
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
 from typing import Literal
@@ -19,6 +17,7 @@ from typing import Literal
 import numpy as np, torch
 from torch import nn
 
+from ..core.ahead import ahead
 from ..core.machine import full_float32
 from ..core.say import error_words
 from ..data.packing import planes
@@ -145,9 +144,11 @@ class Engine:
             raise ValueError(f"backend='onnxruntime' runs on the CPU here, and device is {device!r}: "
                              "give backend='torch' or 'auto'")
         started, module = time.perf_counter(), module.eval()
-        self.note, self.error, self.run = '', None, None
+        self.note, by_torch = '', device != 'cpu' or backend == 'torch'
+        self.error:float|None = None   # of what was checked last
+        self.run:_OnnxRuntime|_Torch
         sample = tuple(torch.from_numpy(np.array(a)) for a in sample)   # copied: a pack is read-only
-        if device == 'cpu' and backend != 'torch':
+        if not by_torch:
             try:
                 self.run = _OnnxRuntime(module, tuple(s[:2] for s in sample))
                 self._check(module, sample)
@@ -156,10 +157,10 @@ class Engine:
                 refused = f'ONNX Runtime cannot run this trunk ({error_words(e)})'
                 if backend == 'onnxruntime':
                     raise RuntimeError(f'{refused}: give backend="torch" (--backend torch)') from e
-                self.run, self.note = None, f'{refused}; PyTorch does, more slowly'
-        if self.run is None:
-            self.run = _Torch(module, device, half, n, batch)
-            if self.run.cuda and half:
+                by_torch, self.note = True, f'{refused}; PyTorch does, more slowly'
+        if by_torch:
+            self.run = pytorch = _Torch(module, device, half, n, batch)
+            if pytorch.cuda and half:
                 try: self._check(module, sample, tolerance=1e-2)
                 except ArithmeticError as e:
                     self.note = f'half precision is not enough for this trunk ({error_words(e)}): float32'
@@ -184,17 +185,11 @@ class Engine:
         if self.run.workers == 1:
             yield from map(self.run, jobs)
             return
-        pool, ahead, threads = ThreadPoolExecutor(self.run.workers, 'trunk'), deque(), torch.get_num_threads()
+        threads = torch.get_num_threads()
         # the cores are taken: what the caller does with each batch would wait for a thread that gets none
         torch.set_num_threads(1)
-        try:
-            for j in jobs:
-                ahead.append(pool.submit(self.run, j))
-                if len(ahead) > 2 * self.run.workers: yield ahead.popleft().result()
-            while ahead: yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
+        try: yield from ahead(self.run, jobs, self.run.workers, 'trunk')
+        finally: torch.set_num_threads(threads)
 
 def _exact(module, sample):
     "What the module gives in float64, if its code allows that"

@@ -118,7 +118,8 @@ def _write(part, blocks, n, dtype, bar):
     if rows != n: raise RuntimeError(f'the trunk gave {rows} rows for {n} images')
     return crcs, shapes
 
-_verified = {}   # what this process has written or checked: not checked again while its description is the same file
+# what this process has written or checked: not checked again while its description is the same file
+_verified:dict[Path, int] = {}
 
 def _open(path, n):
     "Arrays and description of finished features; an error if they are not what was written"
@@ -138,6 +139,14 @@ def _open(path, n):
     with suppress(OSError): os.utime(path/'features.json')
     return arrays, meta
 
+def _find(path, n):
+    "Finished features in a folder, or None where they are to be made"
+    if not os.path.exists(path): return None   # `path.exists()` raises where the cache may not be looked into
+    try: return _open(path, n)
+    except DAMAGED as e:
+        warnings.warn(f'the features in {path} are damaged ({e}): they are made again')
+        return None
+
 def _crc_of(a):
     crc = 0
     for i in range(0, len(a), 512): crc = zlib.crc32(a[i:i + 512], crc)
@@ -149,7 +158,7 @@ def features(
     pack:Pack, # Of these pixels
     mean:list, # Normalisation of each channel, pixels in 0..1
     std:list, # Normalisation of each channel, pixels in 0..1
-    rows:Sequence|None=None, # Rows of the pack; default all
+    rows:Sequence|np.ndarray|None=None, # Rows of the pack; default all
     view:int=0, # See `view_pixels`
     deepest:Cut|None=None, # A deeper cut of the same model, from whose features these are made
     backend:Literal['auto', 'onnxruntime', 'torch']='auto', # See `Engine`
@@ -168,21 +177,23 @@ def features(
     between = bridge(deepest, c) if deepest is not None and deepest.names != c.names else None
     how = dict(backend=backend, dtype=dtype, device=device, batch=batch)
     key = _key(c.trunk, pack, rows, view, (mean, std), how)
-    if between is not None: key = _digest(between, _key(deepest.trunk, pack, rows, view, (mean, std), how))
-    path, found, deep = root/key, None, None
-    if path.exists():
-        try: found = _open(path, len(rows))
-        except DAMAGED as e: warnings.warn(f'the features in {path} are damaged ({e}): they are made again')
+    if deepest is not None and between is not None:
+        key = _digest(between, _key(deepest.trunk, pack, rows, view, (mean, std), how))
+    path = root/key
+    found = _find(path, len(rows))
     reused = found is not None
+    deep:Features|None = None
+    module:FromPixels|FromFeatures
     if not reused:
         make_folder(root)
         sweep(root)
-        if between is not None:
-            deep = features(deepest, pack, mean, std, rows, view, cache=cache, limit_gb=limit_gb, quiet=quiet, **how)
+        if deepest is not None and between is not None:
+            deep = features(deepest, pack, mean, std, rows, view, backend=backend, dtype=dtype, device=device,
+                            batch=batch, cache=cache, limit_gb=limit_gb, quiet=quiet)
             module, first = FromFeatures(between), tuple(a[:3] for a in deep.arrays)
         else:
             module, first = FromPixels(c.trunk, mean, std), (pack.pixels[rows[:3]],)
-            module = module.to(next(c.model.parameters()).device)
+            module.to(next(c.model.parameters()).device)
         what = f'{c.model.arch or "trunk"} depth {c.depth}' + f' view {view}' * (view > 0)
         pieces = _Pieces(pack, rows, view, deep, what)
         for kept in dict.fromkeys((dtype, 'float32')):

@@ -16,7 +16,7 @@ from numbers import Real
 
 import numpy as np, pandas as pd
 
-from ..core.files import replacing
+from ..core.files import replacing, sweep
 from ..core.say import counted
 from ..data.columns import relative_paths, stated
 from ..data.packing import Pack, pack as packed
@@ -140,6 +140,7 @@ def find_twins(
     found = _filed(path, n, near)
     pairs, almost = found or _sought(pack.pixels, near, quiet)
     if found is None:
+        sweep(path.parent)
         filed = dict(n=n, near=near, pairs=pairs, almost=almost, crc32=_crc(n, near, pairs, almost))
         with replacing(path) as part: part.write_text(json.dumps(filed), encoding='utf-8')
     label = pack.table.label.to_numpy(object)
