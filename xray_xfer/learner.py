@@ -53,7 +53,7 @@ def source_table(
     "The image table: a row per image, before any is decoded"
     if isinstance(data, Prepared): return data.pack.table
     if isinstance(data, Pack): return data.table
-    return images_of(data, classes=settings.classes, exclude=settings.exclude)
+    return images_of(data, classes=settings.classes, exclude=settings.exclude or ())
 
 def network(
     plan:Blueprint, # What it is built from
@@ -95,7 +95,7 @@ def hand_over(
     images = dataloaders(prepared.pack, plan, bs=s.bs, split=prepared.parts, augment=s.augment,
                          device=torch.device(s.device))
     learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False,
-                    opt_func=adam_for(model), lr=s.lr[1], wd=s.wd, cbs=callbacks(s.precision))
+                    opt_func=adam_for(model), lr=lr_range(s.lr)[1], wd=s.wd, cbs=callbacks(s.precision))
     learn.classifier, learn.prepared, learn.images, learn.feed = model, prepared, images, fed
     return learn
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -32,9 +31,9 @@ def resolve_device(
     return device
 
 def resolve_precision(
-    precision:Literal['auto', 'fp32', 'fp16', 'bf16']='auto', # Half precision is for CUDA devices
+    precision:str='auto', # Half precision is for CUDA devices
     device:str='cpu', # A resolved device
-) -> Literal['fp32', 'fp16', 'bf16']:
+) -> str: # 'fp32', 'fp16' or 'bf16'
     "'auto' is bf16 from compute capability 8.0, fp16 on older CUDA, fp32 elsewhere"
     if precision not in ('auto', 'fp32', 'fp16', 'bf16'):
         raise ValueError(f"precision={precision!r}: give 'auto', 'fp32', 'fp16' or 'bf16'")

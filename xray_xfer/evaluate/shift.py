@@ -123,8 +123,8 @@ def largest_gap(
     if not pairs: return None
     hits = {v: (y == called)[of == v] for v in names}
     shares = {v: float(hit.mean()) for v, hit in hits.items()}
-    best, worst = max(names, key=shares.get), min(names, key=shares.get)
-    if best == worst: best, worst = names[:2]   # all are the same
+    ranked = sorted(names, key=lambda v: -shares[v])
+    best, worst = ranked[0], ranked[-1]
     ends = {v: share_interval(hits[v], ids[of == v], 1 - .05 / pairs) for v in (best, worst)}
     return Gap(best, worst, set_difference(shares[best], ends[best], shares[worst], ends[worst]), pairs)
 
@@ -134,12 +134,13 @@ def gap_words(
 ) -> str:
     "The gap as a sentence"
     if gap is None: return f'{column}: fewer than two subgroups have ten images.'
-    d = gap.difference
-    said = f'{column}: accuracy is {fixed(100 * d.value, 1)} points higher for {gap.best} than for {gap.worst}'
-    if d.low is None: return f'{said} (no interval).'
+    value, low, high = gap.difference
+    said = f'{column}: accuracy is {fixed(100 * (value or 0), 1)} points higher for {gap.best} than for {gap.worst}'
+    if low is None or high is None: return f'{said} (no interval).'
     among = f'; the largest of {gap.pairs} gaps' if gap.pairs > 1 else ''
-    sure = '' if d.low > 0 else ', which may be chance'
-    return f'{said} (95 % interval {fixed(100 * d.low, 1)} to {fixed(100 * d.high, 1)}{among}){sure}.'.replace('-', '−')
+    sure = '' if low > 0 else ', which may be chance'
+    ends = f'{fixed(100 * low, 1)} to {fixed(100 * high, 1)}'.replace('-', '−')
+    return f'{said} (95 % interval {ends}{among}){sure}.'
 
 # %% ../../nbs/evaluate/14_shift.ipynb #1c540540
 class Alone(NamedTuple):

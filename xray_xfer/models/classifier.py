@@ -81,17 +81,19 @@ class Classifier(nn.Module):
     def forward(self, x:torch.Tensor) -> torch.Tensor: return self.head(self.backbone(x))
 
     def freeze(self,
-        depth:int|Literal['all'], # 0: head only; d: and the last d layer groups; 'all': everything
+        depth:int|str, # 0: head only; d: and the last d layer groups; 'all': everything
     ) -> 'Classifier': # Itself
         "Set `requires_grad` so that the head and the last `depth` layer groups learn"
         n, whole = len(self.groups), isinstance(depth, Integral) and not isinstance(depth, bool)
-        if depth != 'all' and not (whole and 0 <= depth <= n):
+        self.depth:int|Literal['all']
+        if depth == 'all': first, self.depth = 0, 'all'
+        elif whole and 0 <= int(depth) <= n: first, self.depth = n - int(depth), int(depth)
+        else:
             raise ValueError(f"depth={depth!r}: {self.arch or 'this backbone'} has {n} layer groups; "
                              f"give 0 (head only) to {n}, or 'all'")
-        hot = {name for g in self.groups[0 if depth == 'all' else n - depth:] for name in g}
+        hot = {name for g in self.groups[first:] for name in g}
         for name, p in self.backbone.named_parameters(): p.requires_grad_(name in hot)
         self.head.requires_grad_(True)
-        self.depth = depth if depth == 'all' else int(depth)
         return self.train(self.training)
 
     def train(self, mode:bool=True) -> 'Classifier':
@@ -163,7 +165,7 @@ def _origin(plan, pretrained, cfg):
 
 def build(
     arch:str|Blueprint, # Name of a timm model, or hf-hub:OWNER/NAME, or local-dir:FOLDER
-    depth:int|Literal['all']=0, # 0: head only; d: and the last d layer groups; 'all': everything
+    depth:int|str=0, # 0: head only; d: and the last d layer groups; 'all': everything
     n_classes:int=4, # Logits that come out
     pretrained:bool|str|Path=True, # The arch's own release, a file, or False for random weights
     dropout:float=0.2, # Probability before each layer of the head

@@ -109,7 +109,7 @@ def parts_of(
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split_seed:int=0, # Chooses which images, apart from any training seed
-    split:str|Path|Sequence|None=None, # Instead: a saved `split.csv`, or the part of each row
+    split:str|Path|Sequence|np.ndarray|None=None, # Instead: a saved `split.csv`, or the part of each row
 ) -> list: # 'train', 'valid' or 'test' for each row of the pack
     "The parts; one that a given split lacks is carved out of its training part"
     if split is None: return split_of(pack.table, valid, test, split_seed)
