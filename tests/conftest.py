@@ -31,5 +31,5 @@ def plain_figures(request, monkeypatch):
     if request.node.get_closest_marker('drawn'): return
     from matplotlib.figure import Figure
     from xray_xfer import train
-    names = 'calibration', 'confusion', 'errors', 'gradcam', 'roc'
+    names = 'calibration', 'confusion', 'errors', 'gradcam', 'operating', 'roc'
     monkeypatch.setattr(train, 'run_figures', lambda *a: {f'{n}.png': Figure(figsize=(1, 1)) for n in names})

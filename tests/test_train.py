@@ -29,7 +29,7 @@ from xray_xfer.train import run
 
 FAST = dict(pretrained=False, size=64, epochs=1, bs=16, quiet=True)
 ARCH = 'shufflenetv2_050'
-FILES = folder.FILES - {'controls.json', 'controls.png'}
+FILES = folder.FILES - folder.ASKED
 pytestmark = pytest.mark.usefixtures('plain_figures')
 
 @pytest.fixture(scope='session')

@@ -26,6 +26,7 @@ from .core.say import say
 from .data.columns import relative_paths
 from .data.split import split_table
 from .evaluate.predictions import Predictions, judge, predictions_table
+from .evaluate.points import SENSITIVITY, points_of
 from .evaluate.scores import softmax
 from .evaluate.tables import display_name
 from .learner import callbacks, evenly, hand_over, network, settle, source_table
@@ -133,6 +134,7 @@ def run(
             with timer('check'): _agree(model, prepared, stats(plan), predictions, s.device)
         r = Run(path, config, scores, pd.DataFrame(log.rows), predictions, timer.seconds, _on_images(learn, s),
                 _environment(learn, s), calibrated, prepared.twins, rejects=prepared.pack.rejects,
+                thresholds=points_of(predictions, calibrated['temperature'], sensitivity=SENSITIVITY),
                 split=split_table(prepared.pack.table, prepared.parts))
         if path:
             # after the timings are filed: it is here for whoever holds the run

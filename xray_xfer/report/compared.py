@@ -24,6 +24,7 @@ from .answer import best_of, difference_words, is_best, p_words, study_margin
 from .evidence import (calibration_section, controls_section, curves_section,
                                        errors_section)
 from .html import caution, grid, interval, picture, remark, valued, whisker
+from .operating import operating_section
 from .page import (controls_words, last_sections, metric_tiles, notes_of, run_report,
                                    safely, write_page)
 from .sections import data_section, reference_section, results_table
@@ -198,7 +199,7 @@ def _evidence(r, runs, folder):
     "The sections on how far the model may be believed"
     beside = [x for x in runs if x is not r]
     return [safely(curves_section, runs), _about(r, runs, safely(calibration_section, r)),
-            _about(r, runs, safely(errors_section, r)),
+            _about(r, runs, safely(operating_section, r)), _about(r, runs, safely(errors_section, r)),
             safely(controls_section, [r, *beside], f"{folder.name}/{r.path.name}")]
 
 def _unlike_report(folder, found, runs, odd):

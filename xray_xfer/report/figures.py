@@ -27,6 +27,7 @@ from ..evaluate.tables import display_name
 from ..models.classifier import Classifier
 from .curves import BLUE, VERMILION
 from .gradcam import grad_cam, picks
+from .operating import operating_of
 from ..runs.folder import Run
 
 # %% ../../nbs/report/02_figures.ipynb #e9b4f96c
@@ -283,4 +284,5 @@ def run_figures(
                'errors.png': errors_figure(images, p, title),
                'gradcam.png': gradcam_figure(model, images, p, c['mean'], c['std'], title)}
     if run.calibration.get('bins'): figures['calibration.png'] = calibration_figure(run.calibration, title)
+    if run.thresholds: figures['operating.png'] = operating_of(run, title)
     return figures

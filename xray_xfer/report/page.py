@@ -21,6 +21,7 @@ from .answer import Margin
 from .evidence import (calibration_section, controls_beside, controls_section,
                                        curves_section, errors_section)
 from .html import caution, grid, remark, sheet, tiles
+from .operating import operating_section
 from .sections import data_section, reference_section
 from .verdict import sentence_of
 from .words import (NOT_CLINICAL, context_words, limits, metric_interval, model_words,
@@ -131,7 +132,8 @@ def run_report(
     answer = [P(f'{text_of(model_words(c))} {score_words(r)}.', cls='lead'), P(context_words(r)),
               controls_words(r, place), P(NOT_CLINICAL), metric_tiles(m), *notes_of([r])]
     sections = [('answer', 'The answer', answer), safely(data_section, r), safely(reference_section, [r]),
-                safely(curves_section, [r]), safely(calibration_section, r), safely(errors_section, r),
+                safely(curves_section, [r]), safely(calibration_section, r), safely(operating_section, r),
+                safely(errors_section, r),
                 safely(controls_section, [r], place), *last_sections([r], r.path.name)]
     counts = (m['n'], 'test image'), (len(c['classes']), 'class', 'classes'), (c['epochs'], 'epoch')
     under = ', '.join(counted(*count) for count in counts)

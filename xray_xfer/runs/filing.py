@@ -37,7 +37,8 @@ def save_run(
     "Write the run folder beside its name, then rename it"
     tables = dict(rejects=run.rejects, history=run.history, predictions=run.predictions)
     values = dict(config=run.config, metrics=run.metrics, timings=run.timings)
-    optional = dict(environment=run.environment, calibration=run.calibration, twins=run.twins)
+    optional = dict(environment=run.environment, calibration=run.calibration, twins=run.twins,
+                    thresholds=run.thresholds)
     values |= {name: value for name, value in optional.items() if value}
     with replacing(run.path) as tmp:
         tmp.mkdir()
