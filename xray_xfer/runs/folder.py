@@ -24,7 +24,7 @@ from ..evaluate.tables import display_name
 from ..models.hub import plain_name
 
 # %% ../../nbs/runs/01_folder.ipynb #4b60eb93
-ASKED = {'controls.json', 'controls.png', 'external'}   # of `xray_xfer controls` and `external`, where they were asked for
+ASKED = {'controls.json', 'controls.png', 'external'}   # where `xray_xfer controls` and `external` were asked for
 FILES = {'config.json', 'environment.json', 'metrics.json', 'timings.json', 'calibration.json', 'twins.json',
          'thresholds.json', 'split.csv', 'rejects.csv', 'history.csv', 'predictions.csv', 'model.safetensors',
          'summary.txt', 'curves.png', 'confusion.png', 'roc.png', 'calibration.png', 'operating.png', 'errors.png',
