@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from ..core.files import DAMAGED, cannot_write, replacing, settled, shown
 
-# %% ../../nbs/inference/01_arrays.ipynb #1bde0c90
+# %% ../../nbs/inference/01_arrays.ipynb #1f8afaaf
 def _crc(arrays, said):
     "Checksum of the description and of each array with its name, type and shape"
     crc = zlib.crc32(said.encode())
@@ -38,7 +38,7 @@ def write_arrays(
     with replacing(path) as part:
         try: save_file(whole, part, dict(kind=kind, about=said, crc32=_crc(whole, said)))
         except SafetensorError as e:   # it has no number, and a full disk is what it meets
-            raise cannot_write(path, e, errno.ENOSPC) from e
+            raise cannot_write(path, str(e), errno.ENOSPC) from e
 
 def read_arrays(
     path:str|Path, # File that `write_arrays` wrote

@@ -137,7 +137,7 @@ def _likeness(padded, filed, place):
         if best >= _ENOUGH: break
     return best
 
-# %% ../../nbs/inference/03_known.ipynb #70475c32
+# %% ../../nbs/inference/03_known.ipynb #24e5a1df
 TWIN = .92        # likeness from which on two images are twins: see the measurements
 _FLOOR = .8       # correlation of two signatures of 16 pixels from which on they are compared
 _MOST = 8         # candidates of one image
@@ -197,7 +197,7 @@ class Known:
                 images.append(of + k)
                 coarse.append(_filed(_small(block, _FIRST)))
                 fine.append(_filed(_small(block, _SIDE)))
-        return cls(size, paths, parts, digests, *map(np.concatenate, (images, coarse, fine)))
+        return cls(size, paths, parts, digests, np.concatenate(images), np.concatenate(coarse), np.concatenate(fine))
 
     def __len__(self): return len(self.paths)
 

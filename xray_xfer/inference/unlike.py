@@ -48,7 +48,7 @@ def _axes(x):
     least = max(1e-6*mean, 1e-12)   # where nothing varies, any change is far away
     return axes, np.maximum(shrunk[0], least), max(float(shrunk[1]), least)
 
-# %% ../../nbs/inference/02_unlike.ipynb #76097f2d
+# %% ../../nbs/inference/02_unlike.ipynb #5b3f34c7
 _KIND = 'unlike 1' # raised when the same file would mean something else
 
 @dataclass(eq=False)
@@ -67,18 +67,18 @@ class Unlike:
         valid:np.ndarray, # (m, d) those of validation images, which set the scale
     ) -> 'Unlike':
         "From the features of a run's images"
-        x, valid, labels = _finite(features, 'features'), _finite(valid, 'validation features'), np.asarray(labels)
-        if labels.shape != (len(x),): raise ValueError(f'labels of shape {labels.shape} for {len(x):,} images')
-        if x.shape[1] != valid.shape[1]:
-            raise ValueError(f'{x.shape[1]:,} features of the training images and {valid.shape[1]:,} of the '
+        x, scale, classes = _finite(features, 'features'), _finite(valid, 'validation features'), np.asarray(labels)
+        if classes.shape != (len(x),): raise ValueError(f'labels of shape {classes.shape} for {len(x):,} images')
+        if x.shape[1] != scale.shape[1]:
+            raise ValueError(f'{x.shape[1]:,} features of the training images and {scale.shape[1]:,} of the '
                              'validation images: take both from one network')
-        if not len(x) or not len(valid):
-            raise ValueError(f'{len(x):,} training and {len(valid):,} validation images: give at least one of each')
-        classes, number = np.unique(labels, return_inverse=True)
-        centres = np.stack([x[number == c].mean(0) for c in range(len(classes))]).astype(np.float32)
+        if not len(x) or not len(scale):
+            raise ValueError(f'{len(x):,} training and {len(scale):,} validation images: give at least one of each')
+        classes, number = np.unique(classes, return_inverse=True)
+        centres = np.stack([x[number == c].mean(0) for c in range(len(classes))])
         axes, along, beyond = _axes(x - centres[number])
-        made = cls(centres, axes.astype(np.float16), along.astype(np.float32), beyond, np.zeros(0, np.float32))
-        made.valid = np.sort(made.distance(valid)).astype(np.float32)   # with the axes as they are filed
+        made = cls(centres.astype(np.float32), axes.astype(np.float16), along.astype(np.float32), beyond, np.zeros(0, np.float32))
+        made.valid = np.sort(made.distance(scale))   # with the axes as they are filed
         return made
 
     def distance(self,
@@ -88,14 +88,14 @@ class Unlike:
         x = np.asarray(features, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.centres.shape[1]:
             raise ValueError(f'features of shape {x.shape}: this run has {self.centres.shape[1]:,} per image')
-        usable = np.isfinite(x).all(1)
-        x, axes, squares = np.where(usable[:, None], x, 0), self.axes.astype(np.float64), []
+        usable = np.isfinite(x).all(axis=1, keepdims=True)
+        x, axes, squares = np.where(usable, x, 0), self.axes.astype(np.float64), []
         for centre in self.centres.astype(np.float64):
             z = x - centre
             p = z @ axes
             rest = np.clip((z*z).sum(1) - (p*p).sum(1), 0, None) if axes.shape[1] < len(axes) else 0
             squares.append((p*p / self.along).sum(1) + rest / self.beyond)
-        return np.where(usable, np.sqrt(np.min(squares, axis=0)), np.inf).astype(np.float32)
+        return np.where(usable[:, 0], np.sqrt(np.min(squares, axis=0)), np.inf).astype(np.float32)
 
     def further(self,
         features:np.ndarray, # (k, d) pooled features
