@@ -48,7 +48,7 @@ def _axes(x):
     least = max(1e-6*mean, 1e-12)   # where nothing varies, any change is far away
     return axes, np.maximum(shrunk[0], least), max(float(shrunk[1]), least)
 
-# %% ../../nbs/inference/02_unlike.ipynb #5b3f34c7
+# %% ../../nbs/inference/02_unlike.ipynb #5cc90350
 _KIND = 'unlike 1' # raised when the same file would mean something else
 
 @dataclass(eq=False)
@@ -77,7 +77,8 @@ class Unlike:
         classes, number = np.unique(classes, return_inverse=True)
         centres = np.stack([x[number == c].mean(0) for c in range(len(classes))])
         axes, along, beyond = _axes(x - centres[number])
-        made = cls(centres.astype(np.float32), axes.astype(np.float16), along.astype(np.float32), beyond, np.zeros(0, np.float32))
+        filed = centres.astype(np.float32), axes.astype(np.float16), along.astype(np.float32)
+        made = cls(*filed, beyond, np.zeros(0, np.float32))
         made.valid = np.sort(made.distance(scale))   # with the axes as they are filed
         return made
 
@@ -88,14 +89,14 @@ class Unlike:
         x = np.asarray(features, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.centres.shape[1]:
             raise ValueError(f'features of shape {x.shape}: this run has {self.centres.shape[1]:,} per image')
-        usable = np.isfinite(x).all(axis=1, keepdims=True)
-        x, axes, squares = np.where(usable, x, 0), self.axes.astype(np.float64), []
+        usable = np.asarray(np.isfinite(x).all(axis=1))
+        x, axes, squares = np.where(usable[:, None], x, 0), self.axes.astype(np.float64), []
         for centre in self.centres.astype(np.float64):
             z = x - centre
             p = z @ axes
             rest = np.clip((z*z).sum(1) - (p*p).sum(1), 0, None) if axes.shape[1] < len(axes) else 0
             squares.append((p*p / self.along).sum(1) + rest / self.beyond)
-        return np.where(usable[:, 0], np.sqrt(np.min(squares, axis=0)), np.inf).astype(np.float32)
+        return np.where(usable, np.sqrt(np.min(squares, axis=0)), np.inf).astype(np.float32)
 
     def further(self,
         features:np.ndarray, # (k, d) pooled features
