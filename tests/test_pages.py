@@ -199,7 +199,8 @@ def test_site():
     assert site['page-navigation'] is True and (root/'nbs'/site['favicon']).is_file()
     first, *sections = site['sidebar']['contents']
     order = [s['contents'][0].split('/')[0] for s in sections if '/' in s['contents'][0]]
-    flow = 'tutorials data twins models trunk training evaluate runs controls report bench core explanations'.split()
+    flow = ('tutorials data twins models trunk training evaluate runs controls report inference bench core '
+            'explanations').split()
     assert first == 'index.ipynb' and [f for f in flow if f in order] == [f for f in order if f in flow]
 
 def test_the_index_leads_to_every_page():
