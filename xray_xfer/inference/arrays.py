@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from ..core.files import DAMAGED, cannot_write, replacing, settled, shown
 
-# %% ../../nbs/inference/01_arrays.ipynb #1f8afaaf
+# %% ../../nbs/inference/01_arrays.ipynb #db2cf828
 def _crc(arrays, said):
     "Checksum of the description and of each array with its name, type and shape"
     crc = zlib.crc32(said.encode())
@@ -35,8 +35,10 @@ def write_arrays(
     "Write arrays and their description, whole or not at all"
     said = json.dumps(about, ensure_ascii=False, allow_nan=False)
     whole = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    # under one name, for safetensors puts several in any order, and the same content is to be the same file
+    marks = json.dumps(dict(kind=kind, about=said, crc32=_crc(whole, said)), ensure_ascii=False)
     with replacing(path) as part:
-        try: save_file(whole, part, dict(kind=kind, about=said, crc32=_crc(whole, said)))
+        try: save_file(whole, part, dict(xray_xfer=marks))
         except SafetensorError as e:   # it has no number, and a full disk is what it meets
             raise cannot_write(path, str(e), errno.ENOSPC) from e
 
@@ -49,9 +51,10 @@ def read_arrays(
     if not path.exists(): return None
     try:
         with safe_open(path, 'numpy') as f:
-            marks, arrays = f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}
-        found, said = marks.get('kind'), marks['about']
+            marks, arrays = json.loads(f.metadata()['xray_xfer']), {name: f.get_tensor(name) for name in f.keys()}
+        found, said = marks['kind'], marks['about']
         about, whole = json.loads(said), marks['crc32'] == _crc(arrays, said)
+    except PermissionError: raise   # the file is whole, for all we know
     except (*DAMAGED, SafetensorError) as e:
         raise ValueError(f'{shown(path)} cannot be read: it is damaged, or no file of this kind. '
                          'Copy it again from where the run was trained, or remove it and do without') from e
