@@ -29,6 +29,8 @@ from .evaluate.predictions import Predictions, judge, predictions_table
 from .evaluate.points import SENSITIVITY, points_of
 from .evaluate.scores import softmax
 from .evaluate.tables import display_name
+from .inference.known import Known
+from .inference.unlike import Unlike
 from .learner import callbacks, evenly, hand_over, network, settle, source_table
 from .models.blueprint import blueprint, stats
 from .models.classifier import splitter
@@ -44,7 +46,7 @@ from .runs.identity import finished
 from .settings import Options, Settings, filed, takes_settings
 from .training.callbacks import (EpochLog, KeepBest, Progress, check_finite, check_losses,
                                           loss_warning)
-from .training.feed import logits_of
+from .training.feed import logits_of, pooled_of
 from .training.optimiser import FusedAdam, autocast_ends
 from .training.ready import image_batches, prepare
 
@@ -138,7 +140,7 @@ def run(
                 split=split_table(prepared.pack.table, prepared.parts))
         if path:
             # after the timings are filed: it is here for whoever holds the run
-            with timer('figures'): _save(r, learn)
+            with timer('figures'): _save(r, learn, _flags(learn))
     said = f'test accuracy {scores["accuracy"]:.4f}, macro F1 {scores["f1"]:.4f}'
     say(f'{title}: {said} ({timer.seconds["train"]:.0f} s of training)', s.quiet)
     return r
@@ -179,6 +181,20 @@ def _on_images(learn, settings):
     return Learner(learn.images, learn.classifier, learn.loss_func, splitter=splitter, train_bn=False,
                    opt_func=FusedAdam, wd=settings.wd, cbs=callbacks(settings.precision))
 
+_MOST = 5_000   # training images whose features are looked at, evenly spaced: more say hardly more
+
+def _flags(learn):
+    "What `predict` needs to tell whether an image is known, and whether it is like those that were learnt from"
+    prepared, model = learn.prepared, learn.classifier
+    norm = stats(model.blueprint)
+    some, valid = evenly(prepared.rows('train'), _MOST), evenly(prepared.rows('valid'), _MOST)
+    features = (pooled_of(learn.feed, model, prepared, norm, rows) for rows in (some, valid))
+    unlike = Unlike.of(next(features), prepared.pack.table.label.iloc[some], next(features))
+    if 'known' not in prepared.once:
+        pack = prepared.pack
+        prepared.once['known'] = Known.of(pack.grey(slice(None)), relative_paths(pack.table), prepared.parts)
+    return {'unlike.safetensors': unlike.save, 'known.safetensors': prepared.once['known'].save}
+
 def _environment(learn, settings):
     "environment.json: where it was trained, and on what"
     fed = learn.feed
@@ -187,13 +203,13 @@ def _environment(learn, settings):
                                                features_of_depth=fed.deepest, split_given=learn.prepared.given,
                                                read_as=learn.prepared.pack.depths.read_as)
 
-def _save(r, learn):
+def _save(r, learn, more):
     "File a run that has just ended, with its figures, report and model card"
     c, model = r.config, learn.classifier
     title = f"{display_name(c['arch'])}, depth {c['depth']}, {from_weights(c)}: {c['images']:,} images of {c['data']}"
     figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch'])}
     figures |= run_figures(r, model, learn.prepared.pack)
-    save_run(r, model, summary(model, c['size']), figures)
+    save_run(r, model, summary(model, c['size']), figures, more)
     _tell(r.path)
 
 def _tell(path):

@@ -1,1 +1,7 @@
-"What is asked of a run where it is used: does it know this image, or anything like it?"
+"Finished runs at work: new images, another hospital's, and what is asked of each: does the run know it, or its like?"
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
+    'elsewhere': ['external'],
+    'stream': ['predict'],
+})

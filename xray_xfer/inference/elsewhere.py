@@ -7,7 +7,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/elsewhere.html.md"""
 # %% auto #0
 __all__ = ['External', 'external']
 
-# %% ../../nbs/inference/08_elsewhere.ipynb #312c8e69
+# %% ../../nbs/inference/08_elsewhere.ipynb #f371059c
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,9 @@ from ..evaluate.shift import (column_alone, gap_words, largest_gap, set_differen
 from .ensemble import digest_of, load_ensemble
 from .labelled import groups_in, labelled, set_name
 from .stream import answers, for_sheets
+from ..report.abroad import away_lines, away_page
 from ..report.away import AWAY, SCHEMA, away_words
+from ..report.results import load_study, refresh
 from ..runs.finished import run_folders
 from ..runs.folder import Run, is_run
 
@@ -74,7 +76,7 @@ def _calibration(part):
                     nll=float(nll(part.y, logits, t).mean()))
     return dict(before=errors(1.), after=errors(temperature), temperature=temperature, note=why)
 
-# %% ../../nbs/inference/08_elsewhere.ipynb #fb83baf3
+# %% ../../nbs/inference/08_elsewhere.ipynb #c40810e3
 @dataclass
 class External:
     "What finished runs are worth on another set"
@@ -100,6 +102,10 @@ class External:
             rows.append(row)
         return pd.DataFrame(rows)
     @property
+    def lines(self) -> list[str]:
+        "What there is to say of it, for a terminal"
+        return [*self.words, '', *away_lines(self.found)]
+    @property
     def words(self) -> list[str]: # Sentences
         "What the reader has to know first"
         return away_words(self.found)
@@ -119,18 +125,27 @@ def _runs_of(runs):
         else: found += run_folders(r).runs
     return found
 
+class _Said(NamedTuple):
+    "What the runs say of a set"
+    rows: list       # Numbers in the table of the images that could be decoded
+    logits: list     # (n, classes) of each run
+    seen: list       # Of each image the runs' own that it shows, or None
+    rejects: pd.DataFrame
+
 def _asked(ensemble, table, quiet):
-    "Logits of each member for the images that could be decoded, their rows, and the rejects"
-    rows, rejects = [], []
+    "All answers"
+    rows, seen, rejects = [], [], []
     logits:list[list] = [[] for _ in ensemble.members]
-    for found in answers(ensemble, table.path.tolist(), quiet):
+    for found in answers(ensemble, table.path.tolist(), quiet=quiet):
         rejects += [(table.given[i], why) for i, why in found.rejects]
         rows += found.rows.tolist()
+        seen += found.seen or [None] * len(found.rows)
         for mine, out in zip(logits, found.outputs): mine.append(out.logits)
     if not rows:
         raise ValueError(f'none of the {counted(len(table), "file")} could be decoded: the first is {rejects[0][0]}, '
                          f'{rejects[0][1]}')
-    return rows, [np.concatenate(z) for z in logits], pd.DataFrame(rejects, columns=['path', 'reason'])
+    if rejects: note(f'{counted(len(rejects), "file")} could not be decoded; rejects.csv lists them', quiet)
+    return _Said(rows, [np.concatenate(z) for z in logits], seen, pd.DataFrame(rejects, columns=['path', 'reason']))
 
 def _name_of(member, members):
     "The name of a run; with its seed, or its folder, where another one has the same"
@@ -165,8 +180,8 @@ def external(
     data:Any, # Folder of classes, .zip, .csv or table with path and label
     mapping:Mapping[str, str]|None=None, # {label of the set: class of the runs}
     exclude:Iterable=(), # Names of folders and files to leave out
+    twins:bool=False, # Keep images that are, or nearly are, images that the runs were trained on
     out:str|Path|None='auto', # Folder; 'auto': external/<set> of the run or study; None: nothing is written
-    name:str|None=None, # Of the set; default the source's own
     device:str='auto', # 'auto', 'cuda', 'mps' or 'cpu'
     quiet:bool=False, # No progress, no lines
 ) -> External: # `.table .subgroups .predictions .found .path`
@@ -174,30 +189,42 @@ def external(
     asked = _runs_of(runs)
     ensemble = load_ensemble(asked, device)
     table = labelled(data, ensemble.classes, mapping, exclude)
-    rows, logits, rejects = _asked(ensemble, table, quiet)
-    if len(rejects): note(f'{counted(len(rejects), "file")} could not be decoded; rejects.csv lists them', quiet)
-    table = table.iloc[rows].reset_index(drop=True)
+    said, name = _asked(ensemble, table, quiet), set_name(data)
+    table = table.iloc[said.rows].reset_index(drop=True).assign(seen=_seen_words(said.seen))
+    learnt = [m is not None and m.part != 'test' for m in said.seen]
+    if not twins: table.loc[learnt, 'label'] = ''
     known = table[table.label != '']
     shared = [c for c in ensemble.classes if c in set(known.label)]
-    called = name or set_name(data)
-    if len(shared) < 2: raise ValueError(f'of {called} only images of {some(shared) or "no class"} could be decoded')
-    columns = subgroup_columns(known, ['path', 'given', 'label', 'stated', 'mask', 'split', 'group'])
+    if len(shared) < 2: raise ValueError(_too_few(name, shared, table, sum(learnt), twins))
+    columns = subgroup_columns(known, ['path', 'given', 'label', 'stated', 'mask', 'split', 'group', 'seen'])
     here = _Set(class_numbers(known.label, ensemble.classes), ensemble.classes, shared, groups_in(known), columns)
-    found = _facts(called, here, table, rejects) | dict(mapping=dict(mapping or {}))
-    probs = {_name_of(m, ensemble.members): scaled(z, m.temperature) for m, z in zip(ensemble.members, logits)}
+    found = _facts(name, here, table, said.rejects) | dict(mapping=dict(mapping or {}))
+    found['twins'] = dict(looked=bool(ensemble.known), found=sum(learnt), kept=twins)
+    probs = {_name_of(m, ensemble.members): scaled(z, m.temperature) for m, z in zip(ensemble.members, said.logits)}
     mine = {n: p[known.index] for n, p in probs.items()}
     found['runs'] = [_of_run(m, n, p, here) for m, (n, p) in zip(ensemble.members, mine.items())]
     if len(mine) > 1:
         pairs = compare_models(here.y, {n: [p] for n, p in mine.items()}, here.classes, here.groups)
         found['compare'] = _records(pairs)
-    said = [_rows(n, table, p, ensemble.classes) for n, p in probs.items()]
-    result = External(found, pd.concat(said, ignore_index=True), rejects)
-    if out is not None: _file(result, _place(out, asked, runs, called))
+    rows = [_rows(n, table, p, ensemble.classes) for n, p in probs.items()]
+    result = External(found, pd.concat(rows, ignore_index=True), said.rejects)
+    if out is not None: _file(result, _place(out, asked, runs, name))
     return result
+
+def _seen_words(seen): return ['' if m is None else f'{m.kind} of {m.path} ({m.part})' for m in seen]
+
+def _too_few(name, shared, table, n_learnt, twins):
+    "Why nothing can be scored"
+    only = f'of {name} only images of {some(shared) or "no class"} are left'
+    if n_learnt and not twins:
+        return (f'{only}: {counted(n_learnt, "image")} of {len(table):,} are, or nearly are, images that the runs were '
+                'trained on, and scores on those prove nothing (twins=True, --with-twins keeps them)')
+    return f'{only} that could be decoded'
 
 def _facts(name, here, table, rejects):
     "What is said of the set"
-    known, other = table[table.label != ''], table[(table.label == '') & (table.stated != '')]
+    known = table[table.label != '']
+    other = table[(table.label == '') & (table.stated != '') & (table.seen == '')]
     counts, unknown = known.label.value_counts(), other.stated.value_counts()
     labels = known.label.tolist()
     alone = {c: a._asdict() for c, v in here.columns.items() if (a := column_alone(v, labels, here.groups))}
@@ -218,7 +245,8 @@ def _rows(run, table, probs, classes):
     "The predictions of one run, one row per image"
     called = [classes[i] for i in probs.argmax(1)]
     paths = [for_sheets(g) for g in table.given]
-    found = pd.DataFrame(dict(path=paths, stated=table.stated, label=table.label, run=run, called=called))
+    found = pd.DataFrame(dict(path=paths, stated=table.stated, label=table.label, run=run, called=called,
+                              seen=table.seen))
     for i, c in enumerate(classes): found[f'prob_{c}'] = probs[:, i].round(6)
     return found
 
@@ -232,10 +260,15 @@ def _place(out, asked, given, name):
     return home/AWAY/slug
 
 def _file(result, folder):
-    "Write external.json, external.csv, subgroups.csv, predictions.csv and rejects.csv, all of them or none"
+    "Write external.json, external.csv, subgroups.csv, predictions.csv, rejects.csv and report.html: all or none"
     with replacing(folder) as tmp:
         tmp.mkdir()
         write_json(result.found, tmp/'external.json')
         for name, table in dict(external=result.table, subgroups=result.subgroups, predictions=result.predictions,
                                 rejects=result.rejects).items(): write_csv(table, tmp/f'{name}.csv')
+        away_page(result.found, tmp)
     result.path = folder
+    # whoever reports on the run or the study says so from now on
+    home = folder.parent.parent if folder.parent.name == AWAY else None
+    if home and is_run(home): refresh(home, study=False)
+    elif home and (home/'study.json').is_file(): load_study(home).save()

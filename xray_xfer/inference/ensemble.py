@@ -7,25 +7,32 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/ensemble.html.md"""
 # %% auto #0
 __all__ = ['Outputs', 'Member', 'digest_of', 'Ensemble', 'Shared', 'shared_valid', 'joint_temperature', 'load_ensemble']
 
-# %% ../../nbs/inference/05_ensemble.ipynb #bc9ea31a
+# %% ../../nbs/inference/05_ensemble.ipynb #b8f9bf69
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from torch import nn
 
+from ..core.files import settled
 from ..core.machine import resolve_device
+from ..data.decode import LUMA
+from ..data.split import PARTS
 from ..evaluate.calibration import fit_temperature, scaled
 from ..evaluate.scores import class_numbers
+from .known import Known
+from .unlike import Unlike
+from ..report.answer import best_of
 from ..runs.filing import load_model
-from ..runs.folder import Run, load_run
+from ..runs.finished import run_folders
+from ..runs.folder import Run, is_run, load_run
 from ..training.ready import Frame
 from ..trunk.engine import Engine, FromPixels
 
-# %% ../../nbs/inference/05_ensemble.ipynb #372d2155
+# %% ../../nbs/inference/05_ensemble.ipynb #0677d13f
 class _Whole(nn.Module):
     "A network that gives its pooled features beside its logits"
     def __init__(self, model):
@@ -61,6 +68,7 @@ class Member:
         self.temperature = float(run.calibration.get('temperature') or 1.)
         self.columns = [c['classes'].index(name) for name in order or c['classes']]
         whole = FromPixels(_Whole(load_model(run.path)), c['mean'], c['std']).eval()
+        self.unlike = Unlike.load(run.path/'unlike.safetensors')
         self.engine = Engine(whole, (_sample(self.frame),), backend, device)
     def __call__(self,
         pixels:np.ndarray, # uint8 (n, [3,] size, size) in its frame
@@ -69,7 +77,7 @@ class Member:
         features, logits = zip(*((f.float().cpu().numpy(), z.float().cpu().numpy()) for f, z in self.engine(pixels)))
         return Outputs(np.concatenate(logits)[:, self.columns], np.concatenate(features))
 
-# %% ../../nbs/inference/05_ensemble.ipynb #2f23044a
+# %% ../../nbs/inference/05_ensemble.ipynb #b92ab4a7
 def digest_of(
     run:Run, # With its folder
 ) -> str: # 16 hexadecimal digits
@@ -82,6 +90,7 @@ class Ensemble:
     members: list[Member] # One per run
     classes: list[str] # In the order of the columns
     temperature: float=1. # Of the mean of their calibrated probabilities
+    known: list[tuple[Frame, Known]] = field(default_factory=list) # What the runs have filed of their images
 
     @property
     def frames(self) -> dict[Frame, dict]:
@@ -104,6 +113,26 @@ class Ensemble:
     ) -> list[Outputs]: # One per member
         "What each network says"
         return [m(pixels[m.frame]) for m in self.members]
+    def further(self,
+        outputs:Sequence[Outputs], # One per member
+    ) -> np.ndarray|None: # (n,); None: no run has filed what it takes
+        "The share of the validation images that lie nearer to the training images: the mean over the runs"
+        found = [m.unlike.further(o.features) for m, o in zip(self.members, outputs) if m.unlike]
+        return np.mean(found, axis=0) if found else None
+    def seen(self,
+        pixels:dict[Frame, np.ndarray], # The same n images in each of `frames`
+    ) -> list|None: # A `Match` per image, or None; None: no run has filed what it takes
+        "Which of the runs' own images these show: training images before others"
+        if not self.known: return None
+        grey = {f: _grey(x) for f, x in pixels.items()}
+        each = zip(*(k.find(grey[f]) for f, k in self.known))
+        def first(matches): return min((m for m in matches if m), key=lambda m: PARTS.index(m.part), default=None)
+        return [first(matches) for matches in each]
+
+def _grey(pixels):
+    "uint8 (n, size, size), whether they are in colour or not"
+    if pixels.ndim == 3: return pixels
+    return np.tensordot(pixels, np.array(LUMA, np.float32), (1, 0)).round().astype(np.uint8)
 
 def _at(probs, temperature):
     "Probabilities at another temperature"
@@ -137,13 +166,13 @@ def joint_temperature(
     return fit_temperature(np.log(np.maximum(shared.each.mean(0), np.finfo(float).tiny)), shared.y).value
 
 def load_ensemble(
-    runs:str|Path|Run|Sequence, # Run folders, or one of them
+    runs:str|Path|Run|Sequence, # Run folders, or one of them; of a study the chosen model, all its seeds
     device:str='auto', # 'auto', 'cuda', 'mps' or 'cpu'
     backend:Literal['auto', 'onnxruntime', 'torch']='auto', # What runs the networks; auto is ONNX Runtime on a CPU
 ) -> Ensemble:
     "Finished runs, ready to answer together"
     if isinstance(runs, str | Path | Run): runs = [runs]
-    found = [r if isinstance(r, Run) else load_run(r) for r in runs]
+    found = [r for given in runs for r in ([given] if isinstance(given, Run) else _chosen(given))]
     if not found: raise ValueError('no run: give the folder of at least one')
     if unfiled := [r.name for r in found if r.path is None]:
         raise ValueError(f'{unfiled[0]} was not filed (out=None), and its folder is what answers: train it with out=')
@@ -156,4 +185,17 @@ def load_ensemble(
         raise ValueError('a run is given twice: give each once')
     device = resolve_device(device)
     members = [Member(r, device, backend, classes) for r in found]
-    return Ensemble(members, classes, joint_temperature(found, classes))
+    return Ensemble(members, classes, joint_temperature(found, classes), _known(members))
+
+def _chosen(folder):
+    "A run; of a study the model that was chosen on the validation part, with all its seeds"
+    if is_run(folder) or not (settled(folder)/'study.json').is_file(): return [load_run(folder)]
+    return best_of([load_run(f) for f in run_folders(folder).runs])
+
+def _known(members):
+    "What the runs have filed of their images, and the frame that it is asked in; what several share once"
+    found:dict = {}
+    for m in members:
+        if (k := Known.load(m.run.path/'known.safetensors')) is None: continue
+        found.setdefault((m.frame, tuple(k.parts), k.digests.tobytes()), (m.frame, k))
+    return list(found.values())

@@ -7,7 +7,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/labelled.html.md"""
 # %% auto #0
 __all__ = ['set_name', 'labelled', 'groups_in']
 
-# %% ../../nbs/inference/07_labelled.ipynb #0ea90d41
+# %% ../../nbs/inference/07_labelled.ipynb #26158d8e
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ..data.columns import relative_paths
 from ..data.table import images_of
 from .sources import images_to_predict
 
-# %% ../../nbs/inference/07_labelled.ipynb #42adccec
+# %% ../../nbs/inference/07_labelled.ipynb #9f22d66d
 _GROUPS = 'group', 'patient', 'patient_id', 'patientid', 'subject', 'subject_id'
 
 def _read(data, exclude):
@@ -37,8 +38,10 @@ def _read(data, exclude):
 def set_name(
     data:Any, # A source
 ) -> str:
-    "What a set is called"
-    return 'the table' if isinstance(data, pd.DataFrame) else plain(Path(str(data)).name or str(data))
+    "What a set is called: by its folder, which says more than labels.csv"
+    if isinstance(data, pd.DataFrame): return 'the table'
+    path = Path(os.path.abspath(os.path.expanduser(str(data))))
+    return plain(path.parent.name if path.suffix.lower() == '.csv' else path.stem if path.suffix else path.name)
 
 def labelled(
     data:Any, # Folder of classes, .zip, .csv or table with path and label

@@ -9,6 +9,7 @@ __all__ = ['run_bytes', 'save_run', 'load_model']
 
 # %% ../../nbs/runs/02_filing.ipynb #f17c43c7
 import errno
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -33,6 +34,7 @@ def save_run(
     model:nn.Module, # The whole network, saved from the CPU
     summary:str, # From `xray_xfer.models.summary.summary`
     figures:dict, # matplotlib figures by file name
+    more:Mapping[str, Callable]|None=None, # Further files by name: each a function that writes to a path
 ) -> None:
     "Write the run folder beside its name, then rename it"
     tables = dict(rejects=run.rejects, history=run.history, predictions=run.predictions)
@@ -52,6 +54,7 @@ def save_run(
             raise cannot_write(run.path/'model.safetensors', str(e), errno.ENOSPC) from e
         (tmp/'summary.txt').write_text(summary, encoding='utf-8')
         for name, figure in figures.items(): figure.savefig(tmp/name, dpi=120)
+        for name, write in (more or {}).items(): write(tmp/name)
 
 def load_model(
     path:str|Path, # A run folder

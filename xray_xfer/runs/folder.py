@@ -28,7 +28,7 @@ ASKED = {'controls.json', 'controls.png', 'external'}   # where `xray_xfer contr
 FILES = {'config.json', 'environment.json', 'metrics.json', 'timings.json', 'calibration.json', 'twins.json',
          'thresholds.json', 'split.csv', 'rejects.csv', 'history.csv', 'predictions.csv', 'model.safetensors',
          'summary.txt', 'curves.png', 'confusion.png', 'roc.png', 'calibration.png', 'operating.png', 'errors.png',
-         'gradcam.png', 'report.html', 'MODEL_CARD.md'} | ASKED
+         'gradcam.png', 'unlike.safetensors', 'known.safetensors', 'report.html', 'MODEL_CARD.md'} | ASKED
 SCHEMA = 1   # of the run folder; raised when a reader of the old one would misread the new
 
 # what must be in each file: keys and their types, and columns

@@ -11,7 +11,7 @@ __all__ = ['Frame', 'source_name', 'packed', 'image_batches', 'frame_of', 'Split
 # %% ../../nbs/training/01_ready.ipynb #ad8cd434
 import hashlib, warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,6 +175,7 @@ class Prepared:
     given: bool # The split came with the images, or on file
     seconds: dict # Of the phases pack, twins and split
     asked: dict # What it was prepared for, by name
+    once: dict = field(default_factory=dict) # What its runs share and need not compute again, by name
 
     @property
     def source(self) -> str: return self.pack.source
