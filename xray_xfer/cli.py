@@ -14,7 +14,6 @@ from argparse import ArgumentParser, SUPPRESS
 from pathlib import Path
 from typing import Annotated
 
-
 from fastcore.script import anno_parser
 
 import xray_xfer
@@ -30,8 +29,6 @@ _TWO_ARCHS = ('shufflenetv2_100', 'efficientnet_b0')
 def _show_study(s, report=False):
     from xray_xfer.evaluate.tables import table_markdown
     print(table_markdown(s.table_of(report), s.caption + _REPORT_NOTE * report))
-
-
 
 @takes_options()
 def run(
@@ -111,6 +108,8 @@ def check(
     resize:Annotated[str, SENTENCES['resize'], dict(choices=['squish', 'pad'])]='squish',
     classes:Annotated[str, SENTENCES['classes'], SEVERAL]=None,
     exclude:Annotated[str, SENTENCES['exclude'], SEVERAL]=None,
+    projections:Annotated[str, SENTENCES['projections'], SEVERAL]=None,
+    modalities:Annotated[str, SENTENCES['modalities'], SEVERAL]=None,
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split:Path=None, # Use this saved split.csv instead
@@ -123,8 +122,8 @@ def check(
     from xray_xfer.training.audit import audit
     from xray_xfer.core.files import write_csv
     from xray_xfer.data.packing import NotDecoded
-    asked = Settings(size=size, resize=resize, classes=classes, exclude=exclude, valid=valid, test=test, split=split,
-                     split_seed=split_seed)
+    asked = Settings(size=size, resize=resize, classes=classes, exclude=exclude, projections=projections,
+                     modalities=modalities, valid=valid, test=test, split=split, split_seed=split_seed)
     if rejects: Path(rejects).absolute().parent.mkdir(parents=True, exist_ok=True)   # before the work, not after it
     try: found = audit(data, asked, twins=not no_twins, quiet=quiet)
     except NotDecoded as e:

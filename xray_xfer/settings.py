@@ -136,6 +136,10 @@ class Settings:
     classes:list=None
     # Names of folders, files or labels to leave out; * and ? stand for anything
     exclude:list=None
+    # Views that are wanted (PA, AP, LL, unknown), where DICOM headers or a column `view` say them; default all
+    projections:list=None
+    # Of DICOM files that are taken besides CR, DX and DR
+    modalities:list=None
     # Share of the validation part
     valid:float=0.1
     # Share of the test part
@@ -189,6 +193,8 @@ class Options(TypedDict, total=False):
     colour:bool|None
     classes:list|None
     exclude:list|None
+    projections:list|None
+    modalities:list|None
     valid:float
     test:float
     split:str|Path|None
