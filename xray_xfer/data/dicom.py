@@ -106,6 +106,8 @@ def grey_of_values(
     return np.rint(light * 255).clip(0, 255).astype(np.uint8)
 
 # %% ../../nbs/data/20_dicom.ipynb #2fb6af3f
+_JPEG_12 = '1.2.840.10008.1.2.4.51'   # which only libraries under the GPL read, beyond 8 bits
+
 def _stored_values(ds):
     "The pixels as patterns of bits, unsigned, and how many bits these have"
     from pydicom.encaps import get_frame
@@ -116,8 +118,11 @@ def _stored_values(ds):
         if size and size != (ds.Columns, ds.Rows):
             raise NoFilm(f'damaged: {size[0]}x{size[1]} pixels in its stream, {ds.Columns}x{ds.Rows} in its header')
     try: decoder = get_decoder(syntax)
-    except NotImplementedError: raise NoFilm('unknown compression: save it anew, as JPEG 2000 or uncompressed') from None
+    except NotImplementedError:
+        raise NoFilm('unknown compression: save it anew, as JPEG 2000 or uncompressed') from None
     if not decoder.is_available: raise NoFilm(f'{syntax.name}: {INSTALL} brings what reads it')
+    if str(syntax) == _JPEG_12 and ds.BitsStored > 8:
+        raise NoFilm('unknown compression: JPEG with loss and more than 8 bits; save it anew (DCMTK: dcmdjpeg)')
     fastest = next((p for p in ('pylibjpeg', 'pyjpegls') if p in decoder.available_plugins), '')
     pixels, _ = decoder.as_array(ds, raw=True, decoding_plugin=fastest)
     pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder('='))
@@ -129,16 +134,25 @@ def _stored_values(ds):
     elif shift: patterns = patterns >> shift
     return (patterns & (2**stored - 1) if stored < 8*patterns.itemsize else patterns), stored
 
+def _highest(ds, patterns, stored, signed):
+    "The greatest value that is no padding; None where all is"
+    half = 2**(stored - 1)
+    if ds.get('PixelPaddingValue') is None:   # most films; to count values takes as long as all the rest
+        return int((patterns ^ patterns.dtype.type(half)).max()) - half if signed else int(patterns.max())
+    values = _values(stored, signed)
+    film = np.bincount(patterns.ravel(), minlength=2**stored) > 0
+    film &= ~_padding(ds, values, stored, signed)
+    return int(values[film].max()) if film.any() else None
+
 def _developed(ds, most, side):
     if why := refusal(ds, most, side): raise NoFilm(why)
     for name, usual in (('PixelRepresentation', 0), ('BitsStored', ds.BitsAllocated)):
         if ds.get(name) is None: setattr(ds, name, usual)
     patterns, stored = _stored_values(ds)
     signed = int(ds.PixelRepresentation) == 1
-    values, there = _values(stored, signed), np.bincount(patterns.ravel(), minlength=2**stored) > 0
-    there &= ~_padding(ds, values, stored, signed)
-    if not there.any(): raise NoFilm('empty: it is padding throughout')
-    grey = grey_of_values(ds, Seen(stored, signed, int(values[there].max())))
+    highest = _highest(ds, patterns, stored, signed)
+    if highest is None: raise NoFilm('empty: it is padding throughout')
+    grey = grey_of_values(ds, Seen(stored, signed, highest))
     return Image.fromarray(grey[patterns])
 
 def develop(

@@ -10,7 +10,6 @@ __all__ = ['OURS', 'MODALITIES', 'key_file', 'patient_key', 'coded', 'Facts', 'f
 
 # %% ../../nbs/data/21_header.ipynb #4384f9fd
 import hmac, os, re, secrets, warnings
-from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -124,7 +123,8 @@ def facts_of(
 ) -> Facts:
     "What leaves the header of a film"
     return Facts(_group(ds, key), _word(ds.get('PatientSex'), '[FMO]'), _age(ds), _view(ds),
-                 _name(ds.get('Manufacturer')), _name(ds.get('InstitutionName')), _word(ds.get('Modality')) or 'unknown',
+                 _name(ds.get('Manufacturer')), _name(ds.get('InstitutionName')),
+                 _word(ds.get('Modality')) or 'unknown',
                  'yes' if _word(ds.get('BurnedInAnnotation')) == 'YES' else None)
 
 # %% ../../nbs/data/21_header.ipynb #a63d5b9d
@@ -197,7 +197,8 @@ def _of_views(table, projections, where):
     views = pd.Series([word(v) for v in stated(table['view'])], index=table.index)
     keep = views.isin(wanted)
     counts = ', '.join(f'{plain(v)} ({n:,})' for v, n in views[~keep].value_counts().items())
-    if not keep.any(): raise ValueError(f'no film of {where} is {some(sorted(wanted))} (--projections): there are {counts}')
+    if not keep.any():
+        raise ValueError(f'no film of {where} is {some(sorted(wanted))} (--projections): there are {counts}')
     if len(views) > keep.sum():
         warnings.warn(f'{(~keep).sum():,} of {counted(len(views), "image")} are of other views and left out: {counts}')
     table = table[keep].reset_index(drop=True)
@@ -214,16 +215,16 @@ def with_headers(
     paths = dicoms_among(table.path)
     if paths:
         check_installed(len(paths))
-        key = patient_key()
         headers = in_threads(_header, paths)
+        key = patient_key() if any(headers) else b''
         facts = [None if ds is None else facts_of(ds, key) for ds in headers]
         table, allowed = _filled(table, paths, facts), {*MODALITIES, *(m.strip().upper() for m in modalities or ())}
         others = {p: f.modality for p, f in zip(paths, facts) if f is not None and f.modality not in allowed}
         table.attrs['refused'] = {p: f'modality: {m}, and films are {", ".join(sorted(allowed))}; to take it type '
                                      f'--modalities {m}' for p, m in others.items()}
         if n := sum(ds is not None and _tells(ds, p) for ds, p in zip(headers, paths)):
-            warnings.warn(f'{counted(n, "path")} of {where} hold the name, ID or UID of their own header, and paths are '
-                          'written into every run folder: rename files and folders to keep them out')
+            warnings.warn(f'{counted(n, "path")} of {where} hold the name, ID or UID of their own header, and '
+                          'paths are written into every run folder: rename files and folders to keep them out')
     return _of_views(table, projections, where)
 
 # %% ../../nbs/data/21_header.ipynb #3da4f897
@@ -257,7 +258,8 @@ def files_of_uids(
     paths = [_UID.fullmatch(u) and of.get(u) or (None if _UID.fullmatch(u) or at is None else u)
              for u in (str(v).strip() for v in df.iloc[:, own])]
     lost = [str(i + 1) for i, p in enumerate(paths) if p is None]
-    what = f'{counted(len(lost), "row")} of {where} name SOP instance UIDs that no DICOM file below {plain(str(base))} has'
+    many = f'{counted(len(lost), "row")} of {where}'
+    what = f'{many} name SOP instance UIDs that no DICOM file below {plain(str(base))} has'
     if len(lost) == len(paths): raise ValueError(f'{what}: put the CSV into the folder that holds the files')
     if lost: warnings.warn(f'{what}: left out (row {some(lost, 5)})')
     found = df.iloc[:, others].assign(path=paths)

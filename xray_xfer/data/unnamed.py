@@ -10,16 +10,16 @@ __all__ = ['unnamed']
 # %% ../../nbs/data/22_unnamed.ipynb #025ad2af
 import io
 from pathlib import Path
-from typing import Any
 
 from .dicomfile import NoFilm, read_dicom, safely, syntax_of
-from .header import OURS, Facts, check_installed, facts_of, patient_key
+from .header import OURS, check_installed, facts_of, patient_key
 
 # %% ../../nbs/data/22_unnamed.ipynb #840412da
-_FILM = ('SOPClassUID', 'Modality', 'PresentationIntentType', 'BurnedInAnnotation', 'NumberOfFrames', 'Rows', 'Columns',
-         'SamplesPerPixel', 'PlanarConfiguration', 'PhotometricInterpretation', 'BitsAllocated', 'BitsStored', 'HighBit',
-         'PixelRepresentation', 'PixelPaddingValue', 'PixelPaddingRangeLimit', 'RescaleSlope', 'RescaleIntercept',
-         'WindowCenter', 'WindowWidth', 'VOILUTFunction', 'PresentationLUTShape', 'PixelData')
+_FILM = ('SOPClassUID', 'Modality', 'PresentationIntentType', 'BurnedInAnnotation', 'NumberOfFrames', 'Rows',
+         'Columns', 'SamplesPerPixel', 'PlanarConfiguration', 'PhotometricInterpretation', 'BitsAllocated',
+         'BitsStored', 'HighBit', 'PixelRepresentation', 'PixelPaddingValue', 'PixelPaddingRangeLimit',
+         'RescaleSlope', 'RescaleIntercept', 'WindowCenter', 'WindowWidth', 'VOILUTFunction', 'PresentationLUTShape',
+         'PixelData')
 _LUTS = 'ModalityLUTSequence', 'VOILUTSequence'
 _MARK = bytes(128) + b'DICM'
 
