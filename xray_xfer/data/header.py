@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ..core.files import PlaceError
 from ..core.say import counted, plain, some, text_of
 from .columns import COLUMNS, GAPS, check_classes, stated
-from .dicomfile import INSTALL, NoFilm, is_dicom, may_be_dicom, read_dicom, safely
+from .dicomfile import BROKEN, INSTALL, NoFilm, is_dicom, may_be_dicom, read_dicom, safely, silent
 
 # %% ../../nbs/data/21_header.ipynb #2a357dce
 def key_file() -> Path:
@@ -83,6 +83,14 @@ _TAGS = ['SpecificCharacterSet', 'PatientID', 'PatientName', 'PatientSex', 'Pati
 _NOBODY = re.compile(r'[0x?*.\s_-]*|(de-?identified|anonym\w*|anon|removed|withheld|patient|test)[\s_-]*', re.I)
 OURS = 'xray_xfer'   # where an archive's files have been coded on the way into the cache
 
+def _said(ds, name):
+    "An element; None where it is not there or cannot be read, which says nothing against the others"
+    try:
+        value = ds.get(name)
+        str(value)   # values are made of bytes only when somebody asks
+        return value
+    except BROKEN: return None
+
 def _word(value, allowed='[A-Z0-9 _]{1,16}'):
     "A coded word of a header; None where it is none"
     text = str(value or '').strip().upper()
@@ -94,26 +102,26 @@ def _name(value):
 
 def _age(ds):
     "Years, from the age or the dates"
-    stated_age = re.fullmatch(r'(\d{1,3})([DWMY]?)', str(ds.get('PatientAge') or '').strip().upper())
+    stated_age = re.fullmatch(r'(\d{1,3})([DWMY]?)', str(_said(ds, 'PatientAge') or '').strip().upper())
     if stated_age: years = int(stated_age[1]) // dict(D=365, W=52, M=12).get(stated_age[2], 1)
     else:
-        dates = [str(ds.get(n) or '') for n in ('PatientBirthDate', 'StudyDate')]
+        dates = [str(_said(ds, n) or '') for n in ('PatientBirthDate', 'StudyDate')]
         if not all(re.fullmatch(r'\d{8}', d) for d in dates): return None
         years = (int(dates[1]) - int(dates[0])) // 10_000
     return None if not 0 <= years < 130 else '90+' if years > 89 else str(years)
 
 def _view(ds):
     "The projection: its own word, or what the code's meaning says"
-    if word := _word(ds.get('ViewPosition')): return word
-    sequence = ds.get('ViewCodeSequence')
-    meaning = re.sub('[^a-z]', '', str(sequence[0].get('CodeMeaning', '')).lower()) if sequence else ''
+    if word := _word(_said(ds, 'ViewPosition')): return word
+    sequence = _said(ds, 'ViewCodeSequence')
+    meaning = re.sub('[^a-z]', '', str(_said(sequence[0], 'CodeMeaning')).lower()) if sequence else ''
     known = dict(posteroanterior='PA', anteroposterior='AP', leftlateral='LL', rightlateral='RL', lateral='LATERAL')
     return next((view for words, view in known.items() if words in meaning), 'unknown')
 
 def _group(ds, key):
     "The patient's code, or else the study's"
-    patient, study = (str(ds.get(n) or '').strip() for n in ('PatientID', 'StudyInstanceUID'))
-    if ds.get('DeidentificationMethod') == OURS and re.fullmatch('[0-9a-f]{16}', patient): return patient
+    patient, study = (str(_said(ds, n) or '').strip() for n in ('PatientID', 'StudyInstanceUID'))
+    if _said(ds, 'DeidentificationMethod') == OURS and re.fullmatch('[0-9a-f]{16}', patient): return patient
     if patient.casefold() not in GAPS and not _NOBODY.fullmatch(patient): return coded(patient, key)
     return coded(f'study {study}', key) if study else None
 
@@ -122,10 +130,13 @@ def facts_of(
     key:bytes, # From `patient_key`
 ) -> Facts:
     "What leaves the header of a film"
-    return Facts(_group(ds, key), _word(ds.get('PatientSex'), '[FMO]'), _age(ds), _view(ds),
-                 _name(ds.get('Manufacturer')), _name(ds.get('InstitutionName')),
-                 _word(ds.get('Modality')) or 'unknown',
-                 'yes' if _word(ds.get('BurnedInAnnotation')) == 'YES' else None)
+    with silent(): return _facts(ds, key)
+
+def _facts(ds, key):
+    return Facts(_group(ds, key), _word(_said(ds, 'PatientSex'), '[FMO]'), _age(ds), _view(ds),
+                 _name(_said(ds, 'Manufacturer')), _name(_said(ds, 'InstitutionName')),
+                 _word(_said(ds, 'Modality')) or 'unknown',
+                 'yes' if _word(_said(ds, 'BurnedInAnnotation')) == 'YES' else None)
 
 # %% ../../nbs/data/21_header.ipynb #a63d5b9d
 MODALITIES = 'CR', 'DX', 'DR'
@@ -163,7 +174,7 @@ def _header(path, tags=_TAGS):
 def _tells(ds, path):
     "Whether the way to a file holds something that its header keeps to itself"
     names = 'PatientID', 'AccessionNumber', 'SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID', 'PatientName'
-    said = [plain(str(ds.get(n) or '')).casefold() for n in names]
+    with silent(): said = [plain(str(_said(ds, n) or '')).casefold() for n in names]
     return any(len(v) > 4 and v in plain(path).casefold() for v in said)
 
 def in_threads(
@@ -254,7 +265,7 @@ def files_of_uids(
     files = dicoms_among(os.path.join(folder, n) for folder, _, names in os.walk(base) for n in sorted(names))
     check_installed(len(files))
     headers = in_threads(lambda path: _header(path, ['SOPInstanceUID']), files)
-    of = {str(ds.get('SOPInstanceUID')): path for ds, path in zip(headers, files) if ds is not None}
+    of = {str(_said(ds, 'SOPInstanceUID')): path for ds, path in zip(headers, files) if ds is not None}
     paths = [_UID.fullmatch(u) and of.get(u) or (None if _UID.fullmatch(u) or at is None else u)
              for u in (str(v).strip() for v in df.iloc[:, own])]
     lost = [str(i + 1) for i, p in enumerate(paths) if p is None]
