@@ -54,7 +54,7 @@ _lock = threading.Lock()
 _readers, _silence = [0], ExitStack()
 _LOUD = ('pydicom', 'pylibjpeg', 'openjpeg', 'rle', 'jpeg_ls', 'gdcm')
 
-class _Quoting(logging.Filter):
+class _Mute(logging.Filter):
     def filter(self, record): return False
 
 @contextmanager
@@ -64,9 +64,9 @@ def silent() -> Iterator[None]:
         _readers[0] += 1
         if _readers[0] == 1:
             _silence.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings('ignore', module=rf'({"|".join(_LOUD)})\b')
+            warnings.simplefilter('ignore')   # of any module: a library may lay a warning at its caller's door
             for name in _LOUD:
-                logger, mute = logging.getLogger(name), _Quoting()
+                logger, mute = logging.getLogger(name), _Mute()
                 logger.addFilter(mute)
                 _silence.callback(logger.removeFilter, mute)
     try: yield
@@ -102,6 +102,8 @@ def read_dicom(
     if not may_be_dicom(path): raise NoFilm('DICOM under another name: call it .dcm')
     marked = head[128:132] == b'DICM'
     syntax, end = _group_2(head, 132 if marked else 0)
+    n_bytes = source.seek(0, 2)
+    if n_bytes > MAX_BYTES and not tags: raise NoFilm(f'too large: {n_bytes:,} bytes, and {MAX_BYTES:,} are read')
     source.seek(0)
     if syntax == _DEFLATED:
         most = 2**20 if tags else MAX_BYTES   # what is wanted of a header stands before its pixels

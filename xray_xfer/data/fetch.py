@@ -65,8 +65,9 @@ def _unpack(z, folder):
         if is_folder: continue
         with z.open(entry) as src, open(to, 'xb') as dst:
             head = src.read(132)
-            if is_dicom(to, head) and entry.file_size <= MAX_BYTES: dst.write(unnamed(head + src.read(), to))
-            elif not is_dicom(to, head):
+            if is_dicom(to, head):   # one that is too large for a film is cut, and no film then either
+                dst.write(unnamed(head + src.read(MAX_BYTES), to))
+            else:
                 dst.write(head)
                 shutil.copyfileobj(src, dst, 2**20)   # to the end, where the checksum is tested
 

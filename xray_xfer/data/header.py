@@ -197,15 +197,18 @@ def _filled(table, paths, facts):
     table = table.assign(**new)
     return table[[*(c for c in COLUMNS if c in table), *(c for c in table if c not in COLUMNS)]]
 
+def _any_case(word):
+    "A view or modality as it is compared"
+    return 'unknown' if word is None or word.strip().casefold() == 'unknown' else word.strip().upper()
+
 def _of_views(table, projections, where):
     "The rows of the projections that are wanted"
     if not projections: return table
-    def word(view): return 'unknown' if view is None or view.casefold() == 'unknown' else view.strip().upper()
-    wanted = {word(p) for p in projections}
+    wanted = {_any_case(p) for p in projections}
     if 'view' not in table:
         raise ValueError(f'projections={some(projections)}: nothing says how the films of {where} were taken. DICOM '
                          'headers do, or a column view of a CSV; without either leave it out (--projections)')
-    views = pd.Series([word(v) for v in stated(table['view'])], index=table.index)
+    views = pd.Series([_any_case(v) for v in stated(table['view'])], index=table.index)
     keep = views.isin(wanted)
     counts = ', '.join(f'{plain(v)} ({n:,})' for v, n in views[~keep].value_counts().items())
     if not keep.any():
@@ -229,7 +232,7 @@ def with_headers(
         headers = in_threads(_header, paths)
         key = patient_key() if any(headers) else b''
         facts = [None if ds is None else facts_of(ds, key) for ds in headers]
-        table, allowed = _filled(table, paths, facts), {*MODALITIES, *(m.strip().upper() for m in modalities or ())}
+        table, allowed = _filled(table, paths, facts), {*MODALITIES, *(_any_case(m) for m in modalities or ())}
         others = {p: f.modality for p, f in zip(paths, facts) if f is not None and f.modality not in allowed}
         table.attrs['refused'] = {p: f'modality: {m}, and films are {", ".join(sorted(allowed))}; to take it type '
                                      f'--modalities {m}' for p, m in others.items()}

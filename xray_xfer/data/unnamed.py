@@ -40,12 +40,13 @@ def _copied(ds, key):
     new.preamble, new.file_meta = bytes(128), FileMetaDataset()
     new.file_meta.TransferSyntaxUID = syntax_of(ds)
     for name in _FILM:
-        if name in ds: new[name] = ds[name]
+        if name in ds and ds[name].VR != 'SQ': new[name] = ds[name]
     for name in _LUTS:
         items = []
         for item in ds.get(name) or ():
             items.append(Dataset())
-            for part in ('LUTDescriptor', 'LUTData'): items[-1][part] = item[part]
+            for part in ('LUTDescriptor', 'LUTData'):
+                if item[part].VR != 'SQ': items[-1][part] = item[part]
         if items: setattr(new, name, items)
     _with_facts(new, facts_of(ds, key))
     return new
