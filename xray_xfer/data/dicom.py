@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
+from .apart import decoded_apart
 from .dicomfile import INSTALL, NoFilm, read_dicom, refusal, safely, stream_size, syntax_of
 
 # %% ../../nbs/data/20_dicom.ipynb #3b0be6c0
@@ -108,9 +109,10 @@ def grey_of_values(
 # %% ../../nbs/data/20_dicom.ipynb #2fb6af3f
 _JPEG_12 = '1.2.840.10008.1.2.4.51'   # which only libraries under the GPL read, beyond 8 bits
 
-# Of 5 million pixels, in ms of one core: RLE 8 (pydicom's own 46), JPEG-LS 92 (134), JPEG 7 (42). JPEG 2000 takes 470
-# with each; gdcm, which is asked first, divides them among all cores.
-_FASTEST = {'RLE': 'pylibjpeg', 'JPEG-LS': 'pyjpegls', 'JPEG Baseline': 'pillow', 'JPEG Extended': 'pillow'}
+# the others are decoded here: by Rust, which cannot break down, or by Pillow. Of 5 million pixels, in ms of one core:
+# RLE 8 (pydicom's own 46), JPEG 7 (gdcm 42)
+_APART = 'JPEG 2000', 'JPEG-LS', 'JPEG Lossless'
+_HERE = {'RLE': 'pylibjpeg', 'JPEG Baseline': 'pillow', 'JPEG Extended': 'pillow'}
 
 def _stored_values(ds):
     "The pixels as patterns of bits, unsigned, and how many bits these have"
@@ -127,8 +129,10 @@ def _stored_values(ds):
     if not decoder.is_available: raise NoFilm(f'{syntax.name}: {INSTALL} brings what reads it')
     if str(syntax) == _JPEG_12 and ds.BitsStored > 8:
         raise NoFilm('unknown compression: JPEG with loss and more than 8 bits; save it anew (DCMTK: dcmdjpeg)')
-    fastest = next((p for part, p in _FASTEST.items() if part in syntax.name and p in decoder.available_plugins), '')
-    pixels, _ = decoder.as_array(ds, raw=True, decoding_plugin=fastest)
+    if any(kind in syntax.name for kind in _APART): pixels = decoded_apart(ds, syntax)
+    else:
+        best = next((p for kind, p in _HERE.items() if kind in syntax.name and p in decoder.available_plugins), '')
+        pixels, _ = decoder.as_array(ds, raw=True, decoding_plugin=best)
     pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder('='))
     patterns = pixels.view(f'u{pixels.dtype.itemsize}').reshape(ds.Rows, ds.Columns)
     stored = int(ds.BitsStored)

@@ -20,6 +20,7 @@ from fastcore.basics import num_cpus
 from ..core.files import (DAMAGED, PlaceError, cache_dir, make_folder, replacing, sized,
                                   sweep)
 from ..core.say import counted, error_words, plain, typed
+from .apart import end_decoders
 from .decode import LUMA, decode
 from .depths import Depths
 from .dicomfile import silent
@@ -185,7 +186,8 @@ def _make(path, paths, size, resize, colour, workers, quiet):
                          'make room, or set XRAY_XFER_CACHE to a folder on a larger disk')
     with replacing(path) as part, whole_images(), silent(), warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='PIL')   # what Pillow warns of is either harmless or becomes a reject
-        write_pack(part, paths, size, resize, colour, workers or num_cpus() or 1, quiet)
+        try: write_pack(part, paths, size, resize, colour, workers or num_cpus() or 1, quiet)
+        finally: end_decoders()
 
 def pack(
     table:pd.DataFrame, # Image table, see `images_of`
