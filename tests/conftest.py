@@ -18,10 +18,11 @@ def shared(): return SHARED
 
 @pytest.fixture(scope='session', autouse=True)
 def own_cache(tmp_path_factory):
-    "Packs and demo images of the tests are made in a temporary folder, never in the user's cache"
+    "Packs, demo images and the key of patient codes are made in temporary folders, never in the user's"
     patch = pytest.MonkeyPatch()
     cache = tmp_path_factory.mktemp('cache')
     patch.setenv('XRAY_XFER_CACHE', str(cache))
+    patch.setenv('XDG_CONFIG_HOME', str(tmp_path_factory.mktemp('config')))
     yield cache
     patch.undo()
 

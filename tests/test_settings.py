@@ -25,7 +25,9 @@ def rows(function):
             for p in inspect.signature(function).parameters.values()]
 
 def test_run_takes_what_it_took():
-    assert rows(run) == BEFORE['run']
+    "In the same order; what is new since then stands between"
+    then = {name for name, *_ in BEFORE['run']}
+    assert [r for r in rows(run) if r[0] in then] == BEFORE['run']
 
 def test_study_takes_what_it_took():
     "Some of its arguments had no type; those that had one keep it, and all keep their sentences"

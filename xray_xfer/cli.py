@@ -32,8 +32,6 @@ def _show_study(s, report=False):
     from xray_xfer.evaluate.tables import table_markdown
     print(table_markdown(s.table_of(report), s.caption + _REPORT_NOTE * report))
 
-
-
 @takes_options()
 def run(
     data:Annotated[str|None, SENTENCES['data']]=None,
@@ -112,6 +110,8 @@ def check(
     resize:Annotated[str, SENTENCES['resize'], dict(choices=['squish', 'pad'])]='squish',
     classes:Annotated[list[str]|None, SENTENCES['classes'], SEVERAL]=None,
     exclude:Annotated[list[str]|None, SENTENCES['exclude'], SEVERAL]=None,
+    projections:Annotated[list[str]|None, SENTENCES['projections'], SEVERAL]=None,
+    modalities:Annotated[list[str]|None, SENTENCES['modalities'], SEVERAL]=None,
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split:Path|None=None, # Use this saved split.csv instead
@@ -124,8 +124,8 @@ def check(
     from xray_xfer.training.audit import audit
     from xray_xfer.core.files import write_csv
     from xray_xfer.data.packing import NotDecoded
-    asked = Settings(size=size, resize=resize, classes=classes, exclude=exclude, valid=valid, test=test, split=split,
-                     split_seed=split_seed)
+    asked = Settings(size=size, resize=resize, classes=classes, exclude=exclude, projections=projections,
+                     modalities=modalities, valid=valid, test=test, split=split, split_seed=split_seed)
     if rejects: Path(rejects).absolute().parent.mkdir(parents=True, exist_ok=True)   # before the work, not after it
     try: found = audit(data, asked, twins=not no_twins, quiet=quiet)
     except NotDecoded as e:

@@ -53,7 +53,9 @@ def source_table(
     "The image table: a row per image, before any is decoded"
     if isinstance(data, Prepared): return data.pack.table
     if isinstance(data, Pack): return data.table
-    return images_of(data, classes=settings.classes, exclude=settings.exclude or ())
+    s = settings
+    return images_of(data, classes=s.classes, exclude=s.exclude or (), projections=s.projections,
+                     modalities=s.modalities)
 
 def network(
     plan:Blueprint, # What it is built from

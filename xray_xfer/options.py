@@ -114,6 +114,8 @@ SENTENCES = dict(
     resize="Fit images to the square by 'squish' or by 'pad' with black",
     classes='Classes that are wanted, and how they are spelled (default: all)',
     exclude='Names of folders, files or labels to leave out; * and ? stand for anything',
+    projections='Views that are wanted (PA, AP, LL, unknown), where DICOM headers or a column view say them',
+    modalities='Of DICOM files that are taken besides CR, DX and DR',
     clear='Remove these; what is needed again is made again',
     limit='Drop the features used longest ago until all of them take at most this many GB '
           '(default of every run: $XRAY_XFER_CACHE_GB, or 50)',

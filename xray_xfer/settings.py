@@ -138,6 +138,10 @@ class Settings:
     classes:list|None=None
     # Names of folders, files or labels to leave out; * and ? stand for anything
     exclude:list|None=None
+    # Views that are wanted (PA, AP, LL, unknown), where DICOM headers or a column `view` say them; default all
+    projections:list|None=None
+    # Of DICOM files that are taken besides CR, DX and DR
+    modalities:list|None=None
     # Share of the validation part
     valid:float=0.1
     # Share of the test part
@@ -191,6 +195,8 @@ class Options(TypedDict, total=False):
     colour:bool|None
     classes:list|None
     exclude:list|None
+    projections:list|None
+    modalities:list|None
     valid:float
     test:float
     split:str|Path|None

@@ -69,7 +69,8 @@ def _config(model, prepared, settings, plan):
     facts = dict(schema=SCHEMA, xray_xfer=__version__, data=p.source, images=len(p.table), rejects=len(p.rejects),
                  classes=prepared.classes, data_digest=prepared.digest)
     weights = _pretrained_name(settings.pretrained)
-    asked = filed(replace(settings, pretrained=weights, classes=p.classes, exclude=p.exclude))
+    chosen = dict(classes=p.classes, exclude=p.exclude, projections=p.projections, modalities=p.modalities)
+    asked = filed(replace(settings, pretrained=weights, **chosen))
     met = dict(weights=model.weights, left_out=model.left_out, mean=norm['mean'], std=norm['std'])
     return facts | asked | _network(model, settings.pretrained) | met | dict(epoch_kept_by='valid_loss_scaled')
 

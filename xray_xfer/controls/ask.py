@@ -64,7 +64,8 @@ CONTROLS = {INTACT: lambda pixels, lungs: np.array(pixels),
 def _found(r, data, quiet):
     "The images of the run as they were divided then, and its test predictions in the order of the images"
     split, asked = r.path/'split.csv', filed_settings(r.config)
-    if isinstance(data, Pack): asked |= dict(classes=data.classes, exclude=data.exclude)
+    if isinstance(data, Pack):
+        asked |= {name: getattr(data, name) for name in ('classes', 'exclude', 'projections', 'modalities')}
     def other(why):
         return ValueError(f'{source_name(data)} is not what {r.path} was trained on: {why}. '
                           f'Give the images of that run (it says they were {r.config["data"]})')

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 
-from ..data.decode import decode
+from ..data.decode import decode, head_of
 from ..data.packing import Pack
 
 # %% ../../nbs/controls/01_lungs.ipynb #59f44895
@@ -77,11 +77,6 @@ def box_mask(
     return mask
 
 # %% ../../nbs/controls/01_lungs.ipynb #0822ad0e
-def _upright(path):
-    "Width and height as shown: a camera's turn by 90° swaps them"
-    with Image.open(path, formats=('PNG', 'JPEG')) as im:
-        return im.size[::-1] if im.getexif().get(0x0112, 1) > 4 else im.size
-
 def read_mask(
     path:str|Path, # The mask's file, PNG or JPEG, of any size
     image:str|Path, # The file of the image that it belongs to
@@ -91,7 +86,7 @@ def read_mask(
     "The lung mask of one image, at the size of the pack"
     a = decode(path, size, resize)
     if isinstance(a, str): return a
-    (w, h), (iw, ih) = _upright(path), _upright(image)
+    (w, h), (iw, ih) = head_of(path).size, head_of(image).size
     if abs(w*ih/(h*iw) - 1) > .03: return f'does not match: {w}x{h} pixels for an image of {iw}x{ih}'
     mask = a > a.max()/2
     if not mask.any(): return 'empty: it marks nothing'

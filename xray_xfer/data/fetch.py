@@ -24,6 +24,8 @@ from tqdm import tqdm
 
 from ..core.files import PlaceError, cache_dir, replacing, sized, sweep
 from ..core.say import error_words, plain
+from .dicomfile import MAX_BYTES, is_dicom
+from .unnamed import unnamed
 
 # %% ../../nbs/data/02_fetch.ipynb #b6965da2
 def _name(entry):
@@ -62,7 +64,12 @@ def _unpack(z, folder):
         (to if is_folder else to.parent).mkdir(parents=True, exist_ok=True)
         if is_folder: continue
         with z.open(entry) as src, open(to, 'xb') as dst:
-            shutil.copyfileobj(src, dst, 2**20)   # to the end, where the checksum is tested
+            head = src.read(132)
+            if is_dicom(to, head):   # one that is too large for a film is cut, and no film then either
+                dst.write(unnamed(head + src.read(MAX_BYTES), to))
+            else:
+                dst.write(head)
+                shutil.copyfileobj(src, dst, 2**20)   # to the end, where the checksum is tested
 
 # What zipfile and its decompressors raise on damaged files
 _BAD_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, struct.error,

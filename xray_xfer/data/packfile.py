@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ..core.ahead import ahead
 from .decode import read_picture
 from .depths import Depth, Depths
+from .dicomfile import decoders, may_be_dicom
 
 # %% ../../nbs/data/11_packfile.ipynb #7d10ab07
 DECODER = 4   # raised when `decode` would make other pixels of the same file; old packs are then left alone
@@ -47,6 +48,7 @@ def key_of(
             st = os.stat(path)
             state = f'{st.st_size}\0{st.st_mtime_ns}'
         except (OSError, ValueError): state = 'missing'
+        if may_be_dicom(path): state += f'\0{decoders()}'   # libraries of their own decide what comes out
         h.update(b'\0\0' + os.fsencode(os.path.abspath(path)) + f'\0{state}'.encode())
     return h.hexdigest()[:32]
 

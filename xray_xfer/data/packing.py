@@ -20,8 +20,10 @@ from fastcore.basics import num_cpus
 from ..core.files import (DAMAGED, PlaceError, cache_dir, make_folder, replacing, sized,
                                   sweep)
 from ..core.say import counted, error_words, plain, typed
+from .apart import end_decoders
 from .decode import LUMA, decode
 from .depths import Depths
+from .dicomfile import silent
 from .packfile import NoneLeft, key_of, open_pack, shape_of, whole_images, write_pack
 from .table import why_missing
 
@@ -50,7 +52,7 @@ def _none_left(table, reasons):
     "The error of a table without an image"
     rejects = table[['path', 'label']].assign(reason=reasons).reset_index(drop=True)
     return NotDecoded(f'none of the {len(table)} files could be decoded: {_commonest(reasons)}. '
-                      f'PNG and JPEG are read; {_first(rejects, table)}', rejects)
+                      f'PNG, JPEG and DICOM are read; {_first(rejects, table)}', rejects)
 
 def _check_classes_left(table, kept, rejects):
     "Raise `NotDecoded` where all images of a class are rejects"
@@ -98,6 +100,8 @@ class Pack:
     source: str = 'a table' # Short name of where the table came from, for captions
     classes: list|None = None # That were asked for, see `images_of`; None: all
     exclude: list|None = None # Names that were left out, see `images_of`; None: none
+    projections: list|None = None # Views that were asked for, see `images_of`; None: all
+    modalities: list|None = None # Of DICOM files, besides radiographs, see `images_of`
     depths: Depths = Depths() # What its 16-bit images hold, and as what they were read
 
     def __len__(self): return len(self.table)
@@ -150,6 +154,15 @@ def _check_arguments(table, size, resize, colour, workers):
                          'pass what images_of(...) returns')
     if not isinstance(colour, bool): raise ValueError(f'colour={colour!r}: give True or False')
 
+def _refused(table):
+    "The rows that are to be decoded, and those that the table rules out (DICOM of another modality) as rejects"
+    refused = table.attrs.get('refused') or {}
+    why = pd.Series([refused.get(p) for p in table.path], index=table.index, dtype=object)
+    rows = why.notna()
+    rejects = table.loc[rows, ['path', 'label']].assign(reason=why[rows])
+    if rows.all(): raise _none_left(table, why.tolist())
+    return table[~rows], rejects
+
 def _find(path, paths, size, resize, colour):
     "The finished pack in a folder, or None where it is to be made"
     if not os.path.exists(path): return None   # `path.exists()` raises where the cache may not be looked into
@@ -171,9 +184,10 @@ def _make(path, paths, size, resize, colour, workers, quiet):
         many = f'{len(paths)} images of {size}x{size} px'
         raise PlaceError(errno.ENOSPC, f'{many} need {sized(need)} and {path.parent} has {sized(free)} free: '
                          'make room, or set XRAY_XFER_CACHE to a folder on a larger disk')
-    with replacing(path) as part, whole_images(), warnings.catch_warnings():
+    with replacing(path) as part, whole_images(), silent(), warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='PIL')   # what Pillow warns of is either harmless or becomes a reject
-        write_pack(part, paths, size, resize, colour, workers or num_cpus() or 1, quiet)
+        try: write_pack(part, paths, size, resize, colour, workers or num_cpus() or 1, quiet)
+        finally: end_decoders()
 
 def pack(
     table:pd.DataFrame, # Image table, see `images_of`
@@ -186,7 +200,9 @@ def pack(
 ) -> Pack: # On disk at <cache>/packs/<key>
     "Decode all images of `table` once; later calls with the same files, unchanged, open what is there"
     _check_arguments(table, size, resize, colour, workers)
-    started, paths, how = time.perf_counter(), table.path.tolist(), (int(size), resize, colour)
+    started, how = time.perf_counter(), (int(size), resize, colour)
+    table, refused = _refused(table)
+    paths = table.path.tolist()
     key = key_of(paths, *how)
     path = Path(cache or cache_dir()).expanduser().absolute()/'packs'/key
     found = _find(path, paths, *how)
@@ -197,7 +213,7 @@ def pack(
         found = open_pack(path, len(paths), int(size), colour, fresh=True)
     bad = np.array([why != '' for why in found.reasons])
     rejects = table.loc[bad, ['path', 'label']].assign(reason=[why for why in found.reasons if why])
-    rejects, kept = rejects.reset_index(drop=True), table[~bad].reset_index(drop=True)
+    rejects, kept = pd.concat([refused, rejects], ignore_index=True), table[~bad].reset_index(drop=True)
     _check_classes_left(table, kept, rejects)
     return Pack(found.pixels, kept, rejects, int(size), resize, key, path, time.perf_counter() - started, reused,
                 found.crc, depths=found.depths)

@@ -18,6 +18,7 @@ from ..core.say import counted, plain, some, typed
 from .classes import chosen_classes
 from .columns import COLUMNS, checked_table, csv_rows, relative_paths, table_of
 from .fetch import demo_folder, kaggle_folder, unzipped
+from .header import files_of_uids, with_headers
 from .layouts import LAYOUT
 from .rows import tree_rows
 from .tree import Exclude, IMAGE
@@ -116,12 +117,21 @@ def images_of(
     source:str|Path|pd.DataFrame, # Folder, .zip, .csv (where its paths start), 'kaggle', 'demo'
     seed:int=0, # Of the drawing, for 'demo' only
     classes:list|None=None, # Which classes are wanted, and how they are spelled; default all
-    exclude:str|Path|Iterable=(), # Folders, files or labels to leave out; * and ? are wildcards
+    exclude:str|Path|Iterable|None=(), # Folders, files or labels to leave out; * and ? are wildcards
+    projections:list|None=None, # Views that are wanted (PA, AP, LL, unknown), where they are known; default all
+    modalities:list|None=None, # Of DICOM files that are taken besides CR, DX and DR
 ) -> pd.DataFrame: # A row per image: `path` (absolute), `label`, and further columns where known
     "The image table of a source; what is no image table in any way is an error that says what to give instead"
+    table = _images_of(source, seed, classes, exclude)
+    where = 'the table' if isinstance(source, pd.DataFrame) else plain(os.fsdecode(source))
+    return with_headers(table, projections, modalities, where)
+
+def _images_of(source, seed, classes, exclude):
+    "The image table before any file is looked into"
     exclude = [exclude] if isinstance(exclude, (str, os.PathLike)) else list(exclude or ())
     def table(df, where, base):
-        t = chosen_classes(_without(checked_table(df, where, base), exclude, where), classes, where)
+        t = checked_table(files_of_uids(df, where, base), where, base)
+        t = chosen_classes(_without(t, exclude, where), classes, where)
         t.attrs['base'] = str(base)   # for whoever misses a file
         return t
     if isinstance(source, pd.DataFrame): return table(source, 'the table', os.getcwd())

@@ -141,8 +141,9 @@ def is_mask(
 def stem_of(
     file:tuple, # Names of the folders on the way, and of the file
 ) -> tuple:
-    "A file without its ending, in one Unicode spelling"
-    return (*file[:-1], unicodedata.normalize('NFC', os.path.splitext(file[-1])[0]))
+    "A file without its ending, in one Unicode spelling; a DICOM name such as 1.2.840.17 has none"
+    stem, ending = os.path.splitext(file[-1])
+    return (*file[:-1], unicodedata.normalize('NFC', file[-1] if ending[1:].isdigit() else stem))
 
 def files_below(folder:Folder) -> Iterator: # Tuples of names, from `folder` down
     "Every file of a folder, at any depth"
@@ -250,5 +251,5 @@ def masks_among(
     for file in images:
         *way, stem = stem_of(file)
         image = known.get((*way, _MASK_STEM.sub('', stem)))
-        if image is not None and image != file: found[image] = file
+        if image is not None and stem_of(image) != (*way, stem): found[image] = file
     return found

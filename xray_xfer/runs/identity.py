@@ -17,7 +17,8 @@ from .folder import FILES, Run, load_run
 
 # %% ../../nbs/runs/03_identity.ipynb #d3b5f26e
 # what these lead to is in `data_digest`
-_DESCRIBES = ('data', 'rejects', 'classes_given', 'exclude', 'split', 'valid', 'test', 'split_seed')
+_DESCRIBES = ('data', 'rejects', 'classes_given', 'exclude', 'projections', 'modalities', 'split', 'valid', 'test',
+              'split_seed')
 
 def identity(
     config:dict, # config.json

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
-from ..core.say import counted, plain
+from ..core.say import counted, plain, some
+from ..data.columns import relative_paths
+from ..data.decode import head_of
 from ..data.odd import describe as describe_odd, find_odd
 from ..data.packing import Pack, pack
 from ..data.table import images_of, why_missing
@@ -33,11 +34,19 @@ def _shares(values):
 
 def _heads(paths:Iterable) -> list:
     "Format, mode and size of each file"
-    found = []
-    for path in paths:
-        with Image.open(path, formats=('PNG', 'JPEG')) as im:
-            found.append((im.format, im.mode, f'{im.width}x{im.height}'))
-    return found
+    heads = [head_of(path) for path in paths]
+    return [(h.format, h.mode, f'{h.size[0]}x{h.size[1]}') for h in heads]
+
+# what headers know; of tables that somebody brings, these columns mean the same
+_KNOWN = 'view', 'sex', 'modality', 'manufacturer', 'institution'
+
+def _burned_in(p, most=3):
+    "A line on films with writing in their picture, as their headers say"
+    if 'burned_in' not in p.table: return []
+    names = [n for n, said in zip(relative_paths(p.table), p.table.burned_in) if said == 'yes']
+    if not names: return []
+    return [f'burned in: the headers of {counted(len(names), "film")} say that writing is part of the picture '
+            f'({some(names, most)}): look at it, for it may be a name, or tell the class']
 
 def _contents(p, n_files):
     "Lines on classes, files and columns"
@@ -52,7 +61,7 @@ def _contents(p, n_files):
         lines.append(f'  {c:{width}}  {n:>7,} {"image " if n == 1 else "images"} {n / len(p):6.1%}{rejects}')
     formats, modes, sizes = zip(*_heads(table.path))
     lines += [f'format: {_shares(formats)}', f'mode:   {_shares(modes)}', f'size:   {_shares(sizes)}']
-    for column in ('split', 'source'):
+    for column in ('split', 'source', *_KNOWN):
         if column in table: lines.append(f'{column}: {_shares(table[column].fillna("unknown"))}')
     for column in ('mask', 'group'):
         if column in table: lines.append(f'{column}: known for {counted(table[column].notna().sum(), "image")}')
@@ -90,10 +99,11 @@ def audit(
 ) -> Audit: # A source without images of two classes is the error that `run` would raise
     "Look at a source without training"
     s = settings
-    table = images_of(data, classes=s.classes, exclude=s.exclude or ())
+    table = images_of(data, classes=s.classes, exclude=s.exclude, projections=s.projections, modalities=s.modalities)
     frame = frame_of(data, s.arch, s.size, s.resize, s.colour)
     p = pack(table, **frame._asdict(), quiet=quiet)
     found = find_twins(p, quiet=quiet) if twins else None
-    lines = [*_contents(p, len(table)), *_rejected(p), *p.notes(), *describe_odd(find_odd(p, quiet=quiet))]
+    lines = [*_contents(p, len(table)), *_rejected(p), *p.notes(), *_burned_in(p)]
+    lines += describe_odd(find_odd(p, quiet=quiet))
     if found is not None: lines += describe(found)
     return Audit(p, lines, _refusals(p, found, s))

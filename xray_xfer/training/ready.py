@@ -13,7 +13,7 @@ import hashlib, warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np, pandas as pd, torch
 
@@ -48,13 +48,17 @@ def packed(
     classes:list|None=None, # Classes that are wanted, and their spelling; default all
     exclude:list|None=None, # Names of folders, files or labels to leave out
     table:pd.DataFrame|None=None, # The source's image table, where it was read already
-) -> Pack: # With what was asked for in `.classes` and `.exclude`
+    projections:list|None=None, # Views that are wanted, where they are known; default all
+    modalities:list|None=None, # Of DICOM files that are taken besides CR, DX and DR
+) -> Pack: # With what was asked for in `.classes`, `.exclude`, `.projections` and `.modalities`
     "Any source, image table or pack, as a pack"
-    classes, exclude = ([x] if isinstance(x, str) else list(x or ()) or None for x in (classes, exclude))
-    if isinstance(data, Pack): return _as_asked(data, frame, classes, exclude)
-    if table is None: table = images_of(data, classes=classes, exclude=exclude or ())
+    asked:dict[str, Any] = dict(classes=classes, exclude=exclude, projections=projections, modalities=modalities)
+    asked = {name: [x] if isinstance(x, str) else list(x or ()) or None for name, x in asked.items()}
+    if isinstance(data, Pack): return _as_asked(data, frame, asked)
+    if table is None: table = images_of(data, **asked)
     p = pack(table, frame.size, frame.resize, frame.colour, quiet=quiet)   # type: ignore[arg-type]   # which it checks
-    p.source, p.classes, p.exclude = source_name(data), classes, exclude
+    p.source = source_name(data)
+    for name, value in asked.items(): setattr(p, name, value)
     if n := len(p.rejects):
         counts = p.rejects.reason.str.split(':').str[0].value_counts()
         kinds = ', '.join(f'{kind}: {count}' for kind, count in counts.items())
@@ -63,15 +67,15 @@ def packed(
     for note in p.notes(): warnings.warn(note, stacklevel=2)
     return p
 
-def _as_asked(p, frame, classes, exclude):
+def _as_asked(p, frame, asked):
     "The same pack; an error where something else was asked for than it holds"
     if frame != (p.size, p.resize, p.colour):
         raise ValueError(f'size={frame.size}, resize={frame.resize!r}, colour={frame.colour} for a pack of '
                          f'size {p.size}, {p.resize!r}, colour={p.colour}: pass the images again, '
                          'or leave size, resize and colour out')
-    if (classes or exclude) and (classes, exclude) != (p.classes, p.exclude):
-        raise ValueError(f'classes={classes}, exclude={exclude} for a pack, whose images are chosen already: '
-                         'pass the source of the images instead')
+    if any(asked.values()) and asked != {name: getattr(p, name) for name in asked}:
+        given = ', '.join(f'{name}={asked[name]}' for name in asked if asked[name] or name in ('classes', 'exclude'))
+        raise ValueError(f'{given} for a pack, whose images are chosen already: pass the source of the images instead')
     return p
 
 def image_batches(
@@ -189,7 +193,8 @@ class Prepared:
         "Numbers of the images of a part"
         return np.flatnonzero(self.parts == part)
 
-_ASKED = ('classes', 'exclude', 'valid', 'test', 'split', 'groups', 'split_seed')   # of `Settings`, beside the frame
+# of `Settings`, beside the frame
+_ASKED = ('classes', 'exclude', 'projections', 'modalities', 'valid', 'test', 'split', 'groups', 'split_seed')
 
 def prepare(
     data, # A source (see `images_of`), a `Pack`, or what was `Prepared` for the same settings
@@ -201,7 +206,7 @@ def prepare(
     if isinstance(data, Prepared): return _same(data, settings, asked)
     frame = frame_of(data, s.arch, s.size, s.resize, s.colour)
     timer = Timer()
-    p = packed(data, frame, s.quiet, s.classes, s.exclude, table)
+    p = packed(data, frame, s.quiet, s.classes, s.exclude, table, s.projections, s.modalities)
     timer.seconds['pack'] = round(p.seconds, 3)   # of making or opening it
     with timer('twins'): p, twins = with_groups(p, s.groups, s.quiet)
     with timer('split'): parts = np.asarray(parts_of(p, s.valid, s.test, s.split_seed, s.split))
