@@ -299,6 +299,22 @@ def test_damaged_bytes_become_a_film_or_a_reason(greys, tmp_path):
         if isinstance(found, str): assert found and not SECRET.search(found.encode()), found
         images_of(pd.DataFrame(dict(path=[str(tmp_path/'torn.dcm'), str(tmp_path/'whole.dcm')], label=['a', 'b'])))
 
+@pytest.mark.parametrize('way', ['JPEG lossless', 'JPEG 2000'])
+def test_a_stream_that_brings_a_decoder_down_costs_its_film_alone(way, greys, tmp_path):
+    "gdcm ends the process at some of these"
+    rng = np.random.default_rng(3)
+    LOSSLESS[way](next(iter(greys.values())), tmp_path/'film.dcm')
+    ds = pydicom.dcmread(tmp_path/'film.dcm')
+    whole = pydicom.encaps.get_frame(ds.PixelData, 0, number_of_frames=1)
+    for i in range(60):
+        b = bytearray(whole)
+        for at in rng.integers(0, len(b) if i % 2 else 120, rng.integers(1, 6)): b[at] = rng.integers(256)
+        ds.PixelData = pydicom.encaps.encapsulate([bytes(b)])
+        ds.save_as(tmp_path/'torn.dcm')
+        found = decode(tmp_path/'torn.dcm', 16)
+        assert not isinstance(found, str) or found.startswith('damaged')
+    assert not isinstance(decode(tmp_path/'film.dcm', 16), str)
+
 # Tables
 
 def with_views(folder, greys):
