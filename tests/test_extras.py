@@ -13,7 +13,7 @@ def trunk():
     return FromPixels(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), [.5] * 3, [.2] * 3), pixels
 
 def test_rooms_load_without_the_extras():
-    code = ('import sys; sys.modules.update(kagglehub=None, openpyxl=None, pydicom=None); '
+    code = ('import sys; sys.modules.update(kagglehub=None, openpyxl=None, pyarrow=None, pydicom=None); '
             'import xray_xfer.data.table, xray_xfer.train; from xray_xfer.cli import main; main(["--help"])')
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True, capture_output=True)
 

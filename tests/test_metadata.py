@@ -82,7 +82,7 @@ def test_everything_is_packed(given):
 def test_dev_has_every_extra_and_the_readme_names_each(given):
     extras = given['extras_require']
     readme = (root/'README.md').read_text(encoding='utf-8')
-    assert set(extras) >= {'dev', 'kaggle', 'excel', 'dicom'}
+    assert set(extras) >= {'dev', 'kaggle', 'excel', 'dicom', 'parquet'}
     for name, needs in extras.items():
         assert set(needs) <= set(extras['dev']) and not set(needs) & set(given['install_requires'])
         if name != 'dev': assert f"pip install 'xray_xfer[{name}]'" in readme, name
