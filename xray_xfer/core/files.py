@@ -210,7 +210,8 @@ def read_csv(
     **kwargs:Any, # Of `pandas.read_csv`
 ) -> pd.DataFrame:
     "A table that `write_csv` wrote; names and labels stay text, also one called 'NA' or '01'"
-    text = {c: str for c in ('path', 'part', 'group', 'label', 'split', 'reason')}
+    # not str, which pandas may keep as Arrow, and a name that is no UTF-8 cannot be that
+    text = dict.fromkeys(('path', 'part', 'group', 'label', 'split', 'reason', 'seen_as'), object)
     return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={}, encoding_errors='surrogateescape',
                        **kwargs)
 

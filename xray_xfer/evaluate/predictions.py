@@ -49,7 +49,8 @@ def predictions_table(
     classes:list, # Class names in the order of the logits
 ) -> Predictions: # path, part, group, label, logit_<class>…
     "Predictions as they are filed"
-    images = pd.DataFrame(dict(path=list(paths), part=list(parts), group=list(groups), label=list(labels)))
+    texts = dict(path=list(paths), part=list(parts), group=list(groups), label=list(labels))
+    images = pd.DataFrame(texts, dtype=object)   # a label need not be UTF-8, and pandas may keep its own text as Arrow
     scores = pd.DataFrame(np.asarray(logits, dtype=np.float32), columns=[f'logit_{c}' for c in classes])
     return Predictions(pd.concat([images, scores], axis=1))
 

@@ -7,7 +7,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/elsewhere.html.md"""
 # %% auto #0
 __all__ = ['External', 'external']
 
-# %% ../../nbs/inference/08_elsewhere.ipynb #f371059c
+# %% ../../nbs/inference/08_elsewhere.ipynb #b9a900b5
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,8 +26,9 @@ from ..evaluate.scores import class_numbers, metrics
 from ..evaluate.shift import (column_alone, gap_words, largest_gap, set_difference, subgroup_columns,
                                       subgroup_table)
 from .ensemble import digest_of, load_ensemble
+from .growing import for_sheets
 from .labelled import groups_in, labelled, set_name
-from .stream import answers, for_sheets
+from .stream import answers
 from ..report.abroad import away_lines, away_page
 from ..report.away import AWAY, SCHEMA, away_words
 from ..report.results import load_study, refresh
@@ -76,7 +77,7 @@ def _calibration(part):
                     nll=float(nll(part.y, logits, t).mean()))
     return dict(before=errors(1.), after=errors(temperature), temperature=temperature, note=why)
 
-# %% ../../nbs/inference/08_elsewhere.ipynb #c40810e3
+# %% ../../nbs/inference/08_elsewhere.ipynb #e8486c4f
 @dataclass
 class External:
     "What finished runs are worth on another set"
@@ -145,7 +146,8 @@ def _asked(ensemble, table, quiet):
         raise ValueError(f'none of the {counted(len(table), "file")} could be decoded: the first is {rejects[0][0]}, '
                          f'{rejects[0][1]}')
     if rejects: note(f'{counted(len(rejects), "file")} could not be decoded; rejects.csv lists them', quiet)
-    return _Said(rows, [np.concatenate(z) for z in logits], seen, pd.DataFrame(rejects, columns=['path', 'reason']))
+    unread = pd.DataFrame(rejects, columns=['path', 'reason'], dtype=object)
+    return _Said(rows, [np.concatenate(z) for z in logits], seen, unread)
 
 def _name_of(member, members):
     "The name of a run; with its seed, or its folder, where another one has the same"
@@ -211,7 +213,9 @@ def external(
     if out is not None: _file(result, _place(out, asked, runs, name))
     return result
 
-def _seen_words(seen): return ['' if m is None else f'{m.kind} of {m.path} ({m.part})' for m in seen]
+def _seen_words(seen):
+    said = ['' if m is None else f'{m.kind} of {m.path} ({m.part})' for m in seen]
+    return pd.Series(said, dtype=object)   # a name need not be UTF-8
 
 def _too_few(name, shared, table, n_learnt, twins):
     "Why nothing can be scored"
@@ -245,8 +249,8 @@ def _rows(run, table, probs, classes):
     "The predictions of one run, one row per image"
     called = [classes[i] for i in probs.argmax(1)]
     paths = [for_sheets(g) for g in table.given]
-    found = pd.DataFrame(dict(path=paths, stated=table.stated, label=table.label, run=run, called=called,
-                              seen=table.seen))
+    texts = dict(path=paths, stated=table.stated, label=table.label, run=run, called=called, seen=table.seen)
+    found = pd.DataFrame(texts, dtype=object)
     for i, c in enumerate(classes): found[f'prob_{c}'] = probs[:, i].round(6)
     return found
 

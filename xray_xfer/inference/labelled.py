@@ -20,7 +20,7 @@ from ..data.columns import relative_paths
 from ..data.table import images_of
 from .sources import images_to_predict
 
-# %% ../../nbs/inference/07_labelled.ipynb #9f22d66d
+# %% ../../nbs/inference/07_labelled.ipynb #a97fc4a8
 _GROUPS = 'group', 'patient', 'patient_id', 'patientid', 'subject', 'subject_id'
 
 def _read(data, exclude):
@@ -33,7 +33,7 @@ def _read(data, exclude):
                              '(xray_xfer predict), and not judged')
         return table
     table = images_of(data, exclude=exclude)
-    return table.assign(given=relative_paths(table))
+    return table.assign(given=pd.Series(relative_paths(table), index=table.index, dtype=object))
 
 def set_name(
     data:Any, # A source
@@ -51,7 +51,7 @@ def labelled(
 ) -> pd.DataFrame: # path, given, stated (as the set has it), label ('': none of the classes), further columns
     "Another set's images with the classes of the runs"
     table, mapping = _read(data, exclude), dict(mapping or {})
-    stated = table.label.fillna('').astype(str).str.strip()
+    stated = pd.Series([str(v).strip() for v in table.label.fillna('')], index=table.index, dtype=object)
     there = sorted(set(stated) - {''})
     if unmet := [k for k in mapping if k not in there]:
         raise ValueError(f'no label of {set_name(data)} is {some(unmet)} (map=, --map): it has {some(there, 20)}')
@@ -59,7 +59,7 @@ def labelled(
         raise ValueError(f'{some(odd)} is no class of the runs (map=, --map): they know {some(classes, 20)}')
     spelled = {c.casefold(): c for c in classes}
     meant = {t: mapping.get(t) or (t if t in classes else spelled.get(t.casefold(), '')) for t in there}
-    label = stated.map(lambda t: meant.get(t, ''))
+    label = pd.Series([meant.get(t, '') for t in stated], index=table.index, dtype=object)
     known = sorted(set(label) - {''})
     if not known:
         raise ValueError(f'no label of {set_name(data)} is a class of the runs: it has {some(there, 20) or "none"}, '

@@ -23,7 +23,8 @@ from .html import interval, number
 from .words import (NOT_CLINICAL, chance_words, frozen_words, limits,
                                     metric_interval, model_words, origin_words, rejects_words,
                                     score_words, size_words, twins_words)
-from ..runs.command import command
+from .operating import finding_of
+from ..runs.command import command, use_commands
 from ..runs.folder import Run, load_run
 
 # %% ../../nbs/report/13_card.ipynb #283f803a
@@ -141,6 +142,16 @@ def _controls(run):
     return ('The controls for shortcuts were not run, so it is not known whether the model reads the lungs '
             '(`xray_xfer controls` asks).')
 
+def _use(run):
+    "The commands that put it to use"
+    lines = use_commands(run.path.name, finding_of(run.config['classes']))
+    return '\n'.join(f'* {escaped(what)}: `{line}`' for what, line in lines)
+
+def _operating(run):
+    "From which probability on each class is called"
+    if not run.thresholds: return 'None are filed.'
+    return '\n'.join(f"* {escaped(of['words'])}" for of in run.thresholds['classes'].values())
+
 def _again(run):
     "The command"
     return f"```\n{command([run.config], run.path.name)}\n```"
@@ -149,9 +160,10 @@ _USE = ('For research and teaching on transfer learning with chest X-rays: compa
         'on the same images. Out of scope are diagnosis, triage and any decision about a person, and images from '
         'elsewhere than those below, unless the model is validated on them first.')
 _SECTIONS = {'Model': _model, 'Intended use': lambda run: _USE, 'Data': _data,
-             'Results on the test part': _results_text, 'Calibration': _calibration, 'What the controls say': _controls,
+             'Results on the test part': _results_text, 'Calibration': _calibration,
+             'Operating points': _operating, 'What the controls say': _controls,
              'Limits': lambda run: '\n'.join(f'* {escaped(s)}' for s in limits(run.config['classes'])),
-             'How to train it again': _again}
+             'How to train it again': _again, 'How to use it': _use}
 
 def card_text(
     run:Run, # Read with `whole=False`

@@ -22,12 +22,12 @@ from .away import away_section
 from .evidence import (calibration_section, controls_beside, controls_section,
                                        curves_section, errors_section)
 from .html import caution, grid, remark, sheet, tiles
-from .operating import operating_section
+from .operating import finding_of, operating_section
 from .sections import data_section, reference_section
 from .verdict import sentence_of
 from .words import (NOT_CLINICAL, context_words, limits, metric_interval, model_words,
                                     score_words)
-from ..runs.command import command, controls_command
+from ..runs.command import command, controls_command, use_commands
 from ..runs.folder import Run, load_run
 
 # %% ../../nbs/report/11_page.ipynb #70b7eaa6
@@ -61,16 +61,27 @@ def _reproduce(runs, folder, study, margin):
               'into its config.json. The parts are in ', Code('split.csv'), ', and exactly these are used with ',
               Code('--split split.csv'), ' '.join(said))]
 
+def _use(runs, folder, study):
+    "The commands for it; a study's are of one run alone where thresholds are chosen"
+    said = [P('IMAGES are a folder, files, a .zip or a .csv with the column path; DICOM where its extra is installed. '
+              + ('Of a study, predict takes the chosen model with all its seeds, and external takes all runs.' if study
+                 else 'Several runs, one after another, answer together.'))]
+    for what, line in use_commands(folder, finding_of(runs[0].config['classes'])):
+        if study and 'thresholds' in line.split()[1]: line = use_commands(f'{folder}/{runs[0].path.name}', '')[3][1]
+        said += [P(f'{what}:'), Pre(Code(line))]
+    return said + [P(B(NOT_CLINICAL))]
+
 def last_sections(
     runs:Sequence[Run], # Read with `whole=False`
     folder:str, # Name of the folder that the page is about
     study:bool=False, # Whether it is a study's
     margin:Margin|None=None, # Of the study
 ) -> list[tuple]: # Each id, heading, elements
-    "Limits, environment, reproduction"
+    "Limits, environment, reproduction, use"
     bounds = [P(B(NOT_CLINICAL)), Ul(*map(Li, limits(runs[0].config['classes'])))]
     return [('limits', 'What it must not be used for', bounds), ('environment', 'Environment', _environment(runs)),
-            ('reproduce', 'How to do it again', _reproduce(runs, folder, study, margin))]
+            ('reproduce', 'How to do it again', _reproduce(runs, folder, study, margin)),
+            ('use', 'Use this model', _use(runs, folder, study))]
 
 # %% ../../nbs/report/11_page.ipynb #aab26977
 def safely(

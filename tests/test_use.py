@@ -1,0 +1,241 @@
+"""Finished runs at work: what the pages of `inference` cannot say. Streams that are stopped and killed, names that
+nobody should give, runs that do not belong together, sets that hold nothing, and the commands from end to end."""
+import json, os, shutil, warnings
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest
+
+from xray_xfer.cli import main
+from xray_xfer.core.files import read_csv
+from xray_xfer.data.table import images_of
+from xray_xfer.inference import stream
+from xray_xfer.inference.choose import file_points
+from xray_xfer.inference.elsewhere import external
+from xray_xfer.inference.ensemble import load_ensemble
+from xray_xfer.inference.growing import Growing
+from xray_xfer.inference.stream import predict, predict_to
+from xray_xfer.runs.folder import load_run
+from xray_xfer.study import study
+
+SMALL = dict(pretrained=False, size=64, epochs=2, bs=16, lr=3e-3, quiet=True)
+
+@pytest.fixture(scope='module')
+def drawings(): return images_of('demo').groupby('label').head(40).reset_index(drop=True)
+
+@pytest.fixture(scope='module')
+def made(drawings, tmp_path_factory):
+    "A study of two seeds of one model, and films to predict"
+    home = tmp_path_factory.mktemp('use')
+    s = study(drawings, 'resnet10t', 1, (0, 1), out=home/'study', **SMALL)
+    films = home/'films'
+    films.mkdir()
+    for i, path in enumerate(drawings.path[::8]): shutil.copy(path, films/f'{i:02d}.png')
+    (films/'broken.png').write_bytes(Path(drawings.path[0]).read_bytes()[:300])
+    return [r.path for r in s.runs], films
+
+@pytest.fixture
+def small_chunks(monkeypatch): monkeypatch.setattr(stream, 'CHUNK', 4)
+
+# ---- a stream that ends early
+
+def test_stopped_and_started_again_it_is_the_same_file(made, tmp_path, small_chunks, monkeypatch):
+    runs, films = made
+    whole = predict_to(runs, films, tmp_path/'whole.csv', quiet=True)
+    add, n = Growing.add, []
+    def stop(self, *chunk):
+        if len(n) == 2: raise KeyboardInterrupt
+        n.append(add(self, *chunk))
+    with monkeypatch.context() as m:
+        m.setattr(Growing, 'add', stop)
+        with pytest.raises(KeyboardInterrupt): predict_to(runs, films, tmp_path/'said.csv', quiet=True)
+    half = (tmp_path/'said.csv').read_bytes()
+    assert half.endswith(b'\n') and 0 < half.count(b'\n') - 1 < whole.images
+    with open(tmp_path/'said.csv', 'ab') as f: f.write(b'half a row, "cut')   # what a kill may leave
+    again = predict_to(runs, films, tmp_path/'said.csv', quiet=True)
+    assert again.went_on and again[1:3] == whole[1:3] and again.counts == whole.counts
+    assert (tmp_path/'said.csv').read_bytes() == (tmp_path/'whole.csv').read_bytes()
+    assert json.loads((tmp_path/'said.csv.json').read_text())['finished']
+
+def test_new_images_are_added_to_a_finished_file(made, tmp_path):
+    runs, films = made
+    mine = tmp_path/'films'
+    shutil.copytree(films, mine)
+    first = predict_to(runs[0], mine, mine/'said.csv', quiet=True)   # beside the images: it is none of them
+    shutil.copy(mine/'00.png', mine/'zz.png')
+    second = predict_to(runs[0], mine, mine/'said.csv', quiet=True)
+    assert (second.images, second.rejects) == (first.images + 1, first.rejects)
+    assert read_csv(mine/'said.csv').path.tolist()[-1] == 'zz.png'
+
+def test_another_ones_file_is_left_alone(made, tmp_path):
+    runs, films = made
+    (tmp_path/'mine.csv').write_text('path\n')
+    with pytest.raises(FileExistsError, match='says by whom'): predict_to(runs, films, tmp_path/'mine.csv', quiet=True)
+    predict_to(runs, films, tmp_path/'b.csv', quiet=True)
+    for other in (dict(runs=runs[0]), dict(runs=runs, threshold=['COVID']), dict(runs=runs, seen=False)):
+        with pytest.raises(FileExistsError, match='was begun with other'):
+            predict_to(other.pop('runs'), films, tmp_path/'b.csv', quiet=True, **other)
+    os.truncate(tmp_path/'b.csv', 20)
+    with pytest.raises(ValueError, match='is shorter than'): predict_to(runs, films, tmp_path/'b.csv', quiet=True)
+    assert (tmp_path/'mine.csv').read_text() == 'path\n'
+
+@pytest.mark.skipif(os.name != 'posix', reason='names that are no text')
+def test_any_names(made, tmp_path):
+    runs, films = made
+    names = [b'=1+1.png', b'a,"b".png', b'two\nlines.png', '日本.png'.encode(), b'caf\xe9.png', b'@x.png', b'path']
+    for name in names: shutil.copy(films/'00.png', os.path.join(os.fsencode(tmp_path), name))
+    out = tmp_path.parent/f'{tmp_path.name}.csv'
+    for _ in range(2): filed = predict_to(runs[0], tmp_path, out, quiet=True)   # again: each is known to be there
+    assert filed.images == len(names)
+    said = read_csv(out).path
+    assert {os.fsencode(p) for p in said} == {b"'" + n if n[:1] in b'=@' else n for n in names}
+
+# ---- runs
+
+def test_runs_that_do_not_belong_together(made, drawings, tmp_path):
+    runs, films = made
+    two = drawings[drawings.label.isin(['COVID', 'Normal'])].reset_index(drop=True)
+    other = study(two, 'resnet10t', 0, out=tmp_path/'two', **SMALL).runs[0].path
+    with pytest.raises(ValueError, match='must know the same'): predict([runs[0], other], films, quiet=True)
+    for bad, why in ((films, 'is no run folder'), (tmp_path/'none', 'does not exist')):
+        with pytest.raises(FileNotFoundError, match=why): predict(bad, films, quiet=True)
+    old = tmp_path/'old'
+    shutil.copytree(runs[0], old)
+    config = json.loads((old/'config.json').read_text())
+    (old/'config.json').write_text(json.dumps(config | dict(schema=99)))
+    with pytest.raises(ValueError, match='has schema 99; this version reads'): predict(old, films, quiet=True)
+
+def test_the_order_of_classes_is_the_first_runs(made, tmp_path):
+    "A run whose classes stand in another order says the same"
+    runs, films = made
+    turned = tmp_path/'turned'
+    shutil.copytree(runs[1], turned)
+    config = json.loads((turned/'config.json').read_text())
+    order = [2, 0, 3, 1]
+    config['classes'] = [config['classes'][i] for i in order]
+    (turned/'config.json').write_text(json.dumps(config))
+    from safetensors.numpy import load_file, save_file
+    weights = load_file(turned/'model.safetensors')
+    last = max((k.rsplit('.', 1)[0] for k in weights if k.startswith('head.')), key=lambda k: int(k.split('.')[1]))
+    for k in (f'{last}.weight', f'{last}.bias'): weights[k] = np.ascontiguousarray(weights[k][order])
+    save_file(weights, turned/'model.safetensors')
+    a, b = predict(runs, films, quiet=True), predict([runs[0], turned], films, quiet=True)
+    np.testing.assert_allclose(a.filter(regex='^prob_').to_numpy(), b.filter(regex='^prob_').to_numpy(), atol=1e-6)
+
+def test_an_older_run_says_that_it_does_not_know(made, tmp_path):
+    runs, films = made
+    old = tmp_path/'old'
+    shutil.copytree(runs[0], old)
+    for name in ('unlike.safetensors', 'known.safetensors', 'thresholds.json'): (old/name).unlink()
+    said = predict(old, films, quiet=True)
+    assert set(said.unlike) == set(said.seen) == {'unknown'} and said.further.isna().all()
+    with pytest.raises(ValueError, match='xray_xfer thresholds'): predict(old, films, threshold=['COVID'], quiet=True)
+    (old/'known.safetensors').write_bytes(b'x' * 50)
+    with pytest.raises(ValueError, match='damaged'): predict(old, films, quiet=True)
+
+def test_predictions_are_those_that_were_filed(made, drawings):
+    "The same test images, by one run and by both: the logits of predictions.csv at the temperatures"
+    runs, _ = made
+    test = load_run(runs[0]).predictions.of('test')
+    where = dict(zip(load_run(runs[0]).split.path, drawings.path))
+    said = predict(runs, [where[p] for p in test.path], quiet=True)
+    ensemble = load_ensemble(runs, 'cpu')
+    from xray_xfer.evaluate.calibration import scaled
+    each = [scaled(load_run(r).predictions.of('test').logits, m.temperature) for r, m in zip(runs, ensemble.members)]
+    want = ensemble.probs(np.stack(each))
+    np.testing.assert_allclose(said.filter(regex='^prob_').to_numpy(), want, atol=5e-3)
+    assert (said.seen == 'same (test)').all()
+    np.testing.assert_allclose(said.disagreement, np.ptp([e[range(len(want)), want.argmax(1)] for e in each], axis=0),
+                               atol=1e-2)
+
+def test_nothing_to_predict(made, tmp_path):
+    runs, films = made
+    with pytest.raises(ValueError, match='holds no files'): predict(runs, tmp_path, quiet=True)
+    (tmp_path/'a.png').write_bytes(b'')
+    with pytest.raises(ValueError, match='none of the 1 file could be decoded'): predict(runs, tmp_path, quiet=True)
+    filed = predict_to(runs, tmp_path, tmp_path/'said.csv', quiet=True)
+    assert (filed.images, filed.rejects, filed.lines[0]) == (0, 1, 'no image')
+
+# ---- another hospital
+
+def rows(drawings, n=40, seed=1):
+    return images_of('demo', seed=seed).groupby('label').head(n // 4).reset_index(drop=True)[['path', 'label']]
+
+def test_sets_that_show_nothing(made, drawings, tmp_path):
+    runs, _ = made
+    away = rows(drawings)
+    def no(table, why, **more):
+        with pytest.raises(ValueError, match=why): external(runs, table, out=tmp_path/'x', quiet=True, **more)
+    no(away[away.label == 'COVID'], 'has COVID alone')
+    no(away[:1], 'has .* alone')
+    no(away.assign(label='flu'), 'is a class of the runs')
+    no(away.assign(label=''), 'is a class of the runs')
+    no(away.drop(columns='label'), 'no column label')
+    train = drawings[np.array(load_run(runs[0]).split.split == 'train')]
+    no(train[['path', 'label']], 'images that the runs were trained on')
+    no(away, "no label of the table is TB", mapping=dict(TB='COVID'))
+    assert not (tmp_path/'x').exists()
+
+def test_a_column_with_one_value_and_one_with_many(made, drawings):
+    runs, _ = made
+    away = rows(drawings).assign(site='one', note=[f'n{i}' for i in range(40)], age=[f'0{a}Y' for a in range(40, 80)])
+    found = external(runs, away, twins=True, out=None, quiet=True).found
+    assert list(found['runs'][0]['subgroups']) == ['age'] == list(found['alone'])
+    assert {r['subgroup'] for r in found['runs'][0]['subgroups']['age']} == {'40 to 59', '60 to 79'}
+
+def test_rejects_are_counted_and_the_rest_is_scored(made, drawings, tmp_path):
+    runs, _ = made
+    away = rows(drawings)
+    away.loc[0, 'path'] = str(tmp_path/'gone.png')
+    found = external(runs, away, twins=True, out=tmp_path/'out', quiet=True)
+    assert found.found['rejects'] == 1 and found.found['images'] == len(away) - 1
+    assert read_csv(tmp_path/'out'/'rejects.csv').reason.tolist() == ['missing: no such file']
+
+def test_the_study_says_what_is_known_elsewhere(drawings, tmp_path):
+    s = study(drawings, 'resnet10t', (0, 1), out=tmp_path/'s', **SMALL)
+    before = (tmp_path/'s'/'report.html').read_text()
+    assert 'On another set of images' not in before
+    found = external(tmp_path/'s', rows(drawings), twins=True, quiet=True)
+    assert found.path == tmp_path/'s'/'external'/'the_table' and len(found.found['runs']) == 2
+    assert 'On another set of images' in (tmp_path/'s'/'report.html').read_text()
+    one = external(s.runs[0], rows(drawings, seed=2), twins=True, quiet=True)
+    assert one.path.parent.parent == s.runs[0].path
+    assert 'On another set of images' in (s.runs[0].path/'report.html').read_text()
+    # a run that has such a folder is a run still, and may be replaced
+    assert load_run(s.runs[0].path).name == 'resnet10t_0'
+
+# ---- the commands
+
+def test_from_end_to_end(made, drawings, tmp_path, capsys, monkeypatch):
+    runs, films = made
+    monkeypatch.chdir(tmp_path)
+    def xray(*words):
+        with warnings.catch_warnings(): code = main([str(w) for w in words])
+        return code, *capsys.readouterr()
+    code, out, err = xray('predict', runs[0].parent, films, '--threshold', 'COVID', '--quiet')
+    assert code == 0 and 'COVID at its threshold' in out and '1 file could not be decoded' in out, err
+    said = pd.read_csv('predictions.csv')
+    assert list(said)[:2] == ['path', 'called'] and 'is_COVID' in said and 'disagreement' in said
+    away = tmp_path/'clinic'/'labels.csv'
+    away.parent.mkdir()
+    rows(drawings).assign(label=lambda t: t.label.replace('COVID', 'corona')).to_csv(away, index=False)
+    code, out, err = xray('external', *runs, away, '--map', 'corona=COVID', '--with-twins', '--quiet')
+    assert code == 0 and 'at home' in out and (tmp_path/'external'/'clinic'/'report.html').is_file(), err
+    code, out, err = xray('thresholds', runs[0], '--specificity', '0.9', '--prevalence', 'COVID=0.05')
+    assert code == 0 and 'for a specificity of 0.9' in out and 'At a prevalence of 5 %' in out, err
+    for words, why in ((['predict', films, films], 'is no run folder'), (['predict', runs[0]], 'give the images after'),
+                       (['external', runs[0], away, films], 'give one set'),
+                       (['thresholds', films], 'is no run folder'),
+                       (['external', runs[0], away, '--map', 'x'], 'LABEL=CLASS'),
+                       (['predict', runs[0], films, '--out', 'x.xlsx'], '.csv'),
+                       (['thresholds', runs[0], '--sensitivity', '2'], 'sensitivity=2'),
+                       (['predict', runs[0], films, '--out', 'y.csv', '--threshold', 'flu'], 'of the classes')):
+        code, out, err = xray(*words)
+        assert code == 1 and why in err and out == '', (words, err)
+
+def test_another_operating_point_leaves_the_numbers_alone(made):
+    runs, _ = made
+    before = (runs[1]/'metrics.json').read_bytes(), (runs[1]/'predictions.csv').read_bytes()
+    with pytest.raises(ValueError, match='prevalence'): file_points(runs[1], prevalence=dict(flu=.1))
+    point = file_points(runs[1], sensitivity=.8)
+    assert load_run(runs[1]).thresholds == point
+    assert ((runs[1]/'metrics.json').read_bytes(), (runs[1]/'predictions.csv').read_bytes()) == before
