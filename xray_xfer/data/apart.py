@@ -85,7 +85,7 @@ def decoded_apart(
     "The pixels of one film, decoded in a process of its own"
     names = dict(rows='Rows', columns='Columns', samples_per_pixel='SamplesPerPixel', bits_allocated='BitsAllocated',
                  bits_stored='BitsStored', pixel_representation='PixelRepresentation')
-    asked = {name: int(ds.get(keyword)) for name, keyword in names.items()}
+    asked:dict[str, Any] = {name: int(ds.get(keyword)) for name, keyword in names.items()}
     asked |= dict(syntax=str(syntax), number_of_frames=1, pixel_keyword='PixelData',
                   photometric_interpretation=str(ds.PhotometricInterpretation))
     with _lock: process = _idle.pop() if _idle else None

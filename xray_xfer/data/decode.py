@@ -188,4 +188,4 @@ def head_of(
         if is_dicom(path, said): return film_head(f, path)
         with Image.open(f, formats=('PNG', 'JPEG')) as im:
             quarter = im.getexif().get(_ORIENTATION, 1) > 4   # a camera's turn by 90° swaps the sides
-            return Head(im.format, im.mode, im.size[::-1] if quarter else im.size)
+            return Head(str(im.format), im.mode, im.size[::-1] if quarter else im.size)
