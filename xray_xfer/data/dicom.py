@@ -8,8 +8,9 @@ Docs: https://xray-xfer.github.io/xray_xfer/data/dicom.html.md"""
 __all__ = ['window', 'Seen', 'grey_of_values', 'develop', 'Head', 'film_head']
 
 # %% ../../nbs/data/20_dicom.ipynb #10d48188
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -164,7 +165,7 @@ def _developed(ds, most, side):
     return Image.fromarray(grey[patterns])
 
 def develop(
-    source:BinaryIO, # Opened, at its start
+    source:BufferedIOBase, # Opened, at its start
     path:str|Path, # Its name
     most:int=89_478_485, # Pixels that a film may have
     side:int=65_535, # Pixels that a side of it may have
@@ -180,7 +181,7 @@ class Head(NamedTuple):
     size: tuple  # Width and height as shown
 
 def film_head(
-    source:BinaryIO, # Opened, at its start
+    source:BufferedIOBase, # Opened, at its start
     path:str|Path, # Its name
 ) -> Head: # `NoFilm` where the header cannot be read
     "What the header says of the picture"

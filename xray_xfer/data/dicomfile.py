@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 # %% ../../nbs/data/19_dicomfile.ipynb #1d3bc418
 INSTALL = "pip install 'xray_xfer[dicom]'"
@@ -89,7 +90,7 @@ def _group_2(data, at):
     return syntax, at
 
 def read_dicom(
-    source:BinaryIO, # Opened, at its start
+    source:BufferedIOBase, # Opened, at its start
     path:str|Path, # Its name, which may say that it is DICOM
     tags:list|None=None, # Keywords of the elements that are wanted, without pixels; None: all
 ) -> Any: # A pydicom `Dataset`

@@ -25,7 +25,7 @@ from ..core.say import counted, plain, some, text_of
 from .columns import COLUMNS, GAPS, check_classes, stated
 from .dicomfile import BROKEN, INSTALL, NoFilm, is_dicom, may_be_dicom, read_dicom, safely, silent
 
-# %% ../../nbs/data/21_header.ipynb #2a357dce
+# %% ../../nbs/data/21_header.ipynb #b4861907
 def key_file() -> Path:
     "Where the key lies"
     return xdg_config_home()/'xray_xfer'/'patient.key'
@@ -64,7 +64,7 @@ def coded(
     "The code of a patient"
     return hmac.new(key, text.strip().casefold().encode('utf-8', 'surrogateescape'), 'sha256').hexdigest()[:16]
 
-# %% ../../nbs/data/21_header.ipynb #82034cd1
+# %% ../../nbs/data/21_header.ipynb #5066bb66
 class Facts(NamedTuple):
     "What leaves a header"
     group: str|None = None         # Code of the patient
@@ -138,7 +138,7 @@ def _facts(ds, key):
                  _word(_said(ds, 'Modality')) or 'unknown',
                  'yes' if _word(_said(ds, 'BurnedInAnnotation')) == 'YES' else None)
 
-# %% ../../nbs/data/21_header.ipynb #a63d5b9d
+# %% ../../nbs/data/21_header.ipynb #df8963a0
 MODALITIES = 'CR', 'DX', 'DR'
 _NEW = Facts._fields
 
@@ -241,7 +241,7 @@ def with_headers(
                           'paths are written into every run folder: rename files and folders to keep them out')
     return _of_views(table, projections, where)
 
-# %% ../../nbs/data/21_header.ipynb #3da4f897
+# %% ../../nbs/data/21_header.ipynb #3c97ecb1
 _UID = re.compile(r'[0-9]+(\.[0-9]+){3,}')
 _UID_COLUMNS = {'sopinstanceuid', 'sopuid', 'instanceuid', 'imageuid'}
 
