@@ -413,6 +413,27 @@ def test_without_the_extra(greys, tmp_path, monkeypatch, capsys):
     assert "pip install 'xray_xfer[dicom]'" in capsys.readouterr().err
     assert "pip install 'xray_xfer[dicom]'" in decode(next((tmp_path/'set').rglob('*.dcm')), 32)
 
+# Finished runs
+
+def test_finished_runs_take_films_as_they_take_images(greys, tmp_path):
+    "Another modality is a reject, what headers say is a subgroup, and the answer is that for the PNG"
+    from xray_xfer.inference.elsewhere import external
+    from xray_xfer.inference.stream import predict
+    from xray_xfer.train import run
+    draw(tmp_path/'drawn', n=80, size=96)
+    r = run(images_of(tmp_path/'drawn'), 'resnet10t', 0, pretrained=False, size=64, epochs=1, bs=16, valid=.2, test=.3,
+            out=tmp_path, quiet=True)
+    films = set_of(tmp_path/'films', greys, lambda g, p: film(g, PatientSex='FM'[int(g.sum()) % 2]).save_as(p))
+    pngs = set_of(tmp_path/'pngs', greys, lambda g, p: Image.fromarray(g).save(p), '.png')
+    first = next(films.rglob('*.dcm'))
+    film(next(iter(greys.values())), Modality='CT').save_as(first.with_name('zz.dcm'))
+    a, b = predict(r.path, films, quiet=True), predict(r.path, pngs, quiet=True)
+    assert [p.replace('.dcm', '.png') for p in a.path] == b.path.tolist()
+    np.testing.assert_allclose(a.filter(regex='^prob_').to_numpy(), b.filter(regex='^prob_').to_numpy(), atol=.02)
+    assert [x['reason'][:12] for x in a.attrs['rejects']] == ['modality: CT']
+    found = external(r.path, films, twins=True, out=None, quiet=True).found
+    assert found['rejects'] == 1 and found['images'] == len(greys) and 'sex' in found['alone']
+
 # Who the patient is
 
 def secrets_in(folder):
@@ -450,10 +471,14 @@ def test_the_patient_gets_nowhere(tmp_path, monkeypatch, caplog, capfd, plain_fi
         main(['check', *words, '--rejects', str(tmp_path/'out'/f'{i}.csv')])
         main(['run', *words, '--arch', 'resnet10t', '--pretrained', 'false', '--epochs', '1', '--bs', '4',
               '--valid', '.3', '--test', '.3', '--out', str(tmp_path/'out'), '--name', f'run{i}'])
+        main(['predict', str(tmp_path/'out'/'run0'), str(images), '--quiet', '--out', str(tmp_path/'out'/f'p{i}.csv')])
+        main(['external', str(tmp_path/'out'/'run0'), str(images), '--quiet', '--with-twins',
+              '--out', str(tmp_path/'out'/f'external{i}')])
         groups.append(set(images_of(images, modalities=['CT'], exclude=exclude).group.dropna()))
     assert len(groups[0]) > 3 and groups[0] >= groups[2] and groups[0] == groups[1]   # the same codes in each
     said = capfd.readouterr()
     assert (tmp_path/'out'/'run0'/'report.html').is_file() and (tmp_path/'out'/'run2'/'predictions.csv').is_file()
+    assert (tmp_path/'out'/'p2.csv').is_file() and (tmp_path/'out'/'external0'/'report.html').is_file()
     assert secrets_in(tmp_path/'out') == [] and secrets_in(tmp_path/'cache') == []
     texts = [said.out, said.err, *(r.getMessage() for r in caplog.records)]
     assert not [t for t in texts if SECRET.search(t.encode())]

@@ -6,7 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/data/header.html.md"""
 
 # %% auto #0
 __all__ = ['OURS', 'MODALITIES', 'key_file', 'patient_key', 'coded', 'Facts', 'facts_of', 'dicoms_among', 'check_installed',
-           'in_threads', 'with_headers', 'files_of_uids']
+           'in_threads', 'modality_refusal', 'with_headers', 'files_of_uids']
 
 # %% ../../nbs/data/21_header.ipynb #4384f9fd
 import hmac, os, re, secrets, warnings
@@ -219,6 +219,18 @@ def _of_views(table, projections, where):
     check_classes(table.label, f'{where}, in the views {some(sorted(wanted))},')
     return table
 
+def modality_refusal(
+    path:str, # A file, DICOM or not
+    modalities:Iterable[str]=(), # That are taken besides CR, DX and DR
+) -> str: # '': it is no DICOM file, or of a modality that is taken
+    "Why a DICOM file is none of the films that are wanted"
+    if not dicoms_among([path]) or (ds := _header(path, ['Modality'])) is None: return ''   # decoding will tell
+    return _refusal(_word(_said(ds, 'Modality')), {*MODALITIES, *map(_any_case, modalities)})
+
+def _refusal(modality, allowed):
+    if modality in allowed: return ''
+    return f'modality: {modality}, and films are {", ".join(sorted(allowed))}; to take it type --modalities {modality}'
+
 def with_headers(
     table:pd.DataFrame, # Image table
     projections:list|None=None, # Views that are wanted, such as PA and AP; None: all
@@ -233,9 +245,8 @@ def with_headers(
         key = patient_key() if any(headers) else b''
         facts = [None if ds is None else facts_of(ds, key) for ds in headers]
         table, allowed = _filled(table, paths, facts), {*MODALITIES, *(_any_case(m) for m in modalities or ())}
-        others = {p: f.modality for p, f in zip(paths, facts) if f is not None and f.modality not in allowed}
-        table.attrs['refused'] = {p: f'modality: {m}, and films are {", ".join(sorted(allowed))}; to take it type '
-                                     f'--modalities {m}' for p, m in others.items()}
+        refusals = {p: _refusal(f.modality, allowed) for p, f in zip(paths, facts) if f is not None}
+        table.attrs['refused'] = {p: why for p, why in refusals.items() if why}
         if n := sum(ds is not None and _tells(ds, p) for ds, p in zip(headers, paths)):
             warnings.warn(f'{counted(n, "path")} of {where} hold the name, ID or UID of their own header, and '
                           'paths are written into every run folder: rename files and folders to keep them out')

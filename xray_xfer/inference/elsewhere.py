@@ -77,7 +77,7 @@ def _calibration(part):
                     nll=float(nll(part.y, logits, t).mean()))
     return dict(before=errors(1.), after=errors(temperature), temperature=temperature, note=why)
 
-# %% ../../nbs/inference/08_elsewhere.ipynb #e8486c4f
+# %% ../../nbs/inference/08_elsewhere.ipynb #e28c95d7
 @dataclass
 class External:
     "What finished runs are worth on another set"
@@ -137,7 +137,8 @@ def _asked(ensemble, table, quiet):
     "All answers"
     rows, seen, rejects = [], [], []
     logits:list[list] = [[] for _ in ensemble.members]
-    for found in answers(ensemble, table.path.tolist(), quiet=quiet):
+    refused = table.attrs.get('refused', {})
+    for found in answers(ensemble, table.path.tolist(), refusal=lambda p: refused.get(p, ''), quiet=quiet):
         rejects += [(table.given[i], why) for i, why in found.rejects]
         rows += found.rows.tolist()
         seen += found.seen or [None] * len(found.rows)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core.files import read_json, replacing, shown, write_json
 
-# %% ../../nbs/inference/10_growing.ipynb #61b08049
+# %% ../../nbs/inference/10_growing.ipynb #f3f2b9c9
 def for_sheets(
     text:str, # Any
 ) -> str:
@@ -41,7 +41,8 @@ class Growing:
     ):
         self.out, self.rejects = out, out.with_name(f'{out.name}.rejects.csv')
         self.state, self.said = out.with_name(f'{out.name}.json'), said
-        self.counts, self.images, self.unread = dict(called={}, seen={}, unlike={}), 0, 0
+        self.images = self.unread = 0
+        self.counts:dict[str, dict] = dict(called={}, seen={}, unlike={})
     def open(self,
         columns:Sequence[str], # The head of the file
     ) -> set[str]: # Names of the images that are done

@@ -7,7 +7,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/labelled.html.md"""
 # %% auto #0
 __all__ = ['set_name', 'labelled', 'groups_in']
 
-# %% ../../nbs/inference/07_labelled.ipynb #26158d8e
+# %% ../../nbs/inference/07_labelled.ipynb #07d5aec7
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +17,11 @@ import pandas as pd
 
 from ..core.say import plain, some
 from ..data.columns import relative_paths
+from ..data.header import with_headers
 from ..data.table import images_of
 from .sources import images_to_predict
 
-# %% ../../nbs/inference/07_labelled.ipynb #a97fc4a8
+# %% ../../nbs/inference/07_labelled.ipynb #240c44d3
 _GROUPS = 'group', 'patient', 'patient_id', 'patientid', 'subject', 'subject_id'
 
 def _read(data, exclude):
@@ -31,7 +32,7 @@ def _read(data, exclude):
         if 'label' not in table:
             raise ValueError(f'{set_name(data)} has no column label: what no label is known of can be predicted '
                              '(xray_xfer predict), and not judged')
-        return table
+        return with_headers(table, where=set_name(data))
     table = images_of(data, exclude=exclude)
     return table.assign(given=pd.Series(relative_paths(table), index=table.index, dtype=object))
 
@@ -68,7 +69,10 @@ def labelled(
     if len(known) < 2:
         raise ValueError(f'of the classes of the runs {set_name(data)} has {known[0]} alone: with one class there is '
                          'nothing to tell apart. `predict` says what the runs call each image')
-    return table.assign(stated=stated, label=label)
+    refused = table.attrs.get('refused')
+    table = table.assign(stated=stated, label=label)
+    table.attrs['refused'] = refused or {}   # DICOM of other modalities, see `with_headers`
+    return table
 
 def groups_in(
     table:pd.DataFrame, # Of `labelled`

@@ -7,7 +7,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/sources.html.md"""
 # %% auto #0
 __all__ = ['images_to_predict']
 
-# %% ../../nbs/inference/04_sources.ipynb #b9f34e38
+# %% ../../nbs/inference/04_sources.ipynb #a8d9de63
 import os, warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ import pandas as pd
 from ..core.say import are, counted, plain, some
 from ..data.columns import csv_rows
 from ..data.fetch import demo_folder, unzipped
+from ..data.header import files_of_uids
 from ..data.tree import Exclude, read_folder, sort_files
 
 # %% ../../nbs/inference/04_sources.ipynb #94c552b6
@@ -38,9 +39,10 @@ def _of_files(files):
     "The same of single files, which keep the names that they were given"
     return [(os.path.abspath(os.path.expanduser(f)), os.fsdecode(f)) for f in files]
 
-# %% ../../nbs/inference/04_sources.ipynb #965bc4f2
+# %% ../../nbs/inference/04_sources.ipynb #1c6c2515
 def _of_table(rows, where, base):
     "The image table of what somebody brings as rows"
+    rows = files_of_uids(rows, where, base)   # DICOM by its SOP instance UIDs
     names = {str(c).strip().casefold(): c for c in rows.columns}
     if 'path' not in names: raise ValueError(f'{where} has no column path: it has {some(map(str, rows.columns), 20)}')
     name = [os.fsdecode(v) if isinstance(v, str | bytes | os.PathLike) and str(v).strip() else None

@@ -7,9 +7,9 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/stream.html.md"""
 # %% auto #0
 __all__ = ['CHUNK', 'UNLIKE', 'Answers', 'answers', 'rows_of', 'Chunk', 'predicted', 'predict', 'Filed', 'predict_to']
 
-# %% ../../nbs/inference/06_stream.ipynb #2b851e89
+# %% ../../nbs/inference/06_stream.ipynb #70a8a0e1
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,12 +22,13 @@ from ..core.ahead import ahead
 from ..core.files import make_folder, settled
 from ..core.say import counted, text_of
 from ..data.decode import decode
+from ..data.header import modality_refusal
 from .choose import thresholds_for
 from .ensemble import Ensemble, Outputs, digest_of, load_ensemble
 from .growing import Growing, for_sheets, pyarrow_or_error, to_parquet
 from .sources import images_to_predict
 
-# %% ../../nbs/inference/06_stream.ipynb #267af64f
+# %% ../../nbs/inference/06_stream.ipynb #8b45cd44
 CHUNK = 64   # images: enough for a few batches of the network, and a few lines for the file
 
 class _Decoded(NamedTuple):
@@ -37,29 +38,30 @@ class _Decoded(NamedTuple):
     seen: list|None     # Of each the image of the runs that it shows, if it does; None: not known
     rejects: list       # (number in the table, reason)
 
-def _one(path, frames):
+def _one(path, frames, refusal):
     "A file in each frame, or the reason why there is none"
+    if why := refusal(path): return why
     found = {}
     for f, read_as in frames.items():
         found[f] = decode(path, f.size, f.resize, f.colour, read_as)
         if isinstance(found[f], str): return found[f]
     return found
 
-def _decoded(rows, paths, ensemble, seen):
+def _decoded(rows, paths, ensemble, seen, refusal):
     "A chunk of images, decoded"
-    said = [_one(paths[i], ensemble.frames) for i in rows]
+    said = [_one(paths[i], ensemble.frames, refusal) for i in rows]
     good = [i for i, s in enumerate(said) if not isinstance(s, str)]
     pixels = {f: np.stack([said[i][f] for i in good]) for f in ensemble.frames} if good else {}
     rejects = [(row, s) for row, s in zip(rows, said) if isinstance(s, str)]
     known = ensemble.seen(pixels) if seen and good else None
     return _Decoded(np.array([rows[i] for i in good], dtype=int), pixels, known, rejects)
 
-def _decoding(paths, ensemble, seen):
+def _decoding(paths, ensemble, seen, refusal):
     "The images of a table chunk by chunk, the next ones being decoded, and looked for among the runs', meanwhile"
     chunks = (range(i, min(i + CHUNK, len(paths))) for i in range(0, len(paths), CHUNK))
-    return ahead(lambda rows: _decoded(rows, paths, ensemble, seen), chunks, num_cpus() or 1, 'decode')
+    return ahead(lambda rows: _decoded(rows, paths, ensemble, seen, refusal), chunks, num_cpus() or 1, 'decode')
 
-# %% ../../nbs/inference/06_stream.ipynb #abcf84de
+# %% ../../nbs/inference/06_stream.ipynb #cd7c242d
 class Answers(NamedTuple):
     "What is known of the next images"
     rows: np.ndarray        # Their numbers in the table
@@ -71,11 +73,12 @@ def answers(
     ensemble:Ensemble, # What answers
     paths:Sequence[str], # Of the images
     seen:bool=True, # Look for them among the runs' own images, which takes some milliseconds per image
+    refusal:Callable[[str], str]=modality_refusal, # Path -> why it is not taken, or ''
     quiet:bool=False, # No progress bar
 ) -> Iterator[Answers]: # In their order
     "Answers as they come"
     with tqdm(total=len(paths), desc='predict', unit='image', disable=quiet or None, leave=False) as bar:
-        for found in _decoding(paths, ensemble, seen):
+        for found in _decoding(paths, ensemble, seen, refusal):
             yield Answers(found.rows, ensemble(found.pixels) if len(found.rows) else [], found.seen, found.rejects)
             bar.update(len(found.rows) + len(found.rejects))
 
@@ -119,7 +122,7 @@ def predicted(
 ) -> Iterator[Chunk]: # In the order of the table
     "Rows as they come"
     names, labels = table.given.tolist(), table.label.tolist() if 'label' in table else None
-    for found in answers(ensemble, table.path.tolist(), seen, quiet):
+    for found in answers(ensemble, table.path.tolist(), seen, quiet=quiet):
         rows = pd.DataFrame(columns=['path', 'called'])
         if len(found.rows):
             rows = rows_of(ensemble, [names[i] for i in found.rows], found)
