@@ -1,7 +1,10 @@
 "Tests marked `shared` run where the development images lie beside the repository; every test has a cache of its own."
 from pathlib import Path
 
-import pytest
+import pandas as pd, pytest
+
+# as the command has it: names that are no UTF-8 are names, which Arrow's text, pandas' own where pyarrow is, cannot hold
+pd.set_option('mode.string_storage', 'python')
 
 SHARED = Path(__file__).resolve().parents[2]/'shared'/'data'
 

@@ -271,7 +271,7 @@ def test_round_trip_with_awkward_names(tmp_path_factory, files, label, group):
     with open(file, newline='', encoding='utf-8', errors='surrogateescape') as f: rows = list(csv.DictReader(f))
     assert [r['label'] for r in rows] == table.label.tolist()
     assert [r['group'] for r in rows] == table.group.fillna('').tolist()
-    moved = table.assign(path=[p.replace('/data/', '/else/where/') for p in table.path])
+    moved = table.assign(path=pd.Series([p.replace('/data/', '/else/where/') for p in table.path], dtype=object))
     assert load_split(file, moved).tolist() == parts.tolist()
 
 

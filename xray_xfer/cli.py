@@ -235,6 +235,11 @@ def _without_verb(argv):
     if first in VERBS: return None
     return _told(f"xray_xfer: error: no verb {first!r}; there are {', '.join(VERBS)}", sys.stderr, 2)
 
+def _any_names():
+    "Text of tables as Python has it: a file name need not be UTF-8, and where pyarrow is there pandas would want that"
+    import pandas
+    pandas.set_option('mode.string_storage', 'python')
+
 def main(
     argv:list|None=None, # Words after `xray_xfer`; default: those of the process
 ) -> int: # 0 on success, 1 on an error, 2 on a wrong command line, 130 when stopped by ctrl-C
@@ -253,6 +258,7 @@ def main(
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _notes()
+            _any_names()
             verb(**args)
             sys.stdout.flush()
         return 0

@@ -185,7 +185,7 @@ def delong(
     if found:
         auc_a, auc_b, phi, psi = (np.mean(v, axis=0) for v in zip(*found, strict=True))
         rows['macro'] = _auc_row(auc_a, auc_b, covariances(_within, strata(y, ids)), test, df, level)
-    out = pd.DataFrame(rows.values(), index=pd.Index(rows, name='class'))
+    out = pd.DataFrame(rows.values(), index=pd.Index(list(rows), dtype=object, name='class'))
     return out.astype({col: 'Float64' for col in out.columns if col != 'test'})
 
 _AUC_COLUMNS = 'auc_a', 'auc_b', 'se_a', 'se_b', 'covariance', 'difference', 'se', 'low', 'high', 'z', 'p'

@@ -51,7 +51,8 @@ def predictions_table(
     "Predictions as they are filed"
     texts = dict(path=list(paths), part=list(parts), group=list(groups), label=list(labels))
     images = pd.DataFrame(texts, dtype=object)   # a label need not be UTF-8, and pandas may keep its own text as Arrow
-    scores = pd.DataFrame(np.asarray(logits, dtype=np.float32), columns=[f'logit_{c}' for c in classes])
+    columns = pd.Index([f'logit_{c}' for c in classes], dtype=object)
+    scores = pd.DataFrame(np.asarray(logits, dtype=np.float32), columns=columns)
     return Predictions(pd.concat([images, scores], axis=1))
 
 def metrics_of(

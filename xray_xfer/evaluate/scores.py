@@ -97,7 +97,7 @@ def per_class(
         specificity=[float(1 - f / o) if o else pd.NA for f, o in zip(false_positives, others, strict=True)],
         f1=where_present(f1), auc=[pd.NA if auc is None else auc for auc in _aucs(y, probs)])
     columns = {name: pd.array(values, dtype='Float64') for name, values in measures.items()}
-    return pd.DataFrame({'n': n.astype(int), **columns}, index=pd.Index(classes, name='class'))
+    return pd.DataFrame({'n': n.astype(int), **columns}, index=pd.Index(classes, dtype=object, name='class'))
 
 # %% ../../nbs/evaluate/01_scores.ipynb #12335763
 def metrics(

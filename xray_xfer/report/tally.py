@@ -91,7 +91,7 @@ def _source_table(sources):
     for x in sources:
         scores = {name: with_interval(x[key], interval_of(x, key)) for key, name in _SCORES.items()}
         rows.append({'n': x['n'], 'classes': x['classes'], **scores})
-    return pd.DataFrame(rows, index=pd.Index([x['source'] for x in sources], name='source'))
+    return pd.DataFrame(rows, index=pd.Index([x['source'] for x in sources], dtype=object, name='source'))
 
 def controls_lines(
     c:dict, # What `controls` returns, or controls.json holds

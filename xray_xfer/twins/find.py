@@ -210,8 +210,8 @@ def _nearly_lines(twins, most):
 def _large_group_lines(twins):
     "A line for each class of which one group holds more than a test part"
     labels, group = twins.table.label.to_numpy(object), grouped(twins.table, twins).group.to_numpy(object)
-    counts = pd.Series(labels).groupby([labels, group]).size()
-    for label, n in pd.Series(labels).value_counts().sort_index().items():
+    counts = pd.Series(labels, dtype=object).groupby([labels, group]).size()
+    for label, n in pd.Series(labels, dtype=object).value_counts().sort_index().items():
         largest = counts[label].max() if label in counts else 0
         if largest <= max(1, .2*n): continue
         yield (f'  one group holds {largest:,} of the {n:,} images of {label}, more than a test part of 20 %: '
