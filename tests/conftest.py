@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pandas as pd, pytest
 
-# as the command has it: names that are no UTF-8 are names, which Arrow's text, pandas' own where pyarrow is, cannot hold
+# as the command has it: a name need not be UTF-8, and the text of Arrow, which pandas takes where pyarrow is, must be
 pd.set_option('mode.string_storage', 'python')
 
 SHARED = Path(__file__).resolve().parents[2]/'shared'/'data'
