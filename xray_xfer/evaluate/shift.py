@@ -43,7 +43,7 @@ def set_difference(
     high = d + np.hypot(ends_a[1] - value_a, value_b - ends_b[0])
     return SetDifference(float(d), float(low), float(high))
 
-# %% ../../nbs/evaluate/14_shift.ipynb #6e9fc769
+# %% ../../nbs/evaluate/14_shift.ipynb #fa949cc0
 AGE_BANDS = (18, 40, 60, 80)   # each begins one
 
 def _years(text):
@@ -70,6 +70,7 @@ def subgroup_values(
 def subgroup_columns(
     table:pd.DataFrame, # A row per image
     leave_out:Iterable=(), # Columns that are something else
+    labels:Sequence|None=None, # (n,) class of each image: a column that says the same in other words is left out
     most:int=12, # Subgroups that a column may have
 ) -> dict: # {column: its values}
     "The columns that divide the images into a few groups, with two images each at least"
@@ -78,7 +79,9 @@ def subgroup_columns(
         if name in set(leave_out): continue
         values = subgroup_values(str(name), table[name])
         counts = pd.Series(values, dtype=object).value_counts()
-        if 2 <= len(counts) <= most and (counts >= 2).sum() >= 2: found[str(name)] = values
+        if not 2 <= len(counts) <= most or (counts >= 2).sum() < 2: continue
+        pairs = set(zip(values, labels)) if labels is not None else ()
+        if labels is None or not len(pairs) == len(counts) == len(set(labels)): found[str(name)] = values
     return found
 
 def subgroup_table(
@@ -101,7 +104,7 @@ def subgroup_table(
         rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/evaluate/14_shift.ipynb #eed242f5
+# %% ../../nbs/evaluate/14_shift.ipynb #d5258189
 class Gap(NamedTuple):
     "The largest difference in accuracy between two subgroups"
     best: str

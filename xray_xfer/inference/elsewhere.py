@@ -77,7 +77,7 @@ def _calibration(part):
                     nll=float(nll(part.y, logits, t).mean()))
     return dict(before=errors(1.), after=errors(temperature), temperature=temperature, note=why)
 
-# %% ../../nbs/inference/08_elsewhere.ipynb #e28c95d7
+# %% ../../nbs/inference/08_elsewhere.ipynb #bab08db7
 @dataclass
 class External:
     "What finished runs are worth on another set"
@@ -199,7 +199,7 @@ def external(
     known = table[table.label != '']
     shared = [c for c in ensemble.classes if c in set(known.label)]
     if len(shared) < 2: raise ValueError(_too_few(name, shared, table, sum(learnt), twins))
-    columns = subgroup_columns(known, ['path', 'given', 'label', 'stated', 'mask', 'split', 'group', 'seen'])
+    columns = subgroup_columns(known, _NO_COLUMNS, known.label.tolist())
     here = _Set(class_numbers(known.label, ensemble.classes), ensemble.classes, shared, groups_in(known), columns)
     found = _facts(name, here, table, said.rejects) | dict(mapping=dict(mapping or {}))
     found['twins'] = dict(looked=bool(ensemble.known), found=sum(learnt), kept=twins)
@@ -213,6 +213,8 @@ def external(
     result = External(found, pd.concat(rows, ignore_index=True), said.rejects)
     if out is not None: _file(result, _place(out, asked, runs, name))
     return result
+
+_NO_COLUMNS = 'path', 'given', 'label', 'stated', 'mask', 'split', 'group', 'seen'   # they are something else
 
 def _seen_words(seen):
     said = ['' if m is None else f'{m.kind} of {m.path} ({m.part})' for m in seen]

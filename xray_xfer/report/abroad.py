@@ -7,7 +7,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/abroad.html.md"""
 # %% auto #0
 __all__ = ['left_out_words', 'alone_words', 'away_lines', 'away_page']
 
-# %% ../../nbs/report/17_abroad.ipynb #5e3ed970
+# %% ../../nbs/report/17_abroad.ipynb #898e6099
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from fastcore.xml import FT, H3, Li, P, Ul
 from ..core.say import counted, fixed, text_of
 from ..evaluate.intervals import with_interval
 from ..evaluate.tables import table_markdown
-from .away import away_table, away_words
+from .away import METRICS, away_table, away_words
 from .html import caution, grid, remark, valued
 from .page import write_page
 from .words import NOT_CLINICAL
 
-# %% ../../nbs/report/17_abroad.ipynb #6de73ef0
+# %% ../../nbs/report/17_abroad.ipynb #28e81c4d
 def left_out_words(
     found:Mapping, # external.json
 ) -> list[str]: # Sentences
@@ -58,6 +58,12 @@ def alone_words(
                     f'(chance {chance} %){sure}.')
     return said
 
+def _signed(value, low, high):
+    "'−0.341 (−0.516 to −0.185)'"
+    if value is None: return 'not defined'
+    said = [fixed(v, 3).replace('-', '−') for v in (value, low, high) if v is not None]
+    return said[0] if low is None else f'{said[0]} ({said[1]} to {said[2]})'
+
 def away_lines(
     found:Mapping, # external.json
 ) -> list[str]:
@@ -68,9 +74,10 @@ def away_lines(
             names.append(f"{r['name']} {name}")
             rows.append({k: with_interval(r[where][k], r[where]['intervals'].get(k)) for k in r['difference']})
         names.append(f"{r['name']} difference")
-        rows.append({k: with_interval(d[0], None if d[1] is None else d[1:]) for k, d in r['difference'].items()})
-    table = pd.DataFrame(rows, index=pd.Index(names, name='run')).rename(columns=dict(f1='F1', auc='AUC'))
-    lines = table_markdown(table.rename(columns=str.capitalize)).rstrip().splitlines()
+        rows.append({k: _signed(*d) for k, d in r['difference'].items()})
+    heads = {k: name for name, k in METRICS.items()}
+    table = pd.DataFrame(rows, index=pd.Index(names, dtype=object, name='run')).rename(columns=heads)
+    lines = table_markdown(table).rstrip().splitlines()
     return [*lines, '', *alone_words(found), *found['runs'][0]['gaps'], *left_out_words(found)]
 
 def _calibration(found):
