@@ -22,7 +22,7 @@ from .html import caution, grid, remark, valued
 from .page import write_page
 from .words import NOT_CLINICAL
 
-# %% ../../nbs/report/17_abroad.ipynb #28e81c4d
+# %% ../../nbs/report/17_abroad.ipynb #72f7ad67
 def left_out_words(
     found:Mapping, # external.json
 ) -> list[str]: # Sentences
@@ -78,7 +78,8 @@ def away_lines(
     heads = {k: name for name, k in METRICS.items()}
     table = pd.DataFrame(rows, index=pd.Index(names, dtype=object, name='run')).rename(columns=heads)
     lines = table_markdown(table).rstrip().splitlines()
-    return [*lines, '', *alone_words(found), *found['runs'][0]['gaps'], *left_out_words(found)]
+    gaps = [f"{r['name']}, {gap}" for r in found['runs'] for gap in r['gaps']]
+    return [*lines, '', *alone_words(found), *gaps, *left_out_words(found)]
 
 def _calibration(found):
     "How far the probabilities can be taken at their word there"

@@ -21,7 +21,7 @@ from ..evaluate.intervals import seed_spread
 from ..evaluate.readers import model_intervals
 from ..evaluate.tables import ROWS
 from .answer import best_of, difference_words, is_best, p_words, study_margin
-from .away import away_section
+from .away import away_answer, away_sections
 from .evidence import (calibration_section, controls_section, curves_section,
                                        errors_section)
 from .html import caution, grid, interval, picture, remark, valued, whisker
@@ -256,10 +256,11 @@ def _study_report(folder, found, runs):
     if len(of_best) > 1: answer.append(P(_seeds_words(of_best)))
     answer.append(P(context_words(r)))
     if differences: answer.append(P(differences))
-    answer += away_section(folder, r.name)
+    answer += away_answer(folder, r.name)
     answer += _rest_of_answer(r, runs, folder, found)
     sections = [('answer', 'The answer', answer), safely(models_section, runs, folder, compare),
-                safely(data_section, r), safely(reference_section, runs), *_evidence(r, runs, folder),
+                *away_sections(folder), safely(data_section, r), safely(reference_section, runs),
+                *_evidence(r, runs, folder),
                 *last_sections(runs, folder.name, True, margin)]
     counts = (m['n'], 'test image'), (len(c['classes']), 'class', 'classes')
     under = f"{counted(len(runs), 'run')} over one split, {', '.join(counted(*count) for count in counts)}"

@@ -18,7 +18,7 @@ from ..core.files import replacing
 from ..core.say import counted, text_of
 from ..evaluate.tables import ROWS
 from .answer import Margin
-from .away import away_section
+from .away import away_answer, away_sections
 from .evidence import (calibration_section, controls_beside, controls_section,
                                        curves_section, errors_section)
 from .html import caution, grid, remark, sheet, tiles
@@ -142,8 +142,9 @@ def run_report(
     r = load_run(folder, whole=False)
     c, m, place = r.config, r.metrics, f"{r.path.parent.name}/{r.path.name}"
     answer = [P(f'{text_of(model_words(c))} {score_words(r)}.', cls='lead'), P(context_words(r)),
-              *away_section(r.path, r.name), controls_words(r, place), P(NOT_CLINICAL), metric_tiles(m), *notes_of([r])]
-    sections = [('answer', 'The answer', answer), safely(data_section, r), safely(reference_section, [r]),
+              *away_answer(r.path, r.name), controls_words(r, place), P(NOT_CLINICAL), metric_tiles(m), *notes_of([r])]
+    sections = [('answer', 'The answer', answer), *away_sections(r.path), safely(data_section, r),
+                safely(reference_section, [r]),
                 safely(curves_section, [r]), safely(calibration_section, r), safely(operating_section, r),
                 safely(errors_section, r),
                 safely(controls_section, [r], place), *last_sections([r], r.path.name)]
