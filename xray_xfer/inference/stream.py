@@ -28,8 +28,9 @@ from .ensemble import Ensemble, Outputs, digest_of, load_ensemble
 from .growing import Growing, for_sheets, pyarrow_or_error, to_parquet
 from .sources import images_to_predict
 
-# %% ../../nbs/inference/06_stream.ipynb #8b45cd44
-CHUNK = 64   # images: enough for a few batches of the network, and a few lines for the file
+# %% ../../nbs/inference/06_stream.ipynb #c25bc872
+CHUNK = 256   # images, at most: what is done once per chunk (distances, a file put in place) costs little then
+_ROOM = 64e6  # bytes of pixels in a chunk, of which a few are in hand per core
 
 class _Decoded(NamedTuple):
     "A chunk of images"
@@ -58,7 +59,9 @@ def _decoded(rows, paths, ensemble, seen, refusal):
 
 def _decoding(paths, ensemble, seen, refusal):
     "The images of a table chunk by chunk, the next ones being decoded, and looked for among the runs', meanwhile"
-    chunks = (range(i, min(i + CHUNK, len(paths))) for i in range(0, len(paths), CHUNK))
+    each = sum(f.size ** 2 * (3 if f.colour else 1) for f in ensemble.frames)
+    n = max(1, min(CHUNK, int(_ROOM / each)))
+    chunks = (range(i, min(i + n, len(paths))) for i in range(0, len(paths), n))
     return ahead(lambda rows: _decoded(rows, paths, ensemble, seen, refusal), chunks, num_cpus() or 1, 'decode')
 
 # %% ../../nbs/inference/06_stream.ipynb #cd7c242d
