@@ -175,6 +175,16 @@ def test_sets_that_show_nothing(made, drawings, tmp_path):
     no(away, "no label of the table is TB", mapping=dict(TB='COVID'))
     assert not (tmp_path/'x').exists()
 
+def test_what_is_not_ours_stays(made, drawings, tmp_path):
+    runs, _ = made
+    (tmp_path/'mine').mkdir()
+    (tmp_path/'mine'/'thesis.txt').write_text('years')
+    with pytest.raises(FileExistsError, match='give another out='):
+        external(runs, rows(drawings), twins=True, out=tmp_path/'mine', quiet=True)
+    assert (tmp_path/'mine'/'thesis.txt').read_text() == 'years'
+    for _ in range(2): found = external(runs, rows(drawings), twins=True, out=tmp_path/'ours', quiet=True)
+    assert [r['name'] for r in found.found['runs']] == ['resnet10t_1 seed 0', 'resnet10t_1 seed 1']
+
 def test_a_column_with_one_value_and_one_with_many(made, drawings):
     runs, _ = made
     away = rows(drawings).assign(site='one', note=[f'n{i}' for i in range(40)], age=[f'0{a}Y' for a in range(40, 80)])

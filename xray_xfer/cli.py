@@ -240,6 +240,10 @@ def _any_names():
     import pandas
     pandas.set_option('mode.string_storage', 'python')
 
+_STOPPED = {None: 'finished runs stay, the one in hand left nothing behind',
+            'predict': 'the rows that are written stay, and the same command goes on from there',
+            'external': 'nothing was written', 'check': 'nothing was written'}
+
 def main(
     argv:list|None=None, # Words after `xray_xfer`; default: those of the process
 ) -> int: # 0 on success, 1 on an error, 2 on a wrong command line, 130 when stopped by ctrl-C
@@ -263,7 +267,7 @@ def main(
             sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        print('\nxray_xfer: stopped; finished runs stay, the one in hand left nothing behind', file=sys.stderr)
+        print(f'\nxray_xfer: stopped; {_STOPPED.get(argv[0], _STOPPED[None])}', file=sys.stderr)
         return 130
     except BrokenPipeError:   # `xray_xfer table DIR | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

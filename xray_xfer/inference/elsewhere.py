@@ -7,7 +7,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/elsewhere.html.md"""
 # %% auto #0
 __all__ = ['External', 'external']
 
-# %% ../../nbs/inference/08_elsewhere.ipynb #b9a900b5
+# %% ../../nbs/inference/08_elsewhere.ipynb #39478171
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,10 +21,12 @@ from ..core.files import replacing, settled, write_csv, write_json
 from ..core.say import counted, note, some
 from ..evaluate.calibration import brier, ece, fit_temperature, nll, scaled
 from ..evaluate.intervals import intervals
+from ..evaluate.points import points_elsewhere
 from ..evaluate.readers import compare_models
 from ..evaluate.scores import class_numbers, metrics
 from ..evaluate.shift import (column_alone, gap_words, largest_gap, set_difference, subgroup_columns,
                                       subgroup_table)
+from ..evaluate.thresholds import Part
 from .ensemble import digest_of, load_ensemble
 from .growing import for_sheets
 from .labelled import groups_in, labelled, set_name
@@ -77,7 +79,7 @@ def _calibration(part):
                     nll=float(nll(part.y, logits, t).mean()))
     return dict(before=errors(1.), after=errors(temperature), temperature=temperature, note=why)
 
-# %% ../../nbs/inference/08_elsewhere.ipynb #bab08db7
+# %% ../../nbs/inference/08_elsewhere.ipynb #c481528f
 @dataclass
 class External:
     "What finished runs are worth on another set"
@@ -150,12 +152,10 @@ def _asked(ensemble, table, quiet):
     unread = pd.DataFrame(rejects, columns=['path', 'reason'], dtype=object)
     return _Said(rows, [np.concatenate(z) for z in logits], seen, unread)
 
-def _name_of(member, members):
-    "The name of a run; with its seed, or its folder, where another one has the same"
-    r, others = member.run, [m.run for m in members if m is not member]
-    if all(o.name != r.name for o in others): return r.name
-    if all((o.name, o.seed) != (r.name, r.seed) for o in others): return f'{r.name} seed {r.seed}'
-    return r.path.name
+def _names(runs):
+    "A name for each run: its own; with its seed, or as its folder, where others have the same"
+    ways = (lambda r: r.name, lambda r: f'{r.name} seed {r.seed}', lambda r: r.path.name, lambda r: str(r.path))
+    return next(names for way in ways if len(set(names := [way(r) for r in runs])) == len(runs))
 
 class _Set(NamedTuple):
     "The images that a label is known of"
@@ -173,8 +173,10 @@ def _of_run(member, name, probs, here):
     if len(here.shared) < len(here.classes): of['shared'] = _beside(part, home, here.shared, True)
     tables = {c: subgroup_table(here.y, probs, here.classes, v, here.groups) for c, v in here.columns.items()}
     gaps = {c: largest_gap(here.y, probs.argmax(1), v, here.groups) for c, v in here.columns.items()}
-    return of | dict(calibration=_calibration(part), subgroups={c: _records(t) for c, t in tables.items()},
-                     gaps=[gap_words(c, gap) for c, gap in gaps.items()])
+    points, images = {}, Part(here.y, probs, here.groups)
+    if r.thresholds: points = points_elsewhere(r.thresholds, images, here.classes, 'on this set')
+    return of | dict(calibration=_calibration(part), points=points, gaps=[gap_words(c, gap) for c, gap in gaps.items()],
+                     subgroups={c: _records(t) for c, t in tables.items()})
 
 def _records(table): return json.loads(table.to_json(orient='records'))
 
@@ -189,10 +191,11 @@ def external(
     quiet:bool=False, # No progress, no lines
 ) -> External: # `.table .subgroups .predictions .found .path`
     "Finished runs on another labelled set, beside what they are worth at home"
-    asked = _runs_of(runs)
+    asked, name = _runs_of(runs), set_name(data)
+    folder = None if out is None else _place(out, asked, runs, name)
     ensemble = load_ensemble(asked, device)
     table = labelled(data, ensemble.classes, mapping, exclude)
-    said, name = _asked(ensemble, table, quiet), set_name(data)
+    said = _asked(ensemble, table, quiet)
     table = table.iloc[said.rows].reset_index(drop=True).assign(seen=_seen_words(said.seen))
     learnt = [m is not None and m.part != 'test' for m in said.seen]
     if not twins: table.loc[learnt, 'label'] = ''
@@ -203,7 +206,8 @@ def external(
     here = _Set(class_numbers(known.label, ensemble.classes), ensemble.classes, shared, groups_in(known), columns)
     found = _facts(name, here, table, said.rejects) | dict(mapping=dict(mapping or {}))
     found['twins'] = dict(looked=bool(ensemble.known), found=sum(learnt), kept=twins)
-    probs = {_name_of(m, ensemble.members): scaled(z, m.temperature) for m, z in zip(ensemble.members, said.logits)}
+    names = _names([m.run for m in ensemble.members])
+    probs = {n: scaled(z, m.temperature) for n, m, z in zip(names, ensemble.members, said.logits)}
     mine = {n: p[known.index] for n, p in probs.items()}
     found['runs'] = [_of_run(m, n, p, here) for m, (n, p) in zip(ensemble.members, mine.items())]
     if len(mine) > 1:
@@ -211,7 +215,7 @@ def external(
         found['compare'] = _records(pairs)
     rows = [_rows(n, table, p, ensemble.classes) for n, p in probs.items()]
     result = External(found, pd.concat(rows, ignore_index=True), said.rejects)
-    if out is not None: _file(result, _place(out, asked, runs, name))
+    if folder: _file(result, folder)
     return result
 
 _NO_COLUMNS = 'path', 'given', 'label', 'stated', 'mask', 'split', 'group', 'seen'   # they are something else
@@ -258,13 +262,17 @@ def _rows(run, table, probs, classes):
     return found
 
 def _place(out, asked, given, name):
-    "The folder of the results"
-    if out != 'auto': return settled(out)
-    slug = ''.join(c if c.isalnum() or c in '-_' else '_' for c in Path(name).stem)[:60] or 'set'
-    if isinstance(given, str | Path) and not is_run(given): home = settled(given)   # a study
-    elif len(asked) == 1: home = asked[0].path if isinstance(asked[0], Run) else settled(asked[0])
-    else: return settled(AWAY)/slug
-    return home/AWAY/slug
+    "The folder of the results; what is not ours there stays"
+    if out != 'auto': folder = settled(out)
+    else:
+        slug = ''.join(c if c.isalnum() or c in '-_' else '_' for c in name)[:60] or 'set'
+        home = Path()   # several runs: where we stand
+        if isinstance(given, str | Path) and not is_run(given): home = settled(given)   # a study
+        elif len(asked) == 1: home = asked[0].path if isinstance(asked[0], Run) else settled(asked[0])
+        folder = settled(home/AWAY/slug)
+    if folder.exists() and not (folder/'external.json').is_file():
+        raise FileExistsError(f'{folder} is there, and holds no results of an external set: give another out= (--out)')
+    return folder
 
 def _file(result, folder):
     "Write external.json, external.csv, subgroups.csv, predictions.csv, rejects.csv and report.html: all or none"

@@ -22,7 +22,7 @@ from .html import caution, grid, remark, valued
 from .page import write_page
 from .words import NOT_CLINICAL
 
-# %% ../../nbs/report/17_abroad.ipynb #72f7ad67
+# %% ../../nbs/report/17_abroad.ipynb #127d4cf0
 def left_out_words(
     found:Mapping, # external.json
 ) -> list[str]: # Sentences
@@ -92,6 +92,11 @@ def _calibration(found):
     heads = ['run', 'ECE', 'Brier', 'NLL', 'new temperature', 'ECE then', 'Brier then', 'NLL then']
     return grid(heads, [cells(r) for r in found['runs']], said)
 
+def _points(found):
+    "What the operating points that the runs have filed give there"
+    said = [Li(text_of(f"{r['name']}: {of['words']}")) for r in found['runs'] for of in r['points'].values()]
+    return [H3('Operating points'), Ul(*said)] if said else []
+
 def _subgroups(run):
     "A table per column"
     said:list[FT] = []
@@ -119,7 +124,7 @@ def away_page(
             *_subgroups(run)]
     if not run['subgroups']: whom = [remark('The set has no column that divides it into groups.')]
     sections = [('answer', 'The answer', answer), ('subgroups', 'For whom it holds', [*alone, *whom]),
-                ('calibration', 'Probabilities', [_calibration(found)])]
+                ('calibration', 'Probabilities', [_calibration(found), *_points(found)])]
     counts = ', '.join(f'{text_of(k)} {n:,}' for k, n in found['counts'].items())
     under = f"{counted(found['images'], 'image')} ({counts}); {counted(len(found['runs']), 'run')}"
     return write_page(folder/'report.html', f"Elsewhere: {found['data']}", under, sections)
