@@ -70,7 +70,8 @@ def file_of(name:str, value:Any) -> Path|None:
     return None if value is None else settled(value)
 
 # %% ../nbs/01_settings.ipynb #a8938ead
-class Option(NamedTuple):
+@dataclass(frozen=True)   # no tuple: typing's cache would take one of another class for this
+class Option:
     "What the command says of an argument where type and sentence are not enough"
     help: str|None = None         # Instead of the sentence
     parse: Callable|None = None   # Text -> value
