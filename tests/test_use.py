@@ -249,3 +249,52 @@ def test_another_operating_point_leaves_the_numbers_alone(made):
     point = file_points(runs[1], sensitivity=.8)
     assert load_run(runs[1]).thresholds == point
     assert ((runs[1]/'metrics.json').read_bytes(), (runs[1]/'predictions.csv').read_bytes()) == before
+
+# ---- found by review
+
+def test_two_sets_with_the_same_names_are_two(made, drawings, tmp_path):
+    "Files of one name in two folders; two sets of one name"
+    runs, films = made
+    other = tmp_path/'other'
+    shutil.copytree(films, other)
+    predict_to(runs[0], films, tmp_path/'a.csv', quiet=True)
+    with pytest.raises(FileExistsError, match='begun with other source'):
+        predict_to(runs[0], other, tmp_path/'a.csv', quiet=True)
+    for seed, place in enumerate(('x', 'y'), 1):
+        (tmp_path/place/'clinic').mkdir(parents=True)
+        rows(drawings, seed=seed).to_csv(tmp_path/place/'clinic'/'labels.csv', index=False)
+    home = tmp_path/'run'
+    shutil.copytree(runs[0], home)
+    external(home, tmp_path/'x'/'clinic'/'labels.csv', twins=True, quiet=True)
+    with pytest.raises(FileExistsError, match='another set that is called clinic'):
+        external(home, tmp_path/'y'/'clinic'/'labels.csv', twins=True, quiet=True)
+
+def test_what_an_earlier_training_gave_is_not_shown_as_the_models(drawings, tmp_path):
+    args = dict(out=tmp_path/'s', **SMALL)
+    study(drawings, 'resnet10t', (0, 1), **args)
+    external(tmp_path/'s', rows(drawings), twins=True, quiet=True)
+    study(drawings, 'resnet10t', (0, 1), overwrite=True, **args | dict(lr=1e-3))
+    page = (tmp_path/'s'/'report.html').read_text()
+    assert 'is of an earlier training' in page and 'On another set of images:' not in page
+
+def test_of_a_model_with_several_seeds_it_speaks_of_the_chosen_one(made, drawings, tmp_path):
+    runs, _ = made
+    shutil.copytree(runs[0].parent, tmp_path/'s')
+    found = external(tmp_path/'s', rows(drawings), twins=True, quiet=True)
+    assert [r['name'] for r in found.found['runs']] == ['resnet10t_1 seed 0', 'resnet10t_1 seed 1']
+    assert 'resnet10t_1 seed' in (tmp_path/'s'/'report.html').read_text()
+
+def test_a_mistyped_run_is_no_image(made, tmp_path, capsys):
+    runs, films = made
+    assert main(['predict', str(runs[0]), str(tmp_path/'rnu'), str(films/'00.png')]) == 1
+    assert 'rnu does not exist' in capsys.readouterr().err
+
+def test_runs_of_two_sizes_and_a_whole_network_answer_together(made, drawings, tmp_path):
+    from xray_xfer.train import run
+    runs, films = made
+    other = run(drawings, 'resnet10t', 'all', out=tmp_path, **SMALL | dict(size=96, colour=True, epochs=1))
+    a, b, both = (predict(x, films, quiet=True) for x in (runs[0], other.path, [runs[0], other.path]))
+    ends = [t.filter(regex='^prob_').to_numpy() for t in (a, b)]
+    assert both.disagreement.between(0, 1).all() and len(both) == len(a)
+    mean = np.mean(ends, axis=0)
+    assert (both.filter(regex='^prob_').to_numpy().argmax(1) == mean.argmax(1)).mean() > .9

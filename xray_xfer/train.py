@@ -193,7 +193,10 @@ def _flags(learn):
     unlike = Unlike.of(next(features), prepared.pack.table.label.iloc[some], next(features))
     if 'known' not in prepared.once:
         pack = prepared.pack
-        prepared.once['known'] = Known.of(pack.grey(slice(None)), relative_paths(pack.table), prepared.parts)
+        # in blocks, for in colour the whole of it in float32 may be more than there is memory
+        grey = pack.pixels if not pack.colour else np.concatenate(
+            [pack.grey(slice(k, k + 256)) for k in range(0, len(pack), 256)])
+        prepared.once['known'] = Known.of(grey, relative_paths(pack.table), prepared.parts)
     return {'unlike.safetensors': unlike.save, 'known.safetensors': prepared.once['known'].save}
 
 def _environment(learn, settings):

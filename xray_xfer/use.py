@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from .options import NUMBER, SEVERAL
 
-# %% ../nbs/07_use.ipynb #b35b0efa
+# %% ../nbs/07_use.ipynb #d2cde40e
 def runs_and_images(
     given:Sequence[str], # Words of the command
 ) -> tuple[list[str], list[str]]: # Run and study folders, and what else there is
@@ -25,7 +25,12 @@ def runs_and_images(
     n = is_one.index(False) if False in is_one else len(given)
     if not n: raise no_run(given[0])
     if n == len(given): raise ValueError(f'{" ".join(given)}: these are runs; give the images after them')
-    return list(given[:n]), list(given[n:])
+    images = list(given[n:])
+    for word in images if len(images) > 1 else ():
+        if not settled(word).is_file():
+            what = 'is a folder' if settled(word).is_dir() else 'does not exist'
+            raise ValueError(f'{word} {what}: give run folders first, then one folder of images, or files')
+    return list(given[:n]), images
 
 def mapping_of(
     words:Sequence[str]|None, # LABEL=CLASS, as they are typed

@@ -32,11 +32,13 @@ def _have_it(rate, number):
     "A rate as a count of so many: 63 have it (51 to 74)"
     return _of(rate, 0 if number * rate.value >= 10 else 1, number, ' have it')
 
+_HERE = 'on the test part'
+
 def point_words(
     point:OperatingPoint, # With or without a threshold
     test:Scores | None=None, # On images that did not choose it
     predictive:Predictive | None=None, # At a stated prevalence
-    on:str='on the test part', # Where the scores are from
+    on:str=_HERE, # Where the scores are from
 ) -> str:
     "An operating point in sentences for people"
     label, measure = point.label, point.measure
@@ -48,7 +50,9 @@ def point_words(
     said = [f'Called {label} from a probability of {point.threshold:.12g} on:{rates} '
             f'chosen on the validation part {chosen}.', point.why]
     reached = None if test is None else getattr(test, measure)
-    if reached is not None and reached.high is not None and reached.high < point.wanted:
+    broken = reached is not None and reached.high is not None and reached.high < point.wanted
+    if broken and on != _HERE: said.append(f'That {measure} does not hold here: even its upper end is below it.')
+    elif broken:
         said.append(f'Even the upper end of that {measure} is below what was wanted: '
                     'the validation part promised too much.')
     if predictive is not None and predictive.ppv.value is not None:

@@ -43,7 +43,7 @@ def set_difference(
     high = d + np.hypot(ends_a[1] - value_a, value_b - ends_b[0])
     return SetDifference(float(d), float(low), float(high))
 
-# %% ../../nbs/evaluate/14_shift.ipynb #fa949cc0
+# %% ../../nbs/evaluate/14_shift.ipynb #858a05d0
 AGE_BANDS = (18, 40, 60, 80)   # each begins one
 
 def _years(text):
@@ -80,8 +80,8 @@ def subgroup_columns(
         values = subgroup_values(str(name), table[name])
         counts = pd.Series(values, dtype=object).value_counts()
         if not 2 <= len(counts) <= most or (counts >= 2).sum() < 2: continue
-        pairs = set(zip(values, labels)) if labels is not None else ()
-        if labels is None or not len(pairs) == len(counts) == len(set(labels)): found[str(name)] = values
+        pairs = {(v, c) for v, c in zip(values, labels if labels is not None else ()) if v is not None}
+        if not pairs or not len(pairs) == len(counts) == len({c for _, c in pairs}): found[str(name)] = values
     return found
 
 def subgroup_table(
@@ -145,12 +145,13 @@ def gap_words(
     ends = f'{fixed(100 * low, 1)} to {fixed(100 * high, 1)}'.replace('-', '−')
     return f'{said} (95 % interval {ends}{among}){sure}.'
 
-# %% ../../nbs/evaluate/14_shift.ipynb #1c540540
+# %% ../../nbs/evaluate/14_shift.ipynb #135269fd
 class Alone(NamedTuple):
     "What a column tells of the class, without any image"
     accuracy: float   # Of the commonest class among the others with the same value
-    chance: float     # Of the commonest class among all others
+    chance: float     # Of always answering the commonest class
     n: int            # Images whose value is known
+    low: float|None   # Lower end of the 95 % interval of the accuracy; None: it has none
 
 def column_alone(
     values:Sequence, # (n,) of each image; None: not known
@@ -173,4 +174,6 @@ def column_alone(
     mine = counts(value) - counts(ids.astype(np.int64) * (value.max() + 1) + value)
     # of classes equally common the one that is commoner overall, and where no other image has the value too
     said = np.where(mine.any(1), (mine + overall / (overall.sum(1, keepdims=True) + 1)).argmax(1), overall.argmax(1))
-    return Alone(float((said == label).mean()), float((overall.argmax(1) == label).mean()), len(known))
+    hit, ends = said == label, share_interval(said == label, group_ids(ids, len(known)))
+    chance = np.bincount(label).max() / len(label)
+    return Alone(float(hit.mean()), float(chance), len(known), float(ends[0]) if ends else None)

@@ -41,7 +41,7 @@ def file_points(
     refresh(r.path)
     return r.thresholds
 
-# %% ../../nbs/inference/09_choose.ipynb #324838f6
+# %% ../../nbs/inference/09_choose.ipynb #89ecf5ba
 def thresholds_for(
     ensemble:Ensemble, # What answers
     wanted:Sequence[str], # CLASS, or CLASS=PROBABILITY
@@ -77,6 +77,10 @@ def _filed(ensemble, label):
             raise ValueError('the runs have no validation part in common, on which their threshold together could be '
                              f'chosen: give {label}=PROBABILITY')
         part = Part(shared.y, ensemble.probs(shared.each), shared.groups)
+        wanted = {(r.thresholds.get('measure'), r.thresholds.get('wanted'), r.thresholds.get('by')) for r in runs}
+        if len(wanted) > 1:
+            raise ValueError('the runs have operating points for different things: file the same with xray_xfer '
+                             f'thresholds, or give {label}=PROBABILITY')
         asked = {first['measure']: first['wanted']}
         filed = operating_point(part, ensemble.classes, label, **asked, by=first['by']).as_json()
     if filed['threshold'] is None: raise ValueError(f'there is no threshold for {label}. {filed["why"]}')

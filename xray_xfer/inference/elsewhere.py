@@ -7,8 +7,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/elsewhere.html.md"""
 # %% auto #0
 __all__ = ['External', 'external']
 
-# %% ../../nbs/inference/08_elsewhere.ipynb #39478171
-import json
+# %% ../../nbs/inference/08_elsewhere.ipynb #b8f89661
+import hashlib, json, warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np, pandas as pd
 
 from .. import __version__
-from ..core.files import replacing, settled, write_csv, write_json
+from ..core.files import read_json, replacing, settled, sweep, write_csv, write_json
 from ..core.say import counted, note, some
 from ..evaluate.calibration import brier, ece, fit_temperature, nll, scaled
 from ..evaluate.intervals import intervals
@@ -27,7 +27,7 @@ from ..evaluate.scores import class_numbers, metrics
 from ..evaluate.shift import (column_alone, gap_words, largest_gap, set_difference, subgroup_columns,
                                       subgroup_table)
 from ..evaluate.thresholds import Part
-from .ensemble import digest_of, load_ensemble
+from .ensemble import load_ensemble
 from .growing import for_sheets
 from .labelled import groups_in, labelled, set_name
 from .stream import answers
@@ -35,7 +35,7 @@ from ..report.abroad import away_lines, away_page
 from ..report.away import AWAY, SCHEMA, away_words
 from ..report.results import load_study, refresh
 from ..runs.finished import run_folders
-from ..runs.folder import Run, is_run
+from ..runs.folder import Run, is_run, weights_digest
 
 # %% ../../nbs/inference/08_elsewhere.ipynb #ca151e44
 class _Part(NamedTuple):
@@ -79,7 +79,7 @@ def _calibration(part):
                     nll=float(nll(part.y, logits, t).mean()))
     return dict(before=errors(1.), after=errors(temperature), temperature=temperature, note=why)
 
-# %% ../../nbs/inference/08_elsewhere.ipynb #c481528f
+# %% ../../nbs/inference/08_elsewhere.ipynb #f34b0318
 @dataclass
 class External:
     "What finished runs are worth on another set"
@@ -105,13 +105,9 @@ class External:
             rows.append(row)
         return pd.DataFrame(rows)
     @property
-    def lines(self) -> list[str]:
-        "What there is to say of it, for a terminal"
-        return [*self.words, '', *away_lines(self.found)]
+    def words(self) -> list[str]: return away_words(self.found) # Sentences, what the reader has to know first
     @property
-    def words(self) -> list[str]: # Sentences
-        "What the reader has to know first"
-        return away_words(self.found)
+    def lines(self) -> list[str]: return [*self.words, '', *away_lines(self.found)] # For a terminal
     @property
     def subgroups(self) -> pd.DataFrame: # Columns run, column, subgroup, n, and scores
         "Scores of each subgroup, per run"
@@ -168,7 +164,7 @@ class _Set(NamedTuple):
 def _of_run(member, name, probs, here):
     "What external.json says of one run, by its probabilities (n, k)"
     r, part, home = member.run, _Part(here.y, probs, here.classes, here.groups), _home(member, here.classes)
-    of = dict(name=name, arch=r.arch, depth=r.depth, seed=r.seed, digest=digest_of(r))
+    of = dict(name=name, arch=r.arch, depth=r.depth, seed=r.seed, digest=weights_digest(r.path))
     of |= _beside(part, home, here.shared, False)
     if len(here.shared) < len(here.classes): of['shared'] = _beside(part, home, here.shared, True)
     tables = {c: subgroup_table(here.y, probs, here.classes, v, here.groups) for c, v in here.columns.items()}
@@ -192,19 +188,20 @@ def external(
 ) -> External: # `.table .subgroups .predictions .found .path`
     "Finished runs on another labelled set, beside what they are worth at home"
     asked, name = _runs_of(runs), set_name(data)
-    folder = None if out is None else _place(out, asked, runs, name)
-    ensemble = load_ensemble(asked, device)
+    ensemble, source = load_ensemble(asked, device), _source(data)
+    folder = None if out is None else _place(out, asked, runs, name, source)
     table = labelled(data, ensemble.classes, mapping, exclude)
     said = _asked(ensemble, table, quiet)
     table = table.iloc[said.rows].reset_index(drop=True).assign(seen=_seen_words(said.seen))
     learnt = [m is not None and m.part != 'test' for m in said.seen]
-    if not twins: table.loc[learnt, 'label'] = ''
+    table['dropped'] = [hit and not twins for hit in learnt]
+    table.loc[table.dropped, 'label'] = ''
     known = table[table.label != '']
     shared = [c for c in ensemble.classes if c in set(known.label)]
     if len(shared) < 2: raise ValueError(_too_few(name, shared, table, sum(learnt), twins))
     columns = subgroup_columns(known, _NO_COLUMNS, known.label.tolist())
     here = _Set(class_numbers(known.label, ensemble.classes), ensemble.classes, shared, groups_in(known), columns)
-    found = _facts(name, here, table, said.rejects) | dict(mapping=dict(mapping or {}))
+    found = _facts(name, here, table, said.rejects) | dict(mapping=dict(mapping or {}), source=source)
     found['twins'] = dict(looked=bool(ensemble.known), found=sum(learnt), kept=twins)
     names = _names([m.run for m in ensemble.members])
     probs = {n: scaled(z, m.temperature) for n, m, z in zip(names, ensemble.members, said.logits)}
@@ -218,7 +215,7 @@ def external(
     if folder: _file(result, folder)
     return result
 
-_NO_COLUMNS = 'path', 'given', 'label', 'stated', 'mask', 'split', 'group', 'seen'   # they are something else
+_NO_COLUMNS = 'path', 'given', 'label', 'stated', 'mask', 'split', 'group', 'seen', 'dropped'   # something else
 
 def _seen_words(seen):
     said = ['' if m is None else f'{m.kind} of {m.path} ({m.part})' for m in seen]
@@ -235,7 +232,7 @@ def _too_few(name, shared, table, n_learnt, twins):
 def _facts(name, here, table, rejects):
     "What is said of the set"
     known = table[table.label != '']
-    other = table[(table.label == '') & (table.stated != '') & (table.seen == '')]
+    other = table[(table.label == '') & (table.stated != '') & ~table.dropped]
     counts, unknown = known.label.value_counts(), other.stated.value_counts()
     labels = known.label.tolist()
     alone = {c: a._asdict() for c, v in here.columns.items() if (a := column_alone(v, labels, here.groups))}
@@ -261,7 +258,12 @@ def _rows(run, table, probs, classes):
     for i, c in enumerate(classes): found[f'prob_{c}'] = probs[:, i].round(6)
     return found
 
-def _place(out, asked, given, name):
+def _source(data):
+    "What tells a set from another of the same name"
+    text = '\n'.join(map(str, data.iloc[:, 0])) if isinstance(data, pd.DataFrame) else str(settled(data))
+    return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:16]
+
+def _place(out, asked, given, name, source):
     "The folder of the results; what is not ours there stays"
     if out != 'auto': folder = settled(out)
     else:
@@ -270,12 +272,17 @@ def _place(out, asked, given, name):
         if isinstance(given, str | Path) and not is_run(given): home = settled(given)   # a study
         elif len(asked) == 1: home = asked[0].path if isinstance(asked[0], Run) else settled(asked[0])
         folder = settled(home/AWAY/slug)
-    if folder.exists() and not (folder/'external.json').is_file():
-        raise FileExistsError(f'{folder} is there, and holds no results of an external set: give another out= (--out)')
+    if folder.exists():
+        if not (file := folder/'external.json').is_file():
+            raise FileExistsError(f'{folder} is there, and holds no results of a set: give another out= (--out)')
+        if read_json(file).get('source', source) != source:
+            raise FileExistsError(f'{folder} holds the results of another set that is called {name} too: '
+                                  'give another out= (--out)')
     return folder
 
 def _file(result, folder):
     "Write external.json, external.csv, subgroups.csv, predictions.csv, rejects.csv and report.html: all or none"
+    sweep(folder.parent)
     with replacing(folder) as tmp:
         tmp.mkdir()
         write_json(result.found, tmp/'external.json')
@@ -285,5 +292,7 @@ def _file(result, folder):
     result.path = folder
     # whoever reports on the run or the study says so from now on
     home = folder.parent.parent if folder.parent.name == AWAY else None
-    if home and is_run(home): refresh(home, study=False)
-    elif home and (home/'study.json').is_file(): load_study(home).save()
+    try:
+        if home and is_run(home): refresh(home, study=False)
+        elif home and (home/'study.json').is_file(): load_study(home).save()
+    except (OSError, ValueError) as e: warnings.warn(f'{home} was not brought up to date: {e}', stacklevel=3)

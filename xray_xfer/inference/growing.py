@@ -7,8 +7,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/growing.html.md"""
 # %% auto #0
 __all__ = ['for_sheets', 'Growing', 'pyarrow_or_error', 'to_parquet']
 
-# %% ../../nbs/inference/10_growing.ipynb #f8a3ed2c
-import csv, io, os
+# %% ../../nbs/inference/10_growing.ipynb #29703629
+import csv, os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,22 @@ import pandas as pd
 
 from ..core.files import read_json, replacing, shown, write_json
 
-# %% ../../nbs/inference/10_growing.ipynb #f3f2b9c9
+# %% ../../nbs/inference/10_growing.ipynb #10dd0fb2
 def for_sheets(
     text:str, # Any
 ) -> str:
     "Text that no spreadsheet takes for a formula"
-    return f"'{text}" if text[:1] in ('=', '+', '-', '@', '\t', '\r') else text
+    return f"'{text}" if text[:1] in ('=', '+', '-', '@', '\t', '\r', "'") else text
 
 def _lines(rows):
-    "Rows as lines of a CSV, without a head"
-    texts = rows.copy()
-    for c in ('path', 'label', 'called', 'reason', 'seen_as'):   # as objects: a file name need not be UTF-8
-        if c in rows: texts[c] = pd.Series([for_sheets(v) for v in rows[c]], index=rows.index, dtype=object)
-    out = io.StringIO(newline='')
-    texts.to_csv(out, index=False, header=False, float_format='%.6f', lineterminator='\n', quoting=csv.QUOTE_MINIMAL)
-    return out.getvalue().encode('utf-8', 'surrogateescape')
+    "Rows as lines of a CSV, without a head; text in quotation marks, for a name may hold anything"
+    def cell(v):
+        if isinstance(v, str): return _quoted(for_sheets(v))
+        return '' if v is None or v != v else f'{v:.6f}'
+    lines = (','.join(map(cell, row)) + '\n' for row in rows.itertuples(index=False, name=None))
+    return ''.join(lines).encode('utf-8', 'surrogateescape')
+
+def _quoted(text): return '"' + text.replace('"', '""') + '"'
 
 class Growing:
     "Two files that grow together, and a third that says how far they are whole"
@@ -48,11 +49,12 @@ class Growing:
     ) -> set[str]: # Names of the images that are done
         "Begin, or go on where an earlier start stopped"
         heads = {self.out: columns, self.rejects: ['path', 'reason']}
+        texts = {file: (','.join(map(_quoted, head)) + '\n').encode() for file, head in heads.items()}
         if not self.state.exists():
-            if self.out.exists():
+            if self.out.exists() and self.out.read_bytes() != texts[self.out]:   # a kill may leave the head alone
                 raise FileExistsError(f'{shown(self.out)} is there, and no {self.state.name} says by whom: '
                                       'give another out= (--out)')
-            for file, head in heads.items(): file.write_bytes((','.join(map(_quoted, head)) + '\n').encode())
+            for file, text in texts.items(): file.write_bytes(text)
             self.note()
             return set()
         there = read_json(self.state)
@@ -92,12 +94,7 @@ class Growing:
         how_far = dict(images=self.images, rejects=self.unread, counts=self.counts, bytes=sizes, finished=finished)
         with replacing(self.state) as part: write_json(self.said | how_far, part)
 
-def _quoted(name):
-    out = io.StringIO()
-    csv.writer(out, lineterminator='').writerow([name])
-    return out.getvalue()
-
-# %% ../../nbs/inference/10_growing.ipynb #4c3d21ec
+# %% ../../nbs/inference/10_growing.ipynb #bdf7b4f0
 def pyarrow_or_error() -> Any: # The module
     "pyarrow, or what to do about it"
     try:
@@ -108,12 +105,24 @@ def pyarrow_or_error() -> Any: # The module
                           'that ends in .csv') from e
     return pyarrow
 
+_NUMBERS = 'prob_', 'disagreement', 'further'
+
 def to_parquet(
     source:Path, # A CSV
     dest:Path, # The Parquet file
 ) -> None:
     "The rows of a CSV as Parquet, block by block"
     pa = pyarrow_or_error()
-    with pa.csv.open_csv(source) as blocks, replacing(dest) as part, \
-            pa.parquet.ParquetWriter(part, blocks.schema) as writer:
-        for block in blocks: writer.write_batch(block)
+    with open(source, newline='', encoding='utf-8', errors='surrogateescape') as f: head = next(csv.reader(f))
+    # said, not guessed from the first rows; a name that is no UTF-8 makes all text bytes
+    for text in (pa.string(), pa.binary()):
+        types = {c: pa.float64() if c.startswith(_NUMBERS) else text for c in head}
+        how = dict(convert_options=pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False),
+                   parse_options=pa.csv.ParseOptions(newlines_in_values=True))
+        try:
+            with pa.csv.open_csv(source, **how) as blocks, replacing(dest) as part, \
+                    pa.parquet.ParquetWriter(part, blocks.schema) as writer:
+                for block in blocks: writer.write_batch(block)
+            return
+        except pa.ArrowInvalid:
+            if text == pa.binary(): raise

@@ -10,7 +10,7 @@ __all__ = ['TWIN', 'Match', 'Known']
 # %% ../../nbs/inference/03_known.ipynb #d3ac01e0
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -201,6 +201,12 @@ class Known:
 
     def __len__(self): return len(self.paths)
 
+    @cached_property
+    def _rows(self):
+        "Image of each digest: a training image before others"
+        order = sorted(range(len(self)), key=lambda r: (_PARTS.index(self.parts[r]), r))
+        return {self.digests[r].tobytes(): r for r in reversed(order)}
+
     @property
     def knows_twins(self) -> bool:
         "Whether there are signatures; of images below 40 pixels there are none, and only the same image is known"
@@ -210,9 +216,7 @@ class Known:
         pixels:np.ndarray, # (k, size, size) uint8
     ) -> list: # A `Match` per image, or None
         "The images of the run that new images show"
-        pixels, found = _checked(pixels, self.size), []
-        order = sorted(range(len(self)), key=lambda r: (_PARTS.index(self.parts[r]), r))
-        same = {self.digests[r].tobytes(): r for r in reversed(order)}
+        pixels, found, same = _checked(pixels, self.size), [], self._rows
         with threadpool_limits(1, 'blas'):
             for k in range(0, len(pixels), 256):
                 block = pixels[k:k+256]

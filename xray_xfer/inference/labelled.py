@@ -21,7 +21,7 @@ from ..data.header import with_headers
 from ..data.table import images_of
 from .sources import images_to_predict
 
-# %% ../../nbs/inference/07_labelled.ipynb #240c44d3
+# %% ../../nbs/inference/07_labelled.ipynb #81fada4f
 _GROUPS = 'group', 'patient', 'patient_id', 'patientid', 'subject', 'subject_id'
 
 def _read(data, exclude):
@@ -36,13 +36,16 @@ def _read(data, exclude):
     table = images_of(data, exclude=exclude)
     return table.assign(given=pd.Series(relative_paths(table), index=table.index, dtype=object))
 
+_PLAIN = {'labels', 'label', 'metadata', 'index', 'data', 'list', 'files', 'images'}   # file names that say nothing
+
 def set_name(
     data:Any, # A source
 ) -> str:
-    "What a set is called: by its folder, which says more than labels.csv"
+    "What a set is called; labels.csv by its folder"
     if isinstance(data, pd.DataFrame): return 'the table'
     path = Path(os.path.abspath(os.path.expanduser(str(data))))
-    return plain(path.parent.name if path.suffix.lower() == '.csv' else path.stem if path.suffix else path.name)
+    if path.suffix.lower() == '.csv': return plain(path.parent.name if path.stem.casefold() in _PLAIN else path.stem)
+    return plain(path.stem if path.suffix.lower() == '.zip' else path.name)
 
 def labelled(
     data:Any, # Folder of classes, .zip, .csv or table with path and label

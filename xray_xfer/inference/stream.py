@@ -7,14 +7,15 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/stream.html.md"""
 # %% auto #0
 __all__ = ['CHUNK', 'UNLIKE', 'Answers', 'answers', 'rows_of', 'Chunk', 'predicted', 'predict', 'Filed', 'predict_to']
 
-# %% ../../nbs/inference/06_stream.ipynb #70a8a0e1
-import os
+# %% ../../nbs/inference/06_stream.ipynb #e1a2ce05
+import hashlib, os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np, pandas as pd
 from fastcore.basics import num_cpus
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from .. import __version__
@@ -24,9 +25,10 @@ from ..core.say import counted, text_of
 from ..data.decode import decode
 from ..data.header import modality_refusal
 from .choose import thresholds_for
-from .ensemble import Ensemble, Outputs, digest_of, load_ensemble
+from .ensemble import Ensemble, Outputs, load_ensemble
 from .growing import Growing, for_sheets, pyarrow_or_error, to_parquet
 from .sources import images_to_predict
+from ..runs.folder import weights_digest
 
 # %% ../../nbs/inference/06_stream.ipynb #c25bc872
 CHUNK = 256   # images, at most: what is done once per chunk (distances, a file put in place) costs little then
@@ -64,7 +66,7 @@ def _decoding(paths, ensemble, seen, refusal):
     chunks = (range(i, min(i + n, len(paths))) for i in range(0, len(paths), n))
     return ahead(lambda rows: _decoded(rows, paths, ensemble, seen, refusal), chunks, num_cpus() or 1, 'decode')
 
-# %% ../../nbs/inference/06_stream.ipynb #cd7c242d
+# %% ../../nbs/inference/06_stream.ipynb #f29c2c84
 class Answers(NamedTuple):
     "What is known of the next images"
     rows: np.ndarray        # Their numbers in the table
@@ -80,7 +82,9 @@ def answers(
     quiet:bool=False, # No progress bar
 ) -> Iterator[Answers]: # In their order
     "Answers as they come"
-    with tqdm(total=len(paths), desc='predict', unit='image', disable=quiet or None, leave=False) as bar:
+    # once for all threads: whoever sets it last would else leave it so
+    with threadpool_limits(1, 'blas'), \
+            tqdm(total=len(paths), desc='predict', unit='image', disable=quiet or None, leave=False) as bar:
         for found in _decoding(paths, ensemble, seen, refusal):
             yield Answers(found.rows, ensemble(found.pixels) if len(found.rows) else [], found.seen, found.rejects)
             bar.update(len(found.rows) + len(found.rejects))
@@ -158,7 +162,7 @@ def _nothing(rejects):
     return ValueError(f'none of the {counted(len(rejects), "file")} could be decoded: the first is '
                       f'{text_of(rejects.path.iloc[0])}, {text_of(rejects.reason.iloc[0])}')
 
-# %% ../../nbs/inference/06_stream.ipynb #2a9d6082
+# %% ../../nbs/inference/06_stream.ipynb #4c51cd23
 class Filed(NamedTuple):
     "What became of a stream of images"
     path: Path       # Of the predictions
@@ -202,8 +206,9 @@ def predict_to(
     if parquet: pyarrow_or_error()
     table, ensemble = images_to_predict(images, exclude), load_ensemble(runs, device)
     thresholds = thresholds_for(ensemble, threshold)
-    said = dict(xray_xfer=__version__, runs=[digest_of(m.run) for m in ensemble.members], classes=ensemble.classes,
-                label='label' in table, thresholds=thresholds, seen=seen)
+    runs_of = [weights_digest(m.run.path) for m in ensemble.members]
+    said = dict(xray_xfer=__version__, runs=runs_of, classes=ensemble.classes,
+                source=_source(images), label='label' in table, thresholds=thresholds, seen=seen)
     stream = Growing(path.with_name(f'{path.name}.csv') if parquet else path, said)
     make_folder(path.parent)
     done = stream.open(_columns(ensemble, 'label' in table, thresholds))
@@ -215,6 +220,11 @@ def predict_to(
     stream.note(finished=True)
     if parquet: to_parquet(stream.out, path)
     return Filed(path, stream.images, stream.unread, bool(done), stream.counts)
+
+def _source(images):
+    "What tells one folder of images from another, whose files may have the same names"
+    if not isinstance(images, str | os.PathLike): return 'files'
+    return hashlib.sha256(os.fsencode(os.path.abspath(os.path.expanduser(images)))).hexdigest()[:16]
 
 def _columns(ensemble, label, thresholds):
     "The head of the file"

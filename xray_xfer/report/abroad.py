@@ -22,7 +22,7 @@ from .html import caution, grid, remark, valued
 from .page import write_page
 from .words import NOT_CLINICAL
 
-# %% ../../nbs/report/17_abroad.ipynb #127d4cf0
+# %% ../../nbs/report/17_abroad.ipynb #64bd70ae
 def left_out_words(
     found:Mapping, # external.json
 ) -> list[str]: # Sentences
@@ -51,8 +51,8 @@ def alone_words(
     "What the columns of the set would score without any image"
     said = []
     for column, a in found['alone'].items():
-        more = 100 * (a['accuracy'] - a['chance'])
-        sure = ': a network that sees it in the image could score as much' if more > 5 else ''
+        above = a['low'] is not None and a['low'] > a['chance']
+        sure = ': a network that sees it in the image could score as much' if above else ''
         right, chance = (fixed(100 * a[k], 1) for k in ('accuracy', 'chance'))
         said.append(f"{text_of(column)} alone tells the class of {right} % of {a['n']:,} images "
                     f'(chance {chance} %){sure}.')

@@ -7,7 +7,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/away.html.md"""
 # %% auto #0
 __all__ = ['AWAY', 'SCHEMA', 'METRICS', 'load_away', 'away_words', 'away_table', 'away_answer', 'away_sections']
 
-# %% ../../nbs/report/16_away.ipynb #7b8b475f
+# %% ../../nbs/report/16_away.ipynb #58c1302d
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,20 +16,23 @@ from fastcore.xml import B, FT, H3
 from ..core.files import read_json, settled
 from ..core.say import counted, fixed, text_of
 from .html import caution, grid, remark, valued
+from ..runs.folder import Run, weights_digest
 
-# %% ../../nbs/report/16_away.ipynb #78308e4a
+# %% ../../nbs/report/16_away.ipynb #e224b630
 AWAY = 'external'   # the folder of a run or a study in which the sets lie
 SCHEMA = 1          # of external.json
 
 def load_away(
     folder:str|Path, # Of a run or a study
-) -> list[dict]: # Each as external.json holds it, by name; what cannot be read is left out
+) -> list[dict]: # Each as external.json holds it, and its `folder`; what cannot be read is left out
     "What is filed of other sets of images"
     found = []
     for file in sorted(settled(folder).glob(f'{AWAY}/*/external.json')):
+        if file.parent.name.startswith('.'): continue   # one that is being written, or was not finished
         try: content = read_json(file)
         except (ValueError, OSError): continue
-        if isinstance(content, Mapping) and content.get('schema') == SCHEMA: found.append(dict(content))
+        if isinstance(content, Mapping) and content.get('schema') == SCHEMA:
+            found.append(dict(content, folder=file.parent.name))
     return found
 
 def _percent(share): return f'{fixed(100 * share, 1)} %'
@@ -46,13 +49,15 @@ def _score(scores):
 
 def _best(runs, scores): return max(runs, key=lambda r: scores(r)['accuracy'])
 
+def _is(found, run): return (found['arch'], str(found['depth']), found['seed']) == (run.arch, str(run.depth), run.seed)
+
 def away_words(
     found:Mapping, # external.json
-    chosen:str='', # Name of the run that the reader was told to take; default the best at home
+    chosen:Run|None=None, # The run that the reader was told to take; default the best at home
 ) -> list[str]: # Sentences
     "How the runs do on another set, and whether their order at home holds there"
     runs = found['runs']
-    first = next((r for r in runs if r['name'] == chosen), None) or _best(runs, lambda r: r['home'])
+    first = next((r for r in runs if chosen and _is(r, chosen)), None) or _best(runs, lambda r: r['home'])
     said = [f"On {counted(found['images'], 'image')} of {text_of(found['data'])}, which is another set, "
             f"{text_of(first['name'])} names the right class for {_score(first['away'])}; "
             f"on the same classes of its own test part for {_score(first['home'])}. "
@@ -105,14 +110,19 @@ def _ends(found): return None if found[1] is None else found[1:]
 def _told(folder, tell):
     "What is made of each set; one of another version is left out, `external` writes it anew"
     said:list[FT] = []
-    for found in load_away(folder):
-        try: said += tell(found)
+    filed = load_away(folder)
+    now = {weights_digest(p) for p in (settled(folder), *settled(folder).iterdir())} if filed else set()
+    for found in filed:
+        try:
+            if all(r['digest'] in now for r in found['runs']): said += tell(found)
+            else: said.append(remark(f"What is filed of {text_of(found['data'])} is of an earlier training: ",
+                                     'run xray_xfer external again.'))
         except (KeyError, TypeError, ValueError, IndexError): continue
     return said
 
 def away_answer(
     folder:str|Path, # Of a run or a study
-    chosen:str='', # As for `away_words`
+    chosen:Run|None=None, # As for `away_words`
 ) -> list[FT]: # Elements; none where no other set was read
     "What is known from other sets, for the answer of a report"
     def tell(found): return [caution(B('On another set of images: '), ' '.join(away_words(found, chosen)))]
@@ -123,7 +133,7 @@ def away_sections(
 ) -> list[tuple[str, str, list[FT]]]: # Id, heading, elements; none where no other set was read
     "The tables of other sets, as a section of a report"
     def tell(found):
-        where = f"{AWAY}/{found['data']}"
+        where = f"{AWAY}/{found['folder']}"
         return [H3(text_of(found['data'])), away_table(found),
                 remark('Subgroups and more are in report.html of ', text_of(where))]
     tables = _told(folder, tell)

@@ -252,7 +252,7 @@ def _study_report(folder, found, runs):
         best, differences, compare = _chosen_words(compare, chosen, runs, margin)
         rank = 'is the best' if best else 'was chosen on the validation part'
         lead = f'Of {models} models, {model_words(c)} {rank}: it {score_words(r)}.'
-    answer = [P(text_of(lead), cls='lead'), *away_answer(folder, r.name)]   # it must not stand alone
+    answer = [P(text_of(lead), cls='lead'), *away_answer(folder, r)]   # it must not stand alone
     if len(of_best) > 1: answer.append(P(_seeds_words(of_best)))
     answer.append(P(context_words(r)))
     if differences: answer.append(P(differences))

@@ -142,7 +142,7 @@ def run_report(
     r = load_run(folder, whole=False)
     c, m, place = r.config, r.metrics, f"{r.path.parent.name}/{r.path.name}"
     answer = [P(f'{text_of(model_words(c))} {score_words(r)}.', cls='lead'), P(context_words(r)),
-              *away_answer(r.path, r.name), controls_words(r, place), P(NOT_CLINICAL), metric_tiles(m), *notes_of([r])]
+              *away_answer(r.path, r), controls_words(r, place), P(NOT_CLINICAL), metric_tiles(m), *notes_of([r])]
     sections = [('answer', 'The answer', answer), *away_sections(r.path), safely(data_section, r),
                 safely(reference_section, [r]),
                 safely(curves_section, [r]), safely(calibration_section, r), safely(operating_section, r),

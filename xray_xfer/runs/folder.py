@@ -6,10 +6,10 @@ Docs: https://xray-xfer.github.io/xray_xfer/runs/folder.html.md"""
 
 # %% auto #0
 __all__ = ['ASKED', 'FILES', 'SCHEMA', 'Run', 'run_name', 'runs_in', 'is_run', 'named', 'no_run', 'run_core', 'load_run',
-           'load_controls', 'run_place']
+           'weights_digest', 'load_controls', 'run_place']
 
 # %% ../../nbs/runs/01_folder.ipynb #001e35ed
-import os
+import hashlib, os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,6 +185,14 @@ def load_run(
         raise ValueError(f"{path} is damaged ({'; '.join(lost)}): remove the folder and train the run again")
     if 'predictions' in found: found['predictions'] = Predictions(found['predictions'])
     return Run(path, config, metrics, **found, damaged=damaged)
+
+def weights_digest(
+    path:str|Path, # A run folder
+) -> str: # 16 hexadecimal digits; '' where there are no weights
+    "What a run is, whatever its folder is called: by its weights"
+    file = settled(path)/'model.safetensors'
+    if not file.is_file(): return ''
+    with open(file, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
 
 def load_controls(
     path:str|Path, # A run folder
