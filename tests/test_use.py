@@ -233,7 +233,7 @@ def test_from_end_to_end(made, drawings, tmp_path, capsys, monkeypatch):
     code, out, err = xray('thresholds', runs[0], '--specificity', '0.9', '--prevalence', 'COVID=0.05')
     assert code == 0 and 'for a specificity of 0.9' in out and 'At a prevalence of 5 %' in out, err
     for words, why in ((['predict', films, films], 'is no run folder'), (['predict', runs[0]], 'give the images after'),
-                       (['external', runs[0], away, films], 'give one set'),
+                       (['external', runs[0], away, films], 'then one folder of images'),
                        (['thresholds', films], 'is no run folder'),
                        (['external', runs[0], away, '--map', 'x'], 'LABEL=CLASS'),
                        (['predict', runs[0], films, '--out', 'x.xlsx'], '.csv'),
