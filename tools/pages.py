@@ -172,7 +172,8 @@ class Text(DocmentText):
             if repr(p['default']) == '<factory>': p['default'] = self.made_anew(name)
     def made_anew(self, name):
         "What a dataclass's field begins with"
-        return next(f.default_factory() for f in dataclasses.fields(self.cls) if f.name == name)
+        made = next(f.default_factory() for f in dataclasses.fields(self.cls) if f.name == name)
+        return Shown('no rows') if hasattr(made, 'columns') else made   # a table is not to be compared with a default
     def __str__(self):
         text = super().__str__()
         # a converter of argparse has `int|all` for a name, which help shows
