@@ -1,4 +1,4 @@
-"""A DICOM file is opened within limits, judged by its header, and nothing that it says of a patient gets into a message.
+"""A DICOM file is opened within limits and judged by its header; nothing it says of a patient gets into a message.
 
 Docs: https://xray-xfer.github.io/xray_xfer/data/dicomfile.html.md"""
 

@@ -1,4 +1,4 @@
-"""What does a call mean where few have the disease, and is it worth deciding by the network? Predictive values and decision curves.
+"""What does a call mean where few have the disease, and is it worth deciding by? Predictive values, decision curves.
 
 Docs: https://xray-xfer.github.io/xray_xfer/evaluate/benefit.html.md"""
 

@@ -1,4 +1,4 @@
-"""From which probability on is an image called COVID? A threshold for a wanted sensitivity or specificity, chosen on the validation part.
+"""From which probability on is an image called COVID? A threshold for a wanted sensitivity or specificity.
 
 Docs: https://xray-xfer.github.io/xray_xfer/evaluate/thresholds.html.md"""
 

@@ -1,4 +1,4 @@
-"""Finished runs on another hospital's labelled images: the metric table beside the one at home, for whom it holds, and why it may not.
+"""Finished runs on another hospital's labelled images: what they are worth there, for whom, and why it may not hold.
 
 Docs: https://xray-xfer.github.io/xray_xfer/inference/elsewhere.html.md"""
 

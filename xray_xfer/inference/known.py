@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from ..core.say import some
 from ..data.pixels import WHOLE, inside, shrink
 from .arrays import read_arrays, write_arrays
-from ..twins.alike import affine_basis, detail, grid, window
+from ..twins.alike import affine_basis, detail, grid, unit, window
 
 # %% ../../nbs/inference/03_known.ipynb #dfeaaaf0
 _FIRST, _SIDE = 16, 40   # pixels of the thumbnails; of 32, strangers look too much alike, and 56 take twice the room
@@ -92,13 +92,6 @@ def _padded(images):
 @lru_cache(64)
 def _weights(side, place): return window(*grid(side), _PLACES[place].box, _EDGE)
 
-def _unit(a):
-    "Rows of length one without their mean; a flat image is zero, and like nothing"
-    a = a.reshape(len(a), -1)
-    a = a - a.mean(1, keepdims=True)
-    length = np.linalg.norm(a, axis=1, keepdims=True)
-    return np.where(length > 1e-3, a / np.maximum(length, 1e-3), 0).astype(np.float32)
-
 def _tangent(seen, filed, place):
     "Likeness of a new image, as detail in a place, with a detail of the run's; and the step that brings it nearer"
     w = _weights(len(seen), place)
@@ -106,7 +99,7 @@ def _tangent(seen, filed, place):
     T = T - T.mean(1, keepdims=True)
     H = T @ T.T
     H += np.diag(1e-3*H.diagonal() + 1e-9)
-    p = T @ _unit(filed[None] * w)[0]
+    p = T @ unit(filed[None] * w)[0]
     found = np.linalg.solve(H, p)
     gain = found[0] if abs(found[0]) > 1e-4 else np.inf
     return float(np.sqrt(np.clip(p @ found, 0, 1))), np.clip(found[1:]/gain, -.1, .1)
@@ -253,7 +246,7 @@ class Known:
         which = np.zeros(best.shape, np.int8)
         for z, (up, across) in enumerate(_maps(self.size, _FIRST)):
             w = _weights(_FIRST, z)
-            score = abs(_unit(detail(up @ padded @ across.T, .5) * w) @ _unit(coarse * w).T)   # an inverted copy has -1
+            score = abs(unit(detail(up @ padded @ across.T, .5) * w) @ unit(coarse * w).T)   # an inverted copy has -1
             nearer = score > best
             best[nearer], which[nearer] = score[nearer], z
         i, j = np.nonzero(best > _FLOOR)

@@ -1,4 +1,4 @@
-"""How unlike the training images is a new one? Its distance from them among the network's features, told as a percentile.
+"""How unlike the training images is a new one? Its distance from them among the features, told as a percentile.
 
 Docs: https://xray-xfer.github.io/xray_xfer/inference/unlike.html.md"""
 

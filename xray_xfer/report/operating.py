@@ -1,4 +1,4 @@
-"""An operating point in one figure: sensitivity and specificity against the threshold, and what it is worth to decide by the network.
+"""An operating point in one figure: sensitivity and specificity by threshold, and what deciding by it is worth.
 
 Docs: https://xray-xfer.github.io/xray_xfer/report/operating.html.md"""
 

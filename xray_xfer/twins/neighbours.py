@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ..data.pixels import WHOLE, inside, shrink
-from .alike import Layers, STOP, affine_basis, compare, detail, grid, window
+from .alike import Layers, STOP, affine_basis, compare, detail, grid, unit, window
 
 # %% ../../nbs/twins/02_neighbours.ipynb #720b0c2d
 _VIEWS = ((0.,)*4, (.025,)*4, (.05,)*4, # cut off at the upper, lower, left and right edge
@@ -73,21 +73,14 @@ def _views(images, boxes, side, which):
         w[at] = _where(ends, side, view)
     return detail(d, .5), w
 
-def _unit(a):
-    "Rows of length one without their mean; a flat image is zero, and like nothing"
-    a = a.reshape(len(a), -1)
-    a = a - a.mean(1, keepdims=True)
-    length = np.linalg.norm(a, axis=1, keepdims=True)
-    return np.where(length > 1e-3, a/np.maximum(length, 1e-3), 0).astype(np.float32)
-
 def _first_look(images, boxes):
     "Signatures (views, n, 256), the last 0 where an image has no frame, and what the tangent test compares (n, 1600)"
     wanted = [(_SIDE, view) for view in _VIEWS] + [(_SCREEN, _VIEWS[0])]
-    vectors = [_unit(detail(small, .5)*_where(boxes, *kind)) for small, kind in zip(_thumbs(images, wanted), wanted)]
+    vectors = [unit(detail(small, .5)*_where(boxes, *kind)) for small, kind in zip(_thumbs(images, wanted), wanted)]
     framed, inner = np.flatnonzero((boxes != WHOLE).any(1)), np.zeros_like(vectors[0])
     if len(framed):
         d, w = _views([images[k] for k in framed], boxes[framed], _SIDE, np.full(len(framed), _FRAMED))
-        inner[framed] = _unit(d*w)
+        inner[framed] = unit(d*w)
     return np.stack([*vectors[:-1], inner]), vectors[-1]
 
 # %% ../../nbs/twins/02_neighbours.ipynb #ac4c4f75
