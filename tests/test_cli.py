@@ -20,6 +20,11 @@ def xray(capsys, *words):
     code = main([str(w) for w in words])
     return (code, *capsys.readouterr())
 
+def test_the_overview_keeps_verbs_apart_from_what_they_do(capsys):
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    for verb, function in VERBS.items(): assert f'  {verb} ' in said and f' {function.__doc__}' in said, verb
+
 @pytest.mark.parametrize('verb', VERBS)
 def test_help(capsys, verb):
     code, out, err = xray(capsys, verb, '--help')

@@ -185,7 +185,8 @@ VERBS = dict(run=run, study=study, demo=demo, check=check, controls=controls, pr
              thresholds=thresholds, table=table, report=report, cache=cache, bench=bench)
 
 def _overview():
-    verbs = '\n'.join(f'  {v:10}{f.__doc__}' for v, f in VERBS.items())
+    width = max(map(len, VERBS)) + 1
+    verbs = '\n'.join(f'  {v:{width}}{f.__doc__}' for v, f in VERBS.items())
     return f'''usage: xray_xfer VERB ...
 
 How much of a pretrained network should I fine-tune on my chest X-rays, which backbone, and can I trust the number?
