@@ -44,11 +44,11 @@ def file_points(
 # %% ../../nbs/inference/09_choose.ipynb #89ecf5ba
 def thresholds_for(
     ensemble:Ensemble, # What answers
-    wanted:Sequence[str], # CLASS, or CLASS=PROBABILITY
+    wanted:str|Sequence[str], # CLASS, or CLASS=PROBABILITY; one or several
 ) -> dict[str, float]: # {class: from which probability on it is called}
     "The thresholds that were asked for"
     found:dict[str, float] = {}
-    for word in wanted:
+    for word in [wanted] if isinstance(wanted, str) else wanted:
         name, sep, text = word.rpartition('=')
         if word in ensemble.classes: found[word] = _filed(ensemble, word)
         elif sep and name in ensemble.classes: found[name] = _stated(name, text)
