@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/elsewhere.html.md"""
 __all__ = ['External', 'external']
 
 # %% ../../nbs/inference/08_elsewhere.ipynb #b8f89661
-import hashlib, json, warnings
+import json, warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from ..evaluate.thresholds import Part
 from .ensemble import load_ensemble
 from .growing import for_sheets
 from .labelled import groups_in, labelled, set_name
+from .sources import source_digest
 from .stream import answers
 from ..report.abroad import away_lines, away_page
 from ..report.away import AWAY, SCHEMA, away_words
@@ -188,7 +189,7 @@ def external(
 ) -> External: # `.table .subgroups .predictions .found .path`
     "Finished runs on another labelled set, beside what they are worth at home"
     asked, name = _runs_of(runs), set_name(data)
-    ensemble, source = load_ensemble(asked, device), _source(data)
+    ensemble, source = load_ensemble(asked, device), source_digest(data)
     folder = None if out is None else _place(out, asked, runs, name, source)
     table = labelled(data, ensemble.classes, mapping, exclude)
     said = _asked(ensemble, table, quiet)
@@ -257,11 +258,6 @@ def _rows(run, table, probs, classes):
     found = pd.DataFrame(texts, dtype=object)
     for i, c in enumerate(classes): found[f'prob_{c}'] = probs[:, i].round(6)
     return found
-
-def _source(data):
-    "What tells a set from another of the same name"
-    text = '\n'.join(map(str, data.iloc[:, 0])) if isinstance(data, pd.DataFrame) else str(settled(data))
-    return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:16]
 
 def _place(out, asked, given, name, source):
     "The folder of the results; what is not ours there stays"

@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/stream.html.md"""
 __all__ = ['CHUNK', 'UNLIKE', 'Answers', 'answers', 'rows_of', 'Chunk', 'predicted', 'predict', 'Filed', 'predict_to']
 
 # %% ../../nbs/inference/06_stream.ipynb #e1a2ce05
-import hashlib, os
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,13 +21,13 @@ from tqdm import tqdm
 from .. import __version__
 from ..core.ahead import ahead
 from ..core.files import make_folder, settled
-from ..core.say import counted, text_of
+from ..core.say import are, counted, text_of
 from ..data.decode import decode
 from ..data.header import modality_refusal
 from .choose import thresholds_for
 from .ensemble import Ensemble, Outputs, load_ensemble
 from .growing import Growing, for_sheets, pyarrow_or_error, to_parquet
-from .sources import images_to_predict
+from .sources import images_to_predict, source_digest
 from ..runs.folder import weights_digest
 
 # %% ../../nbs/inference/06_stream.ipynb #c25bc872
@@ -179,11 +179,12 @@ class Filed(NamedTuple):
         seen = {k: n for k, n in self.counts['seen'].items() if k not in ('no', 'unknown')}
         if seen:
             which = ', '.join(f'{k} {n:,}' for k, n in seen.items())
-            said.append(f'{sum(seen.values()):,} are images that the runs know ({which}): '
-                        'what they say of those proves nothing')
+            n = sum(seen.values())
+            said.append(f'{counted(n, "image")} {are(n)} known to the runs ({which}): '
+                        'what they say there proves nothing')
         if n := self.counts['unlike'].get('yes', 0):
-            are_so = 'is' if n == 1 else 'are'
-            said.append(f'{n:,} {are_so} unlike the training images: the classes may not be meant for them')
+            said.append(f'{counted(n, "image")} {are(n)} unlike the training images: '
+                        f'the classes may not be meant for {are(n, "it", "them")}')
         for c in [c for c in self.counts if c.startswith('is_')]:
             said.append(f"{c.removeprefix('is_')} at its threshold: {self.counts[c].get('yes', 0):,}")
         return said
@@ -208,7 +209,7 @@ def predict_to(
     thresholds = thresholds_for(ensemble, threshold)
     runs_of = [weights_digest(m.run.path) for m in ensemble.members]
     said = dict(xray_xfer=__version__, runs=runs_of, classes=ensemble.classes,
-                source=_source(images), label='label' in table, thresholds=thresholds, seen=seen)
+                source=source_digest(images), label='label' in table, thresholds=thresholds, seen=seen)
     stream = Growing(path.with_name(f'{path.name}.csv') if parquet else path, said)
     make_folder(path.parent)
     done = stream.open(_columns(ensemble, 'label' in table, thresholds))
@@ -220,11 +221,6 @@ def predict_to(
     stream.note(finished=True)
     if parquet: to_parquet(stream.out, path)
     return Filed(path, stream.images, stream.unread, bool(done), stream.counts)
-
-def _source(images):
-    "What tells one folder of images from another, whose files may have the same names"
-    if not isinstance(images, str | os.PathLike): return 'files'
-    return hashlib.sha256(os.fsencode(os.path.abspath(os.path.expanduser(images)))).hexdigest()[:16]
 
 def _columns(ensemble, label, thresholds):
     "The head of the file"

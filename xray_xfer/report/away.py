@@ -24,15 +24,15 @@ SCHEMA = 1          # of external.json
 
 def load_away(
     folder:str|Path, # Of a run or a study
-) -> list[dict]: # Each as external.json holds it, and its `folder`; what cannot be read is left out
+) -> list[dict]: # Each as external.json holds it, and its `folder`; that alone where it cannot be read
     "What is filed of other sets of images"
     found = []
     for file in sorted(settled(folder).glob(f'{AWAY}/*/external.json')):
         if file.parent.name.startswith('.'): continue   # one that is being written, or was not finished
         try: content = read_json(file)
-        except (ValueError, OSError): continue
-        if isinstance(content, Mapping) and content.get('schema') == SCHEMA:
-            found.append(dict(content, folder=file.parent.name))
+        except (ValueError, OSError): content = None
+        fits = isinstance(content, Mapping) and content.get('schema') == SCHEMA
+        found.append(dict(content if fits else {}, folder=file.parent.name))
     return found
 
 def _percent(share): return f'{fixed(100 * share, 1)} %'
@@ -108,17 +108,21 @@ def away_table(
 def _ends(found): return None if found[1] is None else found[1:]
 
 def _told(folder, tell):
-    "What is made of each set; one of another version is left out, `external` writes it anew"
+    "What is made of each set, and a sentence on each of which nothing can be made"
     said:list[FT] = []
+    lost:list[FT] = []
     filed = load_away(folder)
     now = {weights_digest(p) for p in (settled(folder), *settled(folder).iterdir())} if filed else set()
     for found in filed:
         try:
             if all(r['digest'] in now for r in found['runs']): said += tell(found)
-            else: said.append(remark(f"What is filed of {text_of(found['data'])} is of an earlier training: ",
-                                     'run xray_xfer external again.'))
-        except (KeyError, TypeError, ValueError, IndexError): continue
-    return said
+            else: lost.append(_lost(found, 'is of an earlier training'))
+        except (KeyError, TypeError, ValueError, IndexError): lost.append(_lost(found, 'cannot be read'))
+    return said, lost
+
+def _lost(found, why):
+    where = text_of(f"{AWAY}/{found['folder']}")
+    return remark(f'What is filed in {where} {why}: run xray_xfer external again.')
 
 def away_answer(
     folder:str|Path, # Of a run or a study
@@ -126,7 +130,8 @@ def away_answer(
 ) -> list[FT]: # Elements; none where no other set was read
     "What is known from other sets, for the answer of a report"
     def tell(found): return [caution(B('On another set of images: '), ' '.join(away_words(found, chosen)))]
-    return _told(folder, tell)
+    said, lost = _told(folder, tell)
+    return said + lost
 
 def away_sections(
     folder:str|Path, # Of a run or a study
@@ -136,5 +141,5 @@ def away_sections(
         where = f"{AWAY}/{found['folder']}"
         return [H3(text_of(found['data'])), away_table(found),
                 remark('Subgroups and more are in report.html of ', text_of(where))]
-    tables = _told(folder, tell)
+    tables, _ = _told(folder, tell)   # what is lost is said in the answer
     return [('elsewhere', 'On other sets of images', tables)] if tables else []
