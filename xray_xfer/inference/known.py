@@ -10,13 +10,15 @@ __all__ = ['TWIN', 'Match', 'Known']
 # %% ../../nbs/inference/03_known.ipynb #d3ac01e0
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy.fft import rfft2
+from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from ..core.say import some
@@ -25,7 +27,7 @@ from .arrays import read_arrays, write_arrays
 from ..twins.alike import affine_basis, detail, grid, unit, window
 
 # %% ../../nbs/inference/03_known.ipynb #dfeaaaf0
-_FIRST, _SIDE = 16, 40   # pixels of the thumbnails; of 32, strangers look too much alike, and 56 take twice the room
+_FIRST, _SIDE = 16, 40   # pixels of the thumbnails; at 32, strangers look too much alike, and 56 take twice the room
 _TOP, _STEPS = 2., 7     # detail is kept from -2 to 2, in seven steps to either side
 
 def _filed(d):
@@ -38,11 +40,19 @@ def _read(packed, side):
     q = np.stack([packed >> 4, packed & 15], -1).reshape(len(packed), side, side)
     return (q.astype(np.float32) - 8) * (_TOP / _STEPS)
 
+@lru_cache(8)
+def _rows(side, size): return csr_array(shrink(side, size))   # a pixel lies in two of its rows at most
+
+def _shrunk(images, side):
+    "Thumbnails of some images"
+    small = np.empty((len(images), side, side), np.float32)
+    m, rows = shrink(side, images.shape[-1]), _rows(side, images.shape[-1])
+    for a, out in zip(images, small): np.matmul(rows @ a.astype(np.float32), m.T, out=out)
+    return small
+
 def _small(images, side):
     "Detail of the thumbnails of some images"
-    m = shrink(side, images.shape[-1])
-    blocks = [detail(m @ images[k:k+128].astype(np.float32) @ m.T, .5) for k in range(0, len(images), 128)]
-    return np.concatenate(blocks) if blocks else np.zeros((0, side, side), np.float32)
+    return detail(_shrunk(images, side), .5)
 
 def _frameless(images):
     "The images, those in a frame a second time without it, and which image each is"
@@ -56,7 +66,7 @@ def _frameless(images):
     return np.stack(found), np.array(of)
 
 # %% ../../nbs/inference/03_known.ipynb #23e7b02a
-_PAD = 1/7               # of the side, beyond each edge of a new image: more than any place asks for
+_PAD = 1/7               # of the side, beyond each edge of a new image, repeats it: more than any place asks for
 _EDGE = .2               # share of half the box within which the weight falls to 0
 _CUTS = ((.025,)*4, (.05,)*4, # cut off at the upper, lower, left and right edge
          (.08, 0., 0., 0.), (0., .08, 0., 0.), (0., 0., .08, 0.), (0., 0., 0., .08),
@@ -78,31 +88,27 @@ _PLACES = (_Place((0.,)*4, WHOLE), *(_Place(cut, WHOLE) for cut in _CUTS), *map(
 
 @lru_cache(8)
 def _maps(size, side):
-    "For each place two matrices that make its thumbnail of an image of so many pixels with `_PAD` around it"
+    "For each place two matrices that make its thumbnail of an image of so many pixels"
     pad = round(size*_PAD)
     whole = size + 2*pad
-    def axis(low, high): return shrink(side, whole, (pad + low*size)/whole, (pad + high*size)/whole)
-    return [(axis(*place.cut[:2]), axis(*place.cut[2:])) for place in _PLACES]
-
-def _padded(images):
-    "Images (n, size, size) with `_PAD` around them, as float32"
-    pad = round(images.shape[-1]*_PAD)
-    return np.pad(images, ((0, 0), (pad, pad), (pad, pad)), 'edge').astype(np.float32)
+    edges = np.pad(np.eye(size, dtype=np.float32), ((pad, pad), (0, 0)), 'edge')
+    def axis(low, high): return shrink(side, whole, (pad + low*size)/whole, (pad + high*size)/whole) @ edges
+    return [(csr_array(axis(*place.cut[:2])), axis(*place.cut[2:]).T) for place in _PLACES]
 
 @lru_cache(64)
 def _weights(side, place): return window(*grid(side), _PLACES[place].box, _EDGE)
 
-def _tangent(seen, filed, place):
-    "Likeness of a new image, as detail in a place, with a detail of the run's; and the step that brings it nearer"
-    w = _weights(len(seen), place)
-    T = (np.concatenate([seen[None], affine_basis(seen)]) * w).reshape(7, -1)
-    T = T - T.mean(1, keepdims=True)
-    H = T @ T.T
-    H += np.diag(1e-3*H.diagonal() + 1e-9)
-    p = T @ unit(filed[None] * w)[0]
+def _tangents(seen, filed, places):
+    "Likeness of n new images, as details in places, with n details of the run's; and the steps that bring them nearer"
+    w = np.stack([_weights(seen.shape[-1], z) for z in places])
+    T = (np.concatenate([seen[None], affine_basis(seen)]) * w).swapaxes(0, 1).reshape(len(seen), 7, -1)
+    T = T - T.mean(2, keepdims=True)
+    H = T @ T.swapaxes(1, 2)
+    H += np.eye(7) * (1e-3*H.diagonal(axis1=1, axis2=2) + 1e-9)[:, None]
+    p = T @ unit(filed * w)[:, :, None]
     found = np.linalg.solve(H, p)
-    gain = found[0] if abs(found[0]) > 1e-4 else np.inf
-    return float(np.sqrt(np.clip(p @ found, 0, 1))), np.clip(found[1:]/gain, -.1, .1)
+    gain = np.where(abs(found[:, :1]) > 1e-4, found[:, :1], np.inf)
+    return np.sqrt(np.clip((p*found).sum((1, 2)), 0, 1)), np.clip(found[:, 1:]/gain, -.1, .1)[..., 0]
 
 def _moved(picture, A):
     "Detail of a picture, some times as fine as the thumbnails, that is seen through the affine map `A`"
@@ -115,25 +121,60 @@ def _moved(picture, A):
 
 _STEPS_MORE, _WORTH, _ENOUGH = 2, .8, .98   # steps; likeness from which on they are taken, and where they end
 
-def _likeness(padded, filed, place):
-    "Of a new image, with `_PAD` around it, in a place with a detail of the run's: 0 to 1"
-    size = round(len(padded)/(1 + 2*_PAD))
-    up, across = _maps(size, _SIDE)[place]
-    best, step = _tangent(detail(up @ padded @ across.T, .5), filed, place)
-    if not _WORTH <= best < _ENOUGH: return best
-    up, across = _maps(size, 3*_SIDE)[place]
-    picture, A = up @ padded @ across.T, np.eye(3)
+def _nearer(image, filed, place, step):
+    "The likeness of a new image that is moved by a step, and by another"
+    up, across = _maps(len(image), 3*_SIDE)[place]
+    picture, A, best = up @ image.astype(np.float32) @ across, np.eye(3), 0.
     for _ in range(_STEPS_MORE):
         A = A @ np.array([[1 + step[1], step[2], step[0]], [step[4], 1 + step[5], step[3]], [0, 0, 1]])
-        likeness, step = _tangent(_moved(picture, A), filed, place)
+        (likeness,), (step,) = _tangents(_moved(picture, A)[None], filed[None], [place])
         best = max(best, likeness)
         if best >= _ENOUGH: break
     return best
 
+def _likeness(images, filed, places):
+    "Of n new images in places with n details of the run's: 0 to 1"
+    seen = np.empty_like(filed)
+    for a, z, out in zip(images, places, seen):
+        up, across = _maps(len(a), _SIDE)[z]
+        np.matmul(up @ a.astype(np.float32), across, out=out)
+    best, steps = _tangents(detail(seen, .5), filed, places)
+    for k in np.flatnonzero((_WORTH <= best) & (best < _ENOUGH)):
+        best[k] = max(best[k], _nearer(images[k], filed[k], places[k], steps[k]))
+    return best
+
+# %% ../../nbs/inference/03_known.ipynb #5b0e6a02
+_WAVES = 12   # of the 20 frequencies along each axis
+_LOOK = 56    # pixels at which the places are tried
+
+def _spectra(d):
+    "How strong each wave is in some details (n, side, side), wherever its crests lie: (n, 276), as `unit` has them"
+    soft = np.hanning(d.shape[-1] + 2)[1:-1].astype(np.float32)
+    waves = rfft2(d * soft[:, None] * soft, workers=1)[:, :, :_WAVES]
+    waves = np.concatenate([waves[:, :_WAVES], waves[:, 1 - _WAVES:]], 1)
+    return unit(np.sqrt(abs(waves)))
+
+@cache
+def _all_places():
+    "What `_placed` needs of each place: the two matrices, and the weights (places, 256)"
+    up, across = zip(*_maps(_LOOK, _FIRST))
+    w = [_weights(_FIRST, z).ravel() for z in range(len(_PLACES))]
+    return np.stack([m.toarray() for m in up]), np.stack(across), np.stack(w)
+
+def _placed(images, filed):
+    "The best correlation of each image with its candidates (n, k, 256) over all places, and that place"
+    up, across, w = _all_places()
+    seen = detail(up @ _shrunk(images, _LOOK)[:, None] @ across, .5).reshape(len(images), *w.shape) * w
+    seen = unit(seen.reshape(-1, w.shape[1])).reshape(seen.shape) * w   # weighted for the other picture, too
+    spread = (filed**2) @ (w**2).T - (filed @ w.T)**2/w.shape[1]
+    r = abs(filed @ seen.swapaxes(1, 2)) / np.sqrt(np.maximum(spread, 1e-6))   # an inverted copy has -1
+    return r.max(2), r.argmax(2)
+
 # %% ../../nbs/inference/03_known.ipynb #24e5a1df
 TWIN = .92        # likeness from which on two images are twins: see the measurements
-_FLOOR = .8       # correlation of two signatures of 16 pixels from which on they are compared
-_MOST = 8         # candidates of one image
+_MOST = 8         # images of the run whose spectra are nearest to that of a new one are its candidates
+_FLOOR = 1.1      # correlation of their thumbnails of 16 pixels and a quarter of that of their spectra: from there on
+                  # they are compared
 _KIND = 'known 1' # raised when the same file would mean something else
 _PARTS = ('train', 'valid', 'test')
 
@@ -213,10 +254,11 @@ class Known:
         with threadpool_limits(1, 'blas'):
             for k in range(0, len(pixels), 256):
                 block = pixels[k:k+256]
-                likely = self._likely(block) if self.knows_twins and len(self) else {}
-                for i, digest in enumerate(_digests(block)):
-                    if digest in same: found.append(self._match('same', same[digest], 1.))
-                    else: found.append(self._best(likely.get(i, {})))
+                first = [same.get(d) for d in _digests(block)]
+                others = [i for i, row in enumerate(first) if row is None]
+                likely = dict(zip(others, self._likely(block[others])))
+                found += [self._best(likely[i]) if row is None else self._match('same', row, 1.)
+                          for i, row in enumerate(first)]
         return found
 
     def _match(self, kind, row, likeness):
@@ -230,30 +272,38 @@ class Known:
         return self._match('twin', row, likeness[row])
 
     def _likely(self, pixels):
-        "{new image: {row: likeness}} of the few that are compared"
+        "Of each image {row: likeness} of the few that it is compared with"
+        found:list = [{} for _ in pixels]
+        if not (found and self.knows_twins and len(self)): return found
         images, of = _frameless(pixels)
-        padded, found = _padded(images), {}
-        i, j, place = self._candidates(padded)
-        for new, row, filed, z in zip(i, self.images[j].tolist(), _read(self.fine[j], _SIDE), place):
-            alike = found.setdefault(int(of[new]), {})
-            alike[row] = max(_likeness(padded[new], filed, z), alike.get(row, 0.))
+        i, j, place = self._candidates(images)
+        if not len(i): return found
+        likeness = _likeness(images[i], _read(self.fine[j], _SIDE), place)
+        for new, row, alike in zip(of[i], self.images[j].tolist(), likeness):
+            found[new][row] = max(alike, found[new].get(row, 0.))
         return found
 
-    def _candidates(self, padded):
-        "Padded image, signature and place of the few pairs that are worth a comparison"
-        coarse = _read(self.coarse, _FIRST)
-        best = np.zeros((len(padded), len(coarse)), np.float32)
-        which = np.zeros(best.shape, np.int8)
-        for z, (up, across) in enumerate(_maps(self.size, _FIRST)):
-            w = _weights(_FIRST, z)
-            score = abs(unit(detail(up @ padded @ across.T, .5) * w) @ unit(coarse * w).T)   # an inverted copy has -1
-            nearer = score > best
-            best[nearer], which[nearer] = score[nearer], z
-        i, j = np.nonzero(best > _FLOOR)
-        order = np.lexsort((j, -best[i, j], i))
-        i, j = i[order], j[order]
-        few = np.arange(len(i)) - np.searchsorted(i, i) < _MOST
-        return i[few], j[few], which[i[few], j[few]]
+    @cached_property
+    def _filed_spectra(self):
+        "Of all signatures"
+        blocks = [_spectra(_read(self.fine[k:k+1024], _SIDE)) for k in range(0, len(self.fine), 1024)]
+        return np.concatenate(blocks)
+
+    @cached_property
+    def _handicap(self):
+        "Of several signatures that are as near, a training image's goes first, then the first one"
+        part = np.array([_PARTS.index(p) for p in self.parts], np.float32)[self.images]
+        return .002*part + np.linspace(0, .001, len(part), dtype=np.float32)
+
+    def _candidates(self, images):
+        "New image, signature and place of the few pairs that are worth a comparison"
+        alike = _spectra(_small(images, _SIDE)) @ self._filed_spectra.T
+        most = min(_MOST, alike.shape[1])
+        j = np.argpartition(self._handicap - alike, most - 1, axis=1)[:, :most]
+        best, place = _placed(images, _read(self.coarse[j.ravel()], _FIRST).reshape(*j.shape, -1))
+        i, k = np.nonzero(best + np.take_along_axis(alike, j, 1)/4 > _FLOOR)
+        order = np.lexsort((j[i, k], -best[i, k], i))
+        return i[order], j[i, k][order], place[i, k][order]
 
     def save(self,
         path:str|Path, # File to write, such as known.safetensors in a run folder

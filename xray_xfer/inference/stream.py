@@ -77,7 +77,7 @@ class Answers(NamedTuple):
 def answers(
     ensemble:Ensemble, # What answers
     paths:Sequence[str], # Of the images
-    seen:bool=True, # Look for them among the runs' own images, which takes some milliseconds per image
+    seen:bool=True, # Look for them among the runs' own images
     refusal:Callable[[str], str]=modality_refusal, # Path -> why it is not taken, or ''
     quiet:bool=False, # No progress bar
 ) -> Iterator[Answers]: # In their order
