@@ -27,7 +27,8 @@ from .loaders import dataloaders
 from .ready import Prepared, image_batches
 from ..trunk.cutting import cut
 from ..trunk.equal import CutError
-from ..trunk.store import FeaturesDL, features
+from ..trunk.once import features
+from ..trunk.batches import FeaturesDL
 
 # %% ../../nbs/training/04_feed.ipynb #5088b56e
 @dataclass
@@ -38,7 +39,6 @@ class Feed:
     trains_on: Literal['features', 'images'] # What its batches hold
     note: str # Why images, or what was special about the features; '' where there is nothing to say
     features: list = field(default_factory=list) # The `Features`, one per view
-    deepest: int|None = None # Depth whose features these were made from; None: made from the images
     warned: bool = False # `note` is the text of a warning that was given
     @property
     def seconds(self) -> float: return sum(f.seconds for f in self.features)
@@ -92,21 +92,21 @@ def _cached(model, c, prepared, s, norm):
     pack, rows = prepared.pack, {p: prepared.rows(p) for p in PARTS}
     number = {label: i for i, label in enumerate(prepared.classes)}
     y = pack.table.label.map(number).to_numpy(dtype=np.int64)
-    deep = _deepest(model, pack.size, s.deepest)
-    how = dict(deepest=deep, backend=s.backend, dtype=s.features, device=s.device, quiet=s.quiet,
-               batch=s.bs if s.backend == 'torch' else None)
+    how = dict(also=_beside(model, pack.size, s.deepest), backend=s.backend, dtype=s.features, device=s.device,
+               quiet=s.quiet, batch=s.bs if s.backend == 'torch' else None)
     made = [features(c, pack, norm['mean'], norm['std'], **how)]
     for view in range(1, s.views):
         made.append(features(c, pack, norm['mean'], norm['std'], rows=rows['train'], view=view, **how))
     note = '; '.join(dict.fromkeys(f.note for f in made if f.note))
-    from_depth = deep.depth if made[0].derived else None
-    return Feed(_on_features(made, rows, y, s.bs, s.device), c.tail, 'features', note, made, from_depth)
+    return Feed(_on_features(made, rows, y, s.bs, s.device), c.tail, 'features', note, made)
 
-def _deepest(model, size, depths):
-    "The cut of the greatest of these depths that can be cut: one that cannot has no features to share"
-    for depth in sorted([depths] if hasattr(depths, '__index__') else depths or (), reverse=True):
-        if depth <= model.depth: break
-        with suppress(CutError): return cut(model, size, depth)
+def _beside(model, size, depths):
+    "The cuts of the other depths of a study: one that cannot be cut has no features"
+    found = []
+    for depth in [depths] if hasattr(depths, '__index__') else depths or ():
+        if depth == model.depth: continue
+        with suppress(CutError): found.append(cut(model, size, depth))
+    return found
 
 def _on_features(made, rows, y, bs, device):
     "Loaders of features: the training images in all views, the others as they are"
