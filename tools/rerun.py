@@ -65,7 +65,8 @@ def pages(quick):
 def looks_at_shared(page):
     "Whether a page has cells that only run where the real images are, and not for hours"
     cells = json.loads((ROOT/'nbs'/f'{page}.ipynb').read_text(encoding='utf-8'))['cells']
-    flags = [re.findall(r'^#\| *(\w+) *$', ''.join(c['source']), re.MULTILINE) for c in cells if c['cell_type'] == 'code']
+    code = [''.join(c['source']) for c in cells if c['cell_type'] == 'code']
+    flags = [re.findall(r'^#\| *(\w+) *$', source, re.MULTILINE) for source in code]
     return any('shared' in f and 'slow' not in f for f in flags)
 
 def plain(text):
