@@ -549,3 +549,19 @@ def test_logits_in_the_hundreds_are_no_disagreement(packed, tmp_path, monkeypatc
     assert shaken(1e-3)
     for by, rows in ((.1, slice(None)), (1, slice(1))):
         with pytest.raises(RuntimeError, match='other probabilities on images than on their features'): shaken(by, rows)
+
+@pytest.mark.usefixtures('plain_figures')
+def test_a_run_is_the_same_whatever_other_depths_its_study_has(packed, tmp_path, monkeypatch):
+    kw = dict(pretrained=False, epochs=2, bs=32, groups=False, quiet=True)
+    told = 'timings.json', 'environment.json', 'report.html'   # when, and how long
+    def files(folder): return {f.name: f.read_bytes() for f in folder.iterdir() if f.name not in told}
+    found = []
+    for depths in ((0,), (0, 1), (0, 1, 2), (2, 0)):
+        place = tmp_path/'-'.join(map(str, depths))
+        monkeypatch.setenv('XRAY_XFER_CACHE', str(place/'cache'))
+        study(packed, 'resnet10t', depths, out=place/'study', **kw)
+        found.append(files(place/'study'/'resnet10t_0'))
+    assert {'config.json', 'metrics.json', 'predictions.csv', 'history.csv', 'model.safetensors'} < set(found[0])
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        assert [name for name in other if other[name] != found[0][name]] == []
