@@ -31,6 +31,7 @@ long: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -ra -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate.py intervals differences seeds
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/controls_sim.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kills.py
 
 docs: .venv/.installed-dev   # the site in _docs, which needs Quarto; tools/pages.py is found by PYTHONPATH
 	PYTHONPATH=. $(BIN)/nbdev-docs
