@@ -147,7 +147,8 @@ def full_disk(films, whole, usual, rng, cases):
             study = Study(films, d)
             place = study.out if what == 'out' else study.cache
             with mounted(place, '-o', 'size=400m'):
-                pid, when = study.start(), rng.uniform(*((.1, .9) if what == 'out' else (0, .15))) * usual   # the cache is first
+                early, late = (.1, .9) if what == 'out' else (0, .15)   # the cache is filled first
+                pid, when = study.start(), rng.uniform(early, late) * usual
                 code = wait(pid, when)
                 if code is None:
                     free = shutil.disk_usage(place).free - room
