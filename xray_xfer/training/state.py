@@ -34,9 +34,9 @@ def _strides(t):
     return list(t.stride()) if reach == t.numel() else None
 
 def _tensor(t, tensors, kind='tensor', **more):
-    "A mark for a tensor, of which a copy on the CPU is added to `tensors`"
+    "A mark for a tensor, which is added to `tensors`"
     name = f't{len(tensors)}'
-    tensors[name] = torch.empty(t.shape, dtype=t.dtype).copy_(t.detach().as_subclass(torch.Tensor))
+    tensors[name] = t.detach().as_subclass(torch.Tensor)
     said = {_MARK: kind, 'of': name} | more
     if (strides := _strides(t)) is not None: said['strides'] = strides
     if t.device.type != 'cpu': said['away'] = True   # on the device of the training
@@ -54,7 +54,7 @@ def _listed(o, tensors):
 
 def flattened(
     o:Any, # Numbers, text, tensors, arrays, paths, and collections of these
-    tensors:dict, # Gets a copy of each tensor, by name
+    tensors:dict, # Gets the tensors, by name
 ) -> Any: # As JSON has it
     "A nest as JSON, its tensors apart"
     if o is None or isinstance(o, (bool, str)): return o
@@ -94,8 +94,9 @@ def nested(
     if kind == 'array': return np.frombuffer(t.numpy().tobytes(), flat['dtype']).reshape(flat['shape']).copy()
     where = device if flat.get('away') else 'cpu'
     if kind == 'scalars': return list(t.to(where).unbind())
-    strides = flat.get('strides') or t.stride()
-    return torch.empty_strided(t.shape, strides, dtype=t.dtype, device=where).copy_(t)
+    if strides := flat.get('strides'):
+        return torch.empty_strided(t.shape, strides, dtype=t.dtype, device=where).copy_(t)
+    return torch.empty(t.shape, dtype=t.dtype, device=where).copy_(t)
 
 # %% ../../nbs/training/09_state.ipynb #5a7e000c
 class StateError(ValueError):
@@ -119,6 +120,8 @@ def write_state(
 ) -> None:
     "Write a nest, whole or not at all"
     said = json.dumps(flat, ensure_ascii=False, allow_nan=False)
+    # on the CPU, in the order of their indices, and apart: safetensors wants no two names for one memory
+    tensors = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t) for name, t in tensors.items()}
     marks = json.dumps(dict(kind=kind, state=said, crc32=_crc(tensors, said)), ensure_ascii=False)
     with replacing(path) as part:
         try: save_file(tensors, part, dict(xray_xfer=marks))
