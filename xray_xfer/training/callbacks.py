@@ -80,6 +80,7 @@ class KeepBest(Callback):
     def after_epoch(self) -> None:
         logits, y = (torch.cat(v).cpu().numpy() for v in zip(*((z.float(), y) for z, y in self.seen)))
         loss = scaled_loss(logits, y)
+        self.seen = []   # a checkpoint would file them
         self.learn.epoch_log.rows[-1]['valid_loss_scaled'] = loss
         if loss < self.best:
             self.best, self.epoch_kept = loss, self.epoch + 1
@@ -93,6 +94,9 @@ class Progress(Callback):
         bar:tqdm, # Of the batches of all epochs, both parts
         title:str, # Which model
     ): self.bar, self.title = bar, title
+    def before_epoch(self) -> None:
+        done = self.epoch * (len(self.dls.train) + len(self.dls.valid))
+        if done > self.bar.n: self.bar.initial = self.bar.n = done   # before a checkpoint, which took no time now
     def after_batch(self) -> None: self.bar.update()
     def after_epoch(self) -> None:
         row = self.learn.epoch_log.rows[-1]

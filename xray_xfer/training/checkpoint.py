@@ -185,7 +185,8 @@ class Checkpoint(Callback):
         if self.order != _LAST: raise RuntimeError('stopped while epochs were skipped: make a new Checkpoint')
         self.resumed, self.done, self.seconds, self._took, self._skip = 0, 0, 0., 0., 0
         self._started = _noted(self.learn)
-        self._belongs = json.loads(json.dumps(_belonging(self.learn))) | self.about
+        seen = _belonging(self.learn)
+        self._belongs = self.about | {k: v for k, v in seen.items() if k not in self.about}
         if (found := self._found()) is not None: self._go_on(found)
         self._begun = self._last = time.perf_counter()
 
