@@ -1,10 +1,12 @@
 """A training that is killed goes on, and ends with the bytes of one that nobody disturbed; what else may lie at the
 place of a checkpoint."""
 import json, os, random, signal, subprocess, sys, time, warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np, pytest, torch
+from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.tracker import ReduceLROnPlateau, SaveModelCallback
@@ -24,7 +26,7 @@ from xray_xfer.report.results import load_study
 from xray_xfer.runs.folder import load_run, runs_in
 from xray_xfer.study import study
 from xray_xfer.train import run
-from xray_xfer.training import checkpoint
+from xray_xfer.training import checkpoint, state
 from xray_xfer.training.callbacks import Diverged, Progress
 from xray_xfer.training.checkpoint import Checkpoint
 from xray_xfer.training.state import read_state
@@ -213,7 +215,8 @@ def fit(learn, *cbs, how='fit_one_cycle'):
         except KeyboardInterrupt: pass
     return learn
 
-def values(learn): return [t.tolist() for t in learn.model.state_dict().values()] + list(map(float, learn.recorder.losses))
+def values(learn):
+    return [t.tolist() for t in learn.model.state_dict().values()] + list(map(float, learn.recorder.losses))
 
 class Counts(Callback):
     "Keeps its state in an object of its own, and says so"
@@ -248,6 +251,23 @@ def test_any_learner_goes_on(kind, how, tmp_path):
     assert values(again) == values(whole)
     if how != 'fit': assert {k: list(map(float, v)) for k, v in again.recorder.hps.items()} == \
         {k: list(map(float, v)) for k, v in whole.recorder.hps.items()}
+
+def test_averages_come_back_as_they_lay(tmp_path, monkeypatch):
+    "Channels last, under an optimiser that walks through memory and does not ask"
+    pictures = list(zip(torch.randn(64, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 2))
+    def new(seed=0):
+        set_seed(seed)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+        def fused(p, **kw): return OptimWrapper(p, partial(torch.optim.AdamW, fused=True), **kw)
+        return Learner(DataLoaders(DataLoader(pictures, bs=8, shuffle=True), DataLoader(pictures, bs=32)), net,
+                       CrossEntropyLossFlat(), opt_func=fused, cbs=ChannelsLast())
+    def gone_on():
+        fit(new(), StopAt(3), Checkpoint(tmp_path/'c.safetensors', 0))
+        return values(fit(new(5), Checkpoint(tmp_path/'c.safetensors', 0, quiet=True)))
+    whole = values(fit(new()))
+    assert gone_on() == whole
+    monkeypatch.setattr(state, '_strides', lambda t: None)
+    assert gone_on() != whole
 
 def test_fastais_own_callbacks_remember(tmp_path):
     def with_them(learn, *cbs):
@@ -292,7 +312,8 @@ def test_not_oftener_than_asked_and_a_twentieth_of_the_time(tmp_path, monkeypatc
     def times(every, epochs=20):
         clock.now, written[:] = 0, []
         learn = learner()
-        with learn.no_bar(), learn.no_logging(): learn.fit(epochs, cbs=[Checkpoint(tmp_path/'c.safetensors', every), Takes()])
+        cbs = [Checkpoint(tmp_path/'c.safetensors', every), Takes()]
+        with learn.no_bar(), learn.no_logging(): learn.fit(epochs, cbs=cbs)
         return list(written)
     assert times(10) == [14, 58, 102]              # 2 s of writing, then 40 of training at least
     assert len(times(0)) == 19                     # all but the last
@@ -300,7 +321,8 @@ def test_not_oftener_than_asked_and_a_twentieth_of_the_time(tmp_path, monkeypatc
 
 def test_one_process_only(tmp_path, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
-    with pytest.raises(NotImplementedError, match='in one process'): fit(learner(), Checkpoint(tmp_path/'c.safetensors'))
+    cb = Checkpoint(tmp_path/'c.safetensors')
+    with pytest.raises(NotImplementedError, match='in one process'): fit(learner(), cb)
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU of CUDA')
 @pytest.mark.parametrize('precision', ['fp16', 'bf16', 'fp32'])

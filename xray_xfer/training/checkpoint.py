@@ -23,8 +23,7 @@ from ..core.files import check_room, drop, settled, shown
 from ..core.machine import environment
 from ..core.say import error_words, say
 from ..settings import seconds_between
-from .state import (NotPlain, OtherKind, StateError, check_kind, flattened, read_state,
-                                      write_state)
+from .state import NotPlain, StateError, check_kind, flattened, read_state, write_state
 
 # %% ../../nbs/training/08_checkpoint.ipynb #c4ec0007
 def _generators(device):
@@ -106,8 +105,9 @@ def _loss(learn):
 def _gathered(learn, started):
     "All that the rest of a training depends on"
     found = dict(model=learn.model.state_dict(), loss=_loss(learn).state_dict(), optimiser=learn.opt.state_dict(),
-                 train_iter=learn.train_iter, generators=_generators(_device(learn)), callbacks=_changes(learn, started),
-                 loaders=[[_state_of(g) for g in held] for held in _of_loaders(learn.dls)])
+                 train_iter=learn.train_iter, callbacks=_changes(learn, started),
+                 loaders=[[_state_of(g) for g in held] for held in _of_loaders(learn.dls)],
+                 generators=_generators(_device(learn)))
     if (scaler := getattr(learn, 'scaler', None)) is not None: found['scaler'] = scaler.state_dict()
     return found
 
@@ -256,7 +256,8 @@ class Checkpoint(Callback):
             check_room(self.file.parent, n_bytes + self.spare, 'a checkpoint')
             write_state(self.file, flat, tensors, _KIND)
         except OSError as e:
-            warnings.warn(f'{self.title}no checkpoint could be written, and training goes on without ({error_words(e)})')
+            text = f'no checkpoint could be written, and training goes on without ({error_words(e)})'
+            warnings.warn(self.title + text)
             self.every = float('inf')
         else: self.done = self.epoch + 1
         self._last = time.perf_counter()
