@@ -15,7 +15,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.optimizer import OptimWrapper
+from fastai.optimizer import SGD, OptimWrapper
 from fastai.torch_core import set_seed
 from torch import nn
 
@@ -235,6 +235,24 @@ class WithMargin(nn.Module):
         self.seen += 1
         return nn.functional.cross_entropy(pred / (1 + self.seen / 100), y)
 
+def test_a_state_that_cannot_be_written_is_told_at_once(tmp_path):
+    class Odd(Counts):
+        def state_dict(self): return dict(f=print)
+    with pytest.raises(TypeError, match='builtin_function_or_method is no number, text or tensor'):
+        fit(learner(), Odd(), Checkpoint(tmp_path/'c.safetensors', 0))
+
+@pytest.mark.parametrize('differs,said', [
+    (dict(opt_func=SGD), "optimiser 'Optimizer weight_decay"), (dict(wd=.5), 'wd [0.01], now [0.5]'),
+    (dict(loss_func=WithMargin()), "loss 'CrossEntropyLossFlat', now 'WithMargin'"),
+    (dict(cbs=[MixedPrecision('bf16')]), "precision 'fp32', now 'bf16'")])
+@pytest.mark.filterwarnings('ignore:CUDA is not available')
+def test_another_training(differs, said, tmp_path):
+    file = tmp_path/'c.safetensors'
+    fit(learner(wd=.01), StopAt(3), Checkpoint(file, 0))
+    with pytest.warns(UserWarning, match='is not of this training') as heard:
+        fit(learner(**dict(wd=.01) | differs), StopAt(0), Checkpoint(file, 0))
+    assert any(said in str(w.message) for w in heard)
+
 @pytest.mark.parametrize('how', ['fit', 'fit_one_cycle', 'fit_flat_cos'])
 @pytest.mark.parametrize('kind', ['plain', 'torch loaders', 'AdamW of PyTorch', 'loss with a state'])
 def test_any_learner_goes_on(kind, how, tmp_path):
@@ -251,6 +269,20 @@ def test_any_learner_goes_on(kind, how, tmp_path):
     assert values(again) == values(whole)
     if how != 'fit': assert {k: list(map(float, v)) for k, v in again.recorder.hps.items()} == \
         {k: list(map(float, v)) for k, v in whole.recorder.hps.items()}
+
+class Scaled(MixedPrecision):
+    "Half precision with a scale of the loss, on a CPU"
+    def before_fit(self):
+        self.autocast, self.scales = torch.autocast('cpu', torch.bfloat16), []
+        self.learn.scaler = torch.amp.GradScaler('cpu', growth_interval=5)
+    def after_fit(self): self.seen = self.scales
+
+def test_the_scale_of_the_loss_goes_on(tmp_path):
+    whole, again = Scaled(), Scaled()
+    losses = values(fit(learner(), whole))
+    fit(learner(), StopAt(3), Scaled(), Checkpoint(tmp_path/'c.safetensors', 0))
+    assert values(fit(learner(5), again, Checkpoint(tmp_path/'c.safetensors', 0, quiet=True))) == losses
+    assert again.seen == whole.seen and len(whole.seen) == 48 and len(set(whole.seen)) > 5
 
 def test_averages_come_back_as_they_lay(tmp_path, monkeypatch):
     "Channels last, under an optimiser that walks through memory and does not ask"

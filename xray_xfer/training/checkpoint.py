@@ -52,7 +52,10 @@ def _set_state(g, state): g.setstate(state) if isinstance(g, random.Random) else
 
 def _held(cb):
     "What a callback holds, by name"
-    if hasattr(type(cb), 'state_dict'): return {'state_dict()': cb.state_dict()}
+    if hasattr(type(cb), 'state_dict'):
+        state = cb.state_dict()
+        flattened(state, {})   # an error where it cannot be written, in `before_fit` already
+        return {'state_dict()': state}
     return {k: vars(v) if isinstance(v, Metric) else v for k, v in vars(cb).items() if k != 'learn'}
 
 def _marked(o):
@@ -133,11 +136,15 @@ def _belonging(learn):
     weights = repr([(k, tuple(v.shape), str(v.dtype)) for k, v in learn.model.state_dict().items()])
     sizes = [p.numel() for p in learn.model.parameters() if p.requires_grad]
     rates = {k: [float(h[k]) for h in learn.opt.hypers if k in h] for k in ('lr', 'wd')}
-    device = _device(learn)
+    device, opt = _device(learn), learn.opt
+    steps = [getattr(f, '__name__', '') for f in opt.cbs] if isinstance(opt, Optimizer) else []   # of fastai's own
+    mixed = getattr(learn, 'mixed_precision', None)
     where = environment(str(device))
     return dict(epochs=learn.n_epoch, batches=len(learn.dls.train), **rates, loss=type(learn.loss_func).__name__,
-                optimiser=type(learn.opt).__name__, weights=f'{zlib.crc32(weights.encode()):08x}',
+                optimiser=' '.join([type(getattr(opt, 'opt', opt)).__name__, *steps]),
+                weights=f'{zlib.crc32(weights.encode()):08x}',
                 trained=f'{sum(sizes)} parameters in {len(sizes)} tensors', device=device.type,
+                precision=mixed.amp_mode.value if mixed else 'fp32',
                 **{k: where[k] for k in _WHERE}, **{k: where['versions'][k] for k in _VERSIONS})
 
 def _differing(there, now):
@@ -231,7 +238,9 @@ class Checkpoint(Callback):
 
     def _go_on(self, found):
         "Put everything back, and have the epochs skipped that are done"
-        if len(found['past']) > len(self._past): self._skip = self.n_epoch   # it had ended: the next one is put back
+        if len(found['past']) > len(self._past):   # all is put back when the fit in hand comes
+            self._skip = self.n_epoch
+            say(f"{self.title}this fit had ended and is skipped; the checkpoint is of a later one", self.quiet)
         else:
             _restore(self.learn, found)
             self._skip = self.resumed = self.done = found['done']
