@@ -67,6 +67,12 @@ class EpochLog(Callback):
         raise CancelFitException
 
 # %% ../../nbs/training/07_callbacks.ipynb #76a4c358
+def _copied(weights):
+    "A copy of a network's state; a tail knows most of its weights by two names, and one copy serves both"
+    copies = {(v.data_ptr(), v.shape, v.stride()): v for v in weights.values()}
+    copies = {place: v.detach().clone() for place, v in copies.items()}
+    return {k: copies[v.data_ptr(), v.shape, v.stride()] for k, v in weights.items()}
+
 class KeepBest(Callback):
     "Put back the weights of the epoch with the lowest scaled validation loss (`EpochLog` has it too)"
     order = EpochLog.order + 1
@@ -84,7 +90,7 @@ class KeepBest(Callback):
         self.learn.epoch_log.rows[-1]['valid_loss_scaled'] = loss
         if loss < self.best:
             self.best, self.epoch_kept = loss, self.epoch + 1
-            self.state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            self.state = _copied(self.model.state_dict())
     def after_fit(self) -> None:
         if self.state is not None: self.model.load_state_dict(self.state)
 

@@ -112,6 +112,12 @@ def _crc(tensors, said):
         if (t := tensors[name]).numel(): crc = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), crc)
     return f'{crc:08x}'
 
+def _first_names(tensors):
+    "The first name of the memory that each tensor lies in: weights may be known by two"
+    seen:dict = {}
+    def place(t): return (t.device, t.data_ptr(), t.dtype, t.shape, t.stride()) if t.numel() else id(t)
+    return {name: seen.setdefault(place(t), name) for name, t in tensors.items()}
+
 def write_state(
     path:str|Path, # File to write, .safetensors
     flat:Any, # From `flattened`
@@ -119,9 +125,11 @@ def write_state(
     kind:str, # What it is, one word and a number: 'checkpoint 1'. Another number for another meaning
 ) -> None:
     "Write a nest, whole or not at all"
-    said = json.dumps(flat, ensure_ascii=False, allow_nan=False)
-    # on the CPU, in the order of their indices, and apart: safetensors wants no two names for one memory
-    tensors = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t) for name, t in tensors.items()}
+    first = _first_names(tensors)
+    same = {name: other for name, other in first.items() if name != other}
+    said = json.dumps(dict(state=flat, same=same), ensure_ascii=False, allow_nan=False)
+    # on the CPU, and in the order of their indices, as safetensors has them
+    tensors = {n: torch.empty(t.shape, dtype=t.dtype).copy_(t) for n, t in tensors.items() if n not in same}
     marks = json.dumps(dict(kind=kind, state=said, crc32=_crc(tensors, said)), ensure_ascii=False)
     with replacing(path) as part:
         try: save_file(tensors, part, dict(xray_xfer=marks))
@@ -160,7 +168,9 @@ def read_state(
         found, said = marks['kind'], marks['state']
         if marks['crc32'] != _crc(tensors, said): raise StateError('its content is not what was written')
         if found != kind: raise OtherKind(f'it holds {found!r}, and this version reads {kind!r}')
-        return nested(json.loads(said), tensors, device)
+        content = json.loads(said)
+        tensors |= {name: tensors[other] for name, other in content['same'].items()}
+        return nested(content['state'], tensors, device)
     except StateError: raise
     except PermissionError: raise   # the file is whole, for all we know
     except (*DAMAGED, SafetensorError) as e: raise StateError('it is cut short or overwritten') from e
