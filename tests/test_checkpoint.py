@@ -383,7 +383,7 @@ def test_killed_at_any_moment(case, xrays, tmp_path):
     assert start(tmp_path/'whole').wait() == 0
     whole, draw = next((tmp_path/'whole').iterdir()), random.Random(case)
     place, seen = tmp_path/'again'/whole.name, []
-    for _ in range(20):
+    for _ in range(6):
         p, files = start(tmp_path/'again'), tmp_path/'again'/f'.{whole.name}.unfinished'
         before = seen[-1:]
         end = time.monotonic() + 120
