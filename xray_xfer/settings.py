@@ -133,8 +133,7 @@ class Settings:
     # What runs the frozen part: 'onnxruntime' (CPU), 'torch', or 'auto'
     backend:Annotated[str, Option('What runs the frozen part; auto is ONNX Runtime on a CPU',
                                   choices=('auto', 'onnxruntime', 'torch'))]='auto'
-    # Depths of the same study: the features of the deepest that can be cut are made first,
-    # and this depth's from them
+    # Other depths of the same study, whose features the same pass makes: they change nothing in this run's
     deepest:Annotated[int|list|None, Option(there=False, filed=False)]=None
     # Side of the square images in pixels; default the arch's own
     size:int|None=None

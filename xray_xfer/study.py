@@ -169,7 +169,7 @@ def study(
     if to_do:
         what = f'a study of {len(to_do)} runs' if len(to_do) > 1 else 'this run'
         check_room(out, sum(needed[arch] for arch, *_ in to_do), what)
-    deepest = [d for d in plan.depths if isinstance(d, int)]   # its features serve the shallower ones too
+    deepest = [d for d in plan.depths if isinstance(d, int)]   # one pass makes the features of all
     asked = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude, out=out, quiet=quiet)
     given = dict(deepest=deepest) | settings | asked
     table = source_table(data, Settings(**given))

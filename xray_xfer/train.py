@@ -74,6 +74,7 @@ def _config(model, prepared, settings, plan):
     chosen = dict(classes=p.classes, exclude=p.exclude, projections=p.projections, modalities=p.modalities)
     asked = filed(replace(settings, pretrained=weights, **chosen))
     met = dict(weights=model.weights, left_out=model.left_out, mean=norm['mean'], std=norm['std'])
+    if settings.device == 'cpu': met['threads'] = torch.get_num_threads()   # who share a sum, and so round it otherwise
     return facts | asked | _network(model, settings.pretrained) | met | dict(epoch_kept_by='valid_loss_scaled')
 
 def _agree(model, prepared, norm, predictions, device, n=64):
@@ -238,7 +239,7 @@ def _environment(learn, settings):
     fed = learn.feed
     trunk = fed.features[0].engine if fed.features else None
     return environment(settings.device) | dict(trained_on=fed.trains_on, trunk=trunk, note=fed.note,
-                                               features_of_depth=fed.deepest, split_given=learn.prepared.given,
+                                               split_given=learn.prepared.given,
                                                read_as=learn.prepared.pack.depths.read_as)
 
 def _save(r, learn, more):

@@ -188,13 +188,17 @@ def _alive(pid):
 def sweep(
     folder:str|os.PathLike, # Where `replacing` works; a folder that is not there is clean
 ) -> None:
-    "Remove what dead processes left half-written in `folder`"
+    "Remove what dead processes left half-written in `folder`, and locks that nobody has taken for two days"
+    def old(p): return time.time() - p.lstat().st_mtime > 2*24*3600
+    for p in Path(folder).glob('.*.lock'):
+        with suppress(OSError):
+            if old(p): p.unlink()
     for p in Path(folder).glob('.*.part'):
         m = re.fullmatch(r'\..*\.(\d+)-([0-9a-f]{4})[0-9a-f]{8}\.part', p.name, re.DOTALL)
         if not m: continue
-        try: old = time.time() - p.lstat().st_mtime > 2*24*3600
+        try: left = old(p) or (m[2] == _HOST and not _alive(int(m[1])))
         except FileNotFoundError: continue
-        if not old and (m[2] != _HOST or _alive(int(m[1]))): continue
+        if not left: continue
         with suppress(OSError): _remove(p)   # in a folder that may only be read, it is not ours to tidy
 
 # %% ../../nbs/core/02_files.ipynb #d33873da

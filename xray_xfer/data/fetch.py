@@ -23,6 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..core.files import PlaceError, cache_dir, replacing, sized, sweep
+from ..core.lock import one_maker
 from ..core.say import error_words, plain
 from .dicomfile import MAX_BYTES, is_dicom
 from .unnamed import unnamed
@@ -83,12 +84,14 @@ def unzipped(
     key = hashlib.sha256(os.fsencode(path) + f'\0{st.st_size}\0{st.st_mtime_ns}'.encode()).hexdigest()[:12]
     dest = cache_dir()/'zips'/f'{path.stem[:40]}-{key}'
     if os.path.isdir(dest): return dest
-    sweep(dest.parent)
-    try:
-        with zipfile.ZipFile(path) as z:
-            _check_zip(z, path, dest)
-            with replacing(dest) as part: _unpack(z, part)
-    except _BAD_ZIP as e: raise ValueError(f'{path} is damaged or no zip ({e}): download or pack it again') from e
+    with one_maker(dest, f'what is in {path.name}'):
+        if os.path.isdir(dest): return dest
+        sweep(dest.parent)
+        try:
+            with zipfile.ZipFile(path) as z:
+                _check_zip(z, path, dest)
+                with replacing(dest) as part: _unpack(z, part)
+        except _BAD_ZIP as e: raise ValueError(f'{path} is damaged or no zip ({e}): download or pack it again') from e
     return dest
 
 # %% ../../nbs/data/02_fetch.ipynb #7f04100d
@@ -117,6 +120,8 @@ def demo_folder(
     # named after the code that draws: another version draws other images
     dest = cache_dir()/f'demo-{seed}-{zlib.crc32(Path(demo.__file__).read_bytes()):08x}'
     if not os.path.isdir(dest):
-        sweep(dest.parent)
-        with replacing(dest) as part: demo.draw(part, seed=seed)
+        with one_maker(dest, 'the drawn X-rays'):
+            if os.path.isdir(dest): return dest
+            sweep(dest.parent)
+            with replacing(dest) as part: demo.draw(part, seed=seed)
     return dest

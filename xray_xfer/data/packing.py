@@ -19,6 +19,7 @@ from fastcore.basics import num_cpus
 
 from ..core.files import (DAMAGED, PlaceError, cache_dir, make_folder, replacing, sized,
                                   sweep)
+from ..core.lock import one_maker
 from ..core.say import counted, error_words, plain, typed
 from .apart import end_decoders
 from .decode import LUMA, decode
@@ -189,6 +190,12 @@ def _make(path, paths, size, resize, colour, workers, quiet):
         try: write_pack(part, paths, size, resize, colour, workers or num_cpus() or 1, quiet)
         finally: end_decoders()
 
+def _made(path, table, paths, how, workers, quiet):
+    "A pack that was not there"
+    try: _make(path, paths, *how, workers, quiet)
+    except NoneLeft as e: raise _none_left(table, e.reasons) from None
+    return open_pack(path, len(paths), how[0], how[2], fresh=True)
+
 def pack(
     table:pd.DataFrame, # Image table, see `images_of`
     size:int=224, # Side in pixels; 224 is what the backbones were trained at
@@ -208,9 +215,8 @@ def pack(
     found = _find(path, paths, *how)
     reused = found is not None
     if found is None:
-        try: _make(path, paths, *how, workers, quiet)
-        except NoneLeft as e: raise _none_left(table, e.reasons) from None
-        found = open_pack(path, len(paths), int(size), colour, fresh=True)
+        with one_maker(path, f'the pack of {counted(len(paths), "image")}', quiet):
+            found = _find(path, paths, *how) or _made(path, table, paths, how, workers, quiet)
     bad = np.array([why != '' for why in found.reasons])
     rejects = table.loc[bad, ['path', 'label']].assign(reason=[why for why in found.reasons if why])
     rejects, kept = pd.concat([refused, rejects], ignore_index=True), table[~bad].reset_index(drop=True)

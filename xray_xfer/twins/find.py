@@ -17,6 +17,7 @@ from numbers import Real
 import numpy as np, pandas as pd
 
 from ..core.files import replacing, sweep
+from ..core.lock import one_maker
 from ..core.say import counted
 from ..data.columns import relative_paths, stated
 from ..data.packing import Pack, pack as packed
@@ -120,6 +121,13 @@ def _frame(rows, columns, label):
     table = pd.DataFrame(rows, columns=columns).astype(dict(i=int, j=int, correlation=float))
     return table.assign(same_label=label[table.i] == label[table.j])
 
+def _kept(path, n, near, pairs, almost):
+    "What was found, filed"
+    sweep(path.parent)
+    filed = dict(n=n, near=near, pairs=pairs, almost=almost, crc32=_crc(n, near, pairs, almost))
+    with replacing(path) as part: part.write_text(json.dumps(filed), encoding='utf-8')
+    return pairs, almost
+
 def find_twins(
     pack:Pack, # What `pack(images_of(...))` returns
     near:float=NEAR, # Correlation of twins or more, above .6, at most 1 (identical ones only)
@@ -138,14 +146,14 @@ def find_twins(
     n, near = len(pack), float(near)
     path = home/'twins'/f'{pack.key}-{pack.crc:08x}-{MATCHER}-{near:g}.json'
     found = _filed(path, n, near)
-    pairs, almost = found or _sought(pack.pixels, near, quiet)
+    reused = found is not None
     if found is None:
-        sweep(path.parent)
-        filed = dict(n=n, near=near, pairs=pairs, almost=almost, crc32=_crc(n, near, pairs, almost))
-        with replacing(path) as part: part.write_text(json.dumps(filed), encoding='utf-8')
+        with one_maker(path, f'the twins of {counted(n, "image")}', quiet):
+            found = _filed(path, n, near) or _kept(path, n, near, *_sought(pack.pixels, near, quiet))
+    pairs, almost = found
     label = pack.table.label.to_numpy(object)
     twins = Twins(pack.table, _frame(pairs, ['i', 'j', 'kind', 'correlation'], label),
-                  _frame(almost, ['i', 'j', 'correlation'], label), near, found is not None)
+                  _frame(almost, ['i', 'j', 'correlation'], label), near, reused)
     if (most := np.bincount(twins.groups).max()) > max(20, n/20):
         warnings.warn(f'{most:,} of {n:,} images hang together in one group of twins: either one picture is there '
                       'many times, or the images are too small or too smooth to be told apart. Look at some of its '
