@@ -83,8 +83,9 @@ def nested(
     "The nest again"
     if isinstance(flat, list): return [nested(x, tensors, device) for x in flat]
     if not isinstance(flat, dict): return flat
-    kind, of = flat.get(_MARK), flat.get('of')
+    kind = flat.get(_MARK)
     if kind is None: return {k: nested(v, tensors, device) for k, v in flat.items()}
+    of:Any = flat['of']
     if kind == 'float': return float(of)
     if kind == 'path': return Path(of)
     if kind == 'dict': return {nested(k, tensors, device): nested(v, tensors, device) for k, v in of}
