@@ -107,8 +107,7 @@ def blows(films, whole, usual, n, rng, signals):
                 pid = study.start()
                 code = wait(pid, rng.uniform(0, usual / (1 + here / 4)) if fell < n else 1e9)
                 if code is not None: break
-                number = signals[fell % len(signals)]
-                os.killpg(pid, number) if number == signal.SIGKILL else os.kill(pid, number)
+                os.kill(pid, signals[fell % len(signals)])
                 os.waitpid(pid, 0)
                 phases[phase(study)] += 1
                 fell, here = fell + 1, here + 1
@@ -189,7 +188,7 @@ def clock_back(films, whole, usual, rng, n=5):
             study = Study(films, d)
             pid = study.start()
             if wait(pid, rng.uniform(.2, .9) * usual) is None:
-                os.killpg(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             later = time.time() + 2 * 86400
             for root in (study.out, study.cache):
