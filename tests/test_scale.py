@@ -77,15 +77,15 @@ def test_local(serial, fresh, tmp_path):
     d = Driver(tmp_path/'s', fresh, *LOCAL).wait()
     assert said(tmp_path/'s') == serial
     assert '0 waiting, 0 running, 9 done, 0 failed' in d.text()
-    assert not list((tmp_path/'cache').glob('.*')) and not list((tmp_path/'s'/'.jobs').glob('*.done'))
+    assert not list((tmp_path/'cache').glob('.*.token')) and not list((tmp_path/'s'/'.jobs').glob('*.done'))
     before = (tmp_path/'s'/RUNS[0]/'config.json').stat().st_mtime_ns
     Driver(tmp_path/'s', fresh, *LOCAL).wait()   # all is there
     assert (tmp_path/'s'/RUNS[0]/'config.json').stat().st_mtime_ns == before
-    Driver(tmp_path/'s', fresh, *LOCAL, '--overwrite').wait()
+    Driver(tmp_path/'s', fresh, *LOCAL, '--overwrite', '--archs', ARCHS[0], '--depths', '0').wait()
     assert (tmp_path/'s'/RUNS[0]/'config.json').stat().st_mtime_ns > before and said(tmp_path/'s') == serial
 
 @pytest.mark.slow
-@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('seed', [0])
 def test_local_worker_killed(serial, fresh, tmp_path, seed):
     "SIGKILL for a worker, at random moments, four times"
     draw = random.Random(seed)

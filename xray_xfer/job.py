@@ -12,12 +12,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from .scale.jobs import jobs_folder, read_spec, run_settings
-from .scale.probe import answer, check_sight
-
 # %% ../nbs/08_job.ipynb #f394558c
 def _ready(spec):
     "The images of a piece, and its settings"
+    from xray_xfer.scale.jobs import run_settings
     from xray_xfer.learner import settle
     from xray_xfer.models.blueprint import blueprint
     from xray_xfer.settings import Settings
@@ -32,6 +30,7 @@ def mark_file(
     name:str, # Of a piece that leaves no folder
 ) -> Path:
     "What shows that it was done"
+    from xray_xfer.scale.jobs import jobs_folder
     return jobs_folder(out)/f'{name}.done'
 
 def _mark(spec, **said):
@@ -45,6 +44,7 @@ def _prepare(spec):
 def _features(spec):
     "The features of all depths, which every run of this network will find"
     from xray_xfer.learner import learner
+    from xray_xfer.scale.jobs import run_settings
     prepared, _ = _ready(spec)
     given = run_settings(spec)
     arch = given.pop('arch')
@@ -53,6 +53,7 @@ def _features(spec):
     _mark(spec, depths=spec.depths, shard=spec.shard)
 
 def _run(spec):
+    from xray_xfer.scale.jobs import run_settings
     from xray_xfer.train import run
     given = run_settings(spec)
     run(spec.data, given.pop('arch'), given.pop('depth'), **given, out=spec.out)
@@ -71,6 +72,8 @@ def job(
     spec:Path, # SPEC.json that a study wrote
 ):
     "Do one piece of a study, as its file says: what the workers of a study run"
+    from xray_xfer.scale.jobs import read_spec
+    from xray_xfer.scale.probe import answer, check_sight
     piece = read_spec(spec)
     if piece.kind == 'probe': return answer(piece)
     os.environ |= dict(XRAY_XFER_CACHE=piece.cache, OMP_NUM_THREADS=str(piece.threads))

@@ -18,6 +18,8 @@ import torch
 from .engines import Engine
 from .jobs import source_words
 from .local import Local, gpus_of
+from .ray import Ray
+from .slurm import Slurm
 
 # %% ../../nbs/scale/08_choose.ipynb #69105e05
 def _local(args, device):
@@ -33,13 +35,15 @@ def _local(args, device):
     return engine
 
 def choose_engine(
-    name:str, # 'local'
+    name:str, # 'local', 'slurm' or 'ray'
     args:Mapping[str, Any]|None=None, # Of that engine
     device:str='auto', # As given to the study
     data='', # The source of the images; with what only this process has, all is done here
 ) -> Engine|None: # None: this process does all of it
     "An engine, ready to take jobs"
-    engines:dict[str, Callable[[], Engine|None]] = dict(local=lambda: _local(args or {}, device))
+    engines:dict[str, Callable[[], Engine|None]] = dict(
+        local=lambda: _local(args or {}, device), slurm=lambda: Slurm(args or {}, torch.get_num_threads()),
+        ray=lambda: Ray(args or {}, torch.get_num_threads(), device))
     if name not in engines: raise ValueError(f"engine={name!r}: give {' or '.join(map(repr, engines))}")
     named = isinstance(data, str | Path)
     if name == 'local' and not named and 'workers' not in (args or {}): return None

@@ -129,7 +129,7 @@ def _loaded(file):
                         '(out=, --out) has to lie on a file system that all machines share, under one path') from e
     try: said = json.loads(text)
     except ValueError as e: raise SpecError(f'{file} is no spec ({e}): the study writes it anew') from e
-    if isinstance(said, dict): return said
+    if isinstance(said, dict) and isinstance(said.get('version'), str): return said
     raise SpecError(f'{file} is no spec: give a file that `study` wrote into the folder .jobs of its own')
 
 def read_spec(
@@ -138,10 +138,10 @@ def read_spec(
     "A piece that is to be done here; a `SpecError` where that cannot be"
     file = settled(path)
     said = _loaded(file)
-    if said.get('version') != __version__ and said.get('kind') != 'probe':
+    if said['version'] != __version__ and said.get('kind') != 'probe':
         raise SpecError(f'{platform.node()} has xray_xfer {__version__}, and the study was started with '
-                        f"{said.get('version')}: install that version there (pip install "
-                        f"xray_xfer=={said.get('version')}), or start the study with this one")
+                        f"{said['version']}: install that version there (pip install "
+                        f"xray_xfer=={said['version']}), or start the study with this one")
     if said.get('kind') not in KINDS:
         raise SpecError(f"{file}: kind {said.get('kind')!r}; there are {', '.join(KINDS)}")
     wanted = {f.name: f.type for f in fields(Spec)}
