@@ -23,8 +23,9 @@ def said(folder):
 @pytest.fixture(scope='module')
 def env(tmp_path_factory):
     "One thread, a cache of its own"
+    places = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get('PYTHONPATH')])]
     return os.environ | dict(OMP_NUM_THREADS='1', XRAY_XFER_CACHE=str(tmp_path_factory.mktemp('shared')),
-                             PYTHONPATH=str(Path(__file__).resolve().parents[1]))
+                             PYTHONPATH=os.pathsep.join(places))
 
 class Driver:
     "The command in a process of its own, its output in a file"
