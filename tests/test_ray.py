@@ -1,6 +1,6 @@
 """A study on Ray: on one that the driver starts, and on a cluster of two nodes that the tests start on this machine.
-`ray stop` is never called: it would end every Ray on this machine. They skip where Ray is not installed, for it is a few
-hundred MB and in no other extra."""
+`ray stop` is never called: it would end every Ray on this machine. They skip where Ray is not installed, for it is a
+few hundred MB and in no other extra."""
 import os, random, signal, time
 from contextlib import suppress
 from pathlib import Path

@@ -118,6 +118,14 @@ class Cluster:
                 if (Path('/proc')/parent/'comm').read_text().startswith('slurmstepd'): found.insert(0, int(parent))
         return list(dict.fromkeys(found))
 
+    def pieces(self):
+        "Those of them that do a piece of a study"
+        found = []
+        for pid in [*self.steps('n1'), *self.steps('n2')]:
+            with suppress(OSError):
+                if b'\0job\0' in Path(f'/proc/{pid}/cmdline').read_bytes(): found.append(pid)
+        return found
+
     def down(self):
         for job in {line.split('_')[0] for line in self.jobs()}: self.ask('scancel', job)
         for name in ('n1', 'n2', 'slurmctld', 'munged'):
@@ -158,8 +166,7 @@ def test_worker_killed(serial, there, tmp_path, cluster):   # noqa: F811
     d = Driver(tmp_path/'s', there, *SLURM, 'retries=9')
     while len(killed) < 3 and d.process.poll() is None:
         time.sleep(draw.uniform(1, 15))
-        mine = [p for n in ('n1', 'n2') for p in cluster.steps(n) if b'cli' in (Path('/proc')/str(p)/'cmdline').read_bytes()]
-        for pid in mine[:1]:
+        for pid in cluster.pieces()[:1]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
@@ -196,7 +203,7 @@ def test_driver_killed(serial, there, tmp_path, cluster):   # noqa: F811
     logs = [f.name for f in (tmp_path/'s'/'.jobs').glob('slurm-*.log')]
     assert len(logs) == 10, logs   # a probe, nine pieces
 
-def test_stopped(there, tmp_path, cluster):   # noqa: F811
+def test_stopped(there, tmp_path, cluster):
     "SIGINT without a terminal: the jobs stay in the queue, and the words to cancel them are said"
     d = Driver(tmp_path/'s', there, *SLURM)
     until(lambda: len(running_run(tmp_path/'s', 'slurm')) == 6)
@@ -208,7 +215,7 @@ def test_stopped(there, tmp_path, cluster):   # noqa: F811
     cluster.ask(*words)
     until(lambda: not cluster.jobs(), 60)
 
-def test_refused(there, tmp_path):   # noqa: F811
+def test_refused(there, tmp_path):
     "A partition that there is not; a folder that the node does not see; not enough memory"
     text = Driver(tmp_path/'a', there, *SLURM, 'partition=gpus').wait(1).text()
     assert 'invalid partition specified: gpus' in text and 'partitions here: debug' in text
@@ -217,7 +224,7 @@ def test_refused(there, tmp_path):   # noqa: F811
     text = Driver(tmp_path/'c', there | dict(SLURM_CONF='/dev/null'), *SLURM).wait(1).text()
     assert 'Slurm does not answer' in text
 
-def test_out_of_memory(there, tmp_path):   # noqa: F811
+def test_out_of_memory(there, tmp_path):
     "Slurm's word is passed on, with what to type; it is not tried again"
     d = Driver(tmp_path/'s', there, *SLURM, 'mem=100').wait(1)
     assert 'Slurm says OUT_OF_MEMORY: give its jobs more, such as mem=16G' in d.text()

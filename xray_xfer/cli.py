@@ -28,6 +28,7 @@ from .use import controls, external, predict, report, thresholds
 _REPORT_NOTE = (' Columns marked (report): the lab report, on hold-out images of the COVID-19 Radiography Database '
                 '(21,165 in all); not comparable with other images.')
 _TWO_ARCHS = ('shufflenetv2_100', 'efficientnet_b0')
+_Engine = Literal['local', 'slurm', 'ray']
 
 def _show_study(s, report=False):
     from xray_xfer.evaluate.tables import table_markdown
@@ -60,7 +61,7 @@ def study(
     report:bool=False, # Show the report's own numbers beside
     controls:bool=False, # Ask each model the controls for shortcuts too
     margin:Annotated[float|None, SENTENCES['margin'], NUMBER]=None,
-    engine:Annotated[str, SENTENCES['engine'], dict(choices=['local', 'slurm', 'ray'])]='local',
+    engine:Annotated[_Engine, SENTENCES['engine'], dict(type=str, choices=list(get_args(_Engine)))]='local',
     engine_args:Annotated[Sequence[str], SENTENCES['engine_args'], SEVERAL]=(),
     **options):
     "Train every arch × depth × seed over one split and print the metric table"

@@ -11,7 +11,9 @@ __all__ = ['Plan', 'study_pieces', 'check_found', 'spread']
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +29,7 @@ from .scale.jobs import Spec, as_settings, jobs_folder, source_words
 from .scale.probe import lay_tokens, probe, take_tokens
 from .settings import Settings, filed
 from .training.optimiser import lr_range
-from .training.ready import frame_of
+from .training.ready import Frame, frame_of
 
 # %% ../nbs/09_spread.ipynb #31e45f78
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Plan:
     def settings(self, arch, depth=0, seed=0) -> Settings:
         "Of one run, as asked for"
         return Settings(**dict(self.given) | dict(arch=arch, depth=depth, seed=seed, pretrained=self.weights[arch]))
-    def frame(self, arch) -> tuple:
+    def frame(self, arch) -> Frame:
         "How the pictures of a network fill their square"
         s = self.settings(arch)
         return frame_of(self.data, self.networks[arch], s.size, s.resize, s.colour)
@@ -67,7 +69,7 @@ def study_pieces(
 ) -> list[Piece]: # In an order in which they can be done
     "The pieces of a study"
     out, cache = plan.out, cache_dir()
-    common = dict(out=str(out), cache=str(cache), folder=os.getcwd(), token=token,
+    common:dict[str, Any] = dict(out=str(out), cache=str(cache), folder=os.getcwd(), token=token,
                   data=source_words(plan.data, engine.name), threads=torch.get_num_threads())
     first:dict[str, Piece] = {}
     runs, asked = [], []
@@ -76,11 +78,10 @@ def study_pieces(
         del settings['out']
         spec = Spec(kind='run', name=f'run-{place.name}', settings=as_settings(settings), **common)
         before = _first(first, plan, spec, arch, depth, seed)
-        runs.append(Piece(spec, lambda place=place: _run_mark(place), before, anew=plan.overwrite,
-                          said=lambda place=place: _told(place)))
+        runs.append(Piece(spec, partial(_run_mark, place), before, anew=plan.overwrite, said=partial(_told, place)))
         if not plan.controls: continue
         of_it = replace(spec, kind='controls', name=f'controls-{place.name}')
-        asked.append(Piece(of_it, lambda place=place: file_mark(place/'controls.json'), (spec.name,),
+        asked.append(Piece(of_it, partial(file_mark, place/'controls.json'), (spec.name,),
                            anew=plan.overwrite))
     return [*first.values(), *runs, *asked]
 
@@ -101,7 +102,7 @@ def _first(first, plan, spec, arch, depth, seed):
 def _serving(spec, after):
     "A piece that serves others; what one of an earlier study left may be of other images"
     mark = mark_file(spec.out, spec.name)
-    return Piece(spec, lambda: file_mark(mark), after, wanted=False, anew=True)
+    return Piece(spec, partial(file_mark, mark), after, wanted=False, anew=True)
 
 # %% ../nbs/09_spread.ipynb #73bd0217
 # what a worker settles (its device), what the digest of the images says better, and what may be a file under any name

@@ -84,7 +84,8 @@ class Ray:
         there = self.ray.cluster_resources()
         if gpus < 0: gpus = int(there.get('GPU', 0) >= 1 and device.partition(':')[0] in ('auto', 'cuda'))
         self._check_room(there, threads, gpus)
-        wanted = dict(num_cpus=threads, num_gpus=gpus, max_retries=self.retries) | (dict(memory=memory) if memory else {})
+        wanted = dict(num_cpus=threads, num_gpus=gpus, max_retries=self.retries)
+        if memory: wanted['memory'] = memory
         self.task, self.variables = self.ray.remote(**wanted)(work), job_environment(threads)
         self.refs:dict[str, Any] = {}
         self.logs:dict[str, Path] = {}

@@ -7,8 +7,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/scale/slurm.html.md"""
 # %% auto #0
 __all__ = ['partitions', 'check_slurm', 'slurm_state', 'squeue_states', 'Slurm']
 
-# %% ../../nbs/scale/06_slurm.ipynb #b8de7560
-import getpass, os, re, shutil, subprocess, sys, time
+# %% ../../nbs/scale/06_slurm.ipynb #a4b1fe65
+import getpass, re, shutil, subprocess, sys, time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
