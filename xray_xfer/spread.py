@@ -19,7 +19,7 @@ import torch
 
 from .core.files import cache_dir, read_json, settled
 from .core.lock import one_maker
-from .core.say import say
+from .core.say import notes_once, say
 from .evaluate.tables import display_name
 from .job import mark_file
 from .runs.folder import Run, load_run, run_name
@@ -139,7 +139,7 @@ def spread(
 ) -> list[Run]: # In the order of the plan
     "Have an engine train a study; a second driver on the same folder waits, and finds the work done"
     quiet, out = bool(plan.given.get('quiet')), plan.out
-    with one_maker(jobs_folder(out)/'driver', f'the study in {out}', quiet):
+    with one_maker(jobs_folder(out)/'driver', f'the study in {out}', quiet), notes_once():
         check_found(plan)
         token = lay_tokens(out, cache_dir())
         try:

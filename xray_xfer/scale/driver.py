@@ -7,8 +7,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/scale/driver.html.md"""
 # %% auto #0
 __all__ = ['Piece', 'file_mark', 'Ledger', 'Progress', 'stoppable', 'drive']
 
-# %% ../../nbs/scale/04_driver.ipynb #b97d9a24
-import json, sys, time
+# %% ../../nbs/scale/04_driver.ipynb #c7d9f715
+import json, sys, time, warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,7 +134,7 @@ class _Drive:
         self.failed:dict[str, str] = {}   # {name: why}
         self.tries = dict.fromkeys(self.pieces, 0)
         self.ended:dict[str, float] = {}   # since when, of jobs that ended without a result
-        self.words:dict[str, str] = {}
+        self.heard:set[str] = set()   # lines of logs
         self.running:set[str] = set()
 
     def look(self):
@@ -151,7 +151,10 @@ class _Drive:
         "Say what a job that went well had to say: its notes, and what came out"
         log = self.engine.log(spec_file(p.spec), self.jobs[p.name])
         for line in last_lines(log, 200).splitlines():
-            if line.startswith(('note: ', 'xray_xfer: note: ')): note(line.partition('note: ')[2], self.quiet)
+            # our warnings, and what only people who watch want to know
+            if line.startswith('xray_xfer: note: ') and line not in self.heard: warnings.warn(line[17:], stacklevel=2)
+            elif line.startswith('note: '): note(line[6:], self.quiet)
+            self.heard.add(line)
         if p.said: say(p.said(), self.quiet)
 
     def needed(self, name):

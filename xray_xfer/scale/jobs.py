@@ -105,13 +105,15 @@ def _fits(value, types):
     "Whether a value is of one of these types; True is no number"
     return type(value) in _kinds_of(types)
 
+def _type_words(t): return t.__name__ if isinstance(t, type) else str(t)
+
 def _check_settings(file, given):
     "Error where a spec has a setting that there is not, or one of another kind"
     if odd := [name for name in given if name not in SETTINGS]:
         raise SpecError(f'{file}: there is no setting {", ".join(odd)}; there are {", ".join(SETTINGS)}')
     for name, value in given.items():
         if not _fits(value, SETTINGS[name].type):
-            raise SpecError(f'{file}: {name} is {value!r}, and is to be {SETTINGS[name].kind}')
+            raise SpecError(f'{file}: {name} is {value!r}, and is to be {_type_words(SETTINGS[name].kind)}')
 
 def run_settings(
     spec:Spec, # As read
@@ -149,7 +151,7 @@ def read_spec(
         odd = sorted(set(said) ^ set(wanted))
         raise SpecError(f'{file} has not the entries of a spec ({", ".join(odd)}): the study writes it anew')
     for name, t in wanted.items():
-        if not _fits(said[name], t): raise SpecError(f'{file}: {name} is {said[name]!r}, and is to be {t}')
+        if not _fits(said[name], t): raise SpecError(f'{file}: {name} is {said[name]!r}, and is to be {_type_words(t)}')
     _check_settings(file, said['settings'])
     spec = Spec(**said)
     try: Settings(**run_settings(spec))
