@@ -1,12 +1,13 @@
 """A study on a Slurm cluster of two nodes, which the tests start on this machine: munged, slurmctld and two slurmd, on
 free ports of 127.0.0.1, each ended by its process id. They need Debian's packages and the rights of root, and skip with
 a word where these are not to be had."""
-import os, random, shutil, signal, socket, subprocess, tempfile, time
+import os, random, shlex, shutil, signal, socket, subprocess, tempfile, time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+import xray_xfer
 from test_scale import ARCHS, Driver, env, fresh, jobs, running_run, said, serial, until   # noqa: F401, fixtures
 
 NEEDED = 'munged', 'slurmctld', 'slurmd', 'sbatch', 'squeue', 'scontrol'
@@ -75,7 +76,20 @@ class Cluster:
             self.running[name] = subprocess.Popen(words, env=os.environ | self.env, stdin=subprocess.DEVNULL,
                                                   stdout=log, stderr=log, start_new_session=True)
 
-    def node(self, name): self.start(name, 'slurmd', '-D', '-N', name)
+    def node(self, name, *mounts):
+        "A node; `mounts` (words of the command mount) are what it alone sees otherwise"
+        enter = '; '.join(['set -e', *(shlex.join(['mount', *words]) for words in mounts), 'exec "$@"'])
+        own = ['unshare', '--mount', 'sh', '-c', enter, 'sh'] if mounts else []
+        self.start(name, *own, 'slurmd', '-D', '-N', name)
+
+    def stop(self, name):
+        p = self.running.pop(name)
+        p.terminate()
+        try: p.wait(20)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            p.wait()
+
     def ask(self, *words):
         p = subprocess.run(words, env=os.environ | self.env, capture_output=True, text=True, timeout=60)
         return p.stdout
@@ -129,12 +143,7 @@ class Cluster:
     def down(self):
         for job in {line.split('_')[0] for line in self.jobs()}: self.ask('scancel', job)
         for name in ('n1', 'n2', 'slurmctld', 'munged'):
-            if p := self.running.pop(name, None):
-                p.terminate()
-                try: p.wait(20)
-                except subprocess.TimeoutExpired:
-                    p.kill()
-                    p.wait()
+            if name in self.running: self.stop(name)
         shutil.rmtree(self.at, ignore_errors=True)
 
 @pytest.fixture(scope='module')
@@ -229,3 +238,26 @@ def test_out_of_memory(there, tmp_path):
     d = Driver(tmp_path/'s', there, *SLURM, 'mem=100').wait(1)
     assert 'Slurm says OUT_OF_MEMORY: give its jobs more, such as mem=16G' in d.text()
     assert 'submitted again' not in d.text()
+
+def test_a_node_that_sees_something_else(there, tmp_path, cluster):
+    "Node n1 has a disk of its own where the driver has the study, or the cache; then, another version of the package"
+    local = tmp_path/'local'
+    local.mkdir()
+    words = *SLURM, 'nodelist=n1'
+    cluster.stop('n1')
+    cluster.node('n1', ['-t', 'tmpfs', 'none', str(local)])
+    until(cluster.idle, 60)
+    try:
+        text = Driver(local/'s', there, *words).wait(1).text()
+        assert f'cannot see {local}/s: its job' in text and 'Give out= (--out) on a file system that all' in text
+        text = Driver(tmp_path/'s', there | dict(XRAY_XFER_CACHE=f'{local}/cache'), *words).wait(1).text()
+        assert f'cannot see {local}/cache, the cache: set XRAY_XFER_CACHE to one on a file system' in text
+    finally: cluster.stop('n1')
+    package = Path(xray_xfer.__file__)
+    (tmp_path/'other.py').write_text(package.read_text().replace(xray_xfer.__version__, '9.9.9'))
+    cluster.node('n1', ['--bind', str(tmp_path/'other.py'), str(package)])
+    until(cluster.idle, 60)
+    try:
+        text = Driver(tmp_path/'s', there, *words).wait(1).text()
+        assert f'has xray_xfer 9.9.9, this is {xray_xfer.__version__}: install the same version there' in text
+    finally: cluster.stop('n1')

@@ -7,8 +7,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/scale/slurm.html.md"""
 # %% auto #0
 __all__ = ['partitions', 'check_slurm', 'slurm_state', 'squeue_states', 'Slurm']
 
-# %% ../../nbs/scale/06_slurm.ipynb #a4b1fe65
-import getpass, re, shutil, subprocess, sys, time
+# %% ../../nbs/scale/06_slurm.ipynb #b3f49b0b
+import os, re, shutil, subprocess, sys, time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ class Slurm:
 
     def states(self, ids:Sequence[str]) -> dict[str, State]:
         "How each is: of those in no queue from the accounts, where there are any"
-        code, out, errors = _asked('squeue', '--noheader', '--array', '--states=all', f'--user={getpass.getuser()}',
+        code, out, errors = _asked('squeue', '--noheader', '--array', '--states=all', f'--user={os.getuid()}',
                                    '--format=%F|%K|%T|%r')
         if code: return self._unknown(ids, errors)
         self.silent = 0.
