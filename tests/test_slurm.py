@@ -1,7 +1,7 @@
 """A study on a Slurm cluster of two nodes, which the tests start on this machine: munged, slurmctld and two slurmd, on
 free ports of 127.0.0.1, each ended by its process id. They need Debian's packages and the rights of root, and skip with
 a word where these are not to be had."""
-import os, random, shlex, shutil, signal, socket, subprocess, tempfile, time
+import os, random, re, shlex, shutil, signal, socket, subprocess, tempfile, time
 from contextlib import suppress
 from pathlib import Path
 
@@ -236,7 +236,7 @@ def test_refused(there, tmp_path):
 def test_out_of_memory(there, tmp_path):
     "Slurm's word is passed on, with what to type; it is not tried again"
     d = Driver(tmp_path/'s', there, *SLURM, 'mem=100').wait(1)
-    assert 'Slurm says OUT_OF_MEMORY: give its jobs more, such as mem=16G' in d.text()
+    assert re.search('Slurm says (OUT_OF_MEMORY|Exceeded job memory limit): give its jobs more, such as mem=16G', d.text())
     assert 'submitted again' not in d.text()
 
 def test_a_node_that_sees_something_else(there, tmp_path, cluster):

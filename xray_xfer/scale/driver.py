@@ -76,7 +76,7 @@ class Progress:
         quiet:bool, # No progress
     ):
         self.quiet, self.said, on = quiet, '', sys.stderr.isatty() and not quiet
-        self.bar = tqdm(total=total, desc='jobs', unit='job', leave=False, bar_format='{desc} {bar} {postfix}',
+        self.bar = tqdm(total=total, desc='jobs', unit='job', leave=False, bar_format='{desc} {bar}{postfix}',
                         disable=not on)
 
     def show(self,
@@ -188,11 +188,11 @@ class _Drive:
         if any(a not in self.done for a in p.after): return   # it could not have gone well
         if job in self.earlier: return say(f'{name}: job {job} of an earlier command left no result', self.quiet)
         self.tries[name] += 1
-        advice, tries = self.engine.advice(word), self.tries[name]
+        lines, tries = last_lines(log), self.tries[name]
+        advice = self.engine.advice(word, lines)
         if not advice and tries <= self.engine.retries:
             why = f' ({word})' if word else ''
             return say(f'{name}: job {job} ended without a result{why}, submitted again', self.quiet)
-        lines = last_lines(log)
         ended = f'{name} ended without a result {counted(tries, "time")}' + (f', as {word}' if word else '')
         shown = f'Its output ends so: {lines}' if lines else 'It left no output'
         self.failed[name] = '. '.join(filter(None, [ended, advice, f'{shown} ({log})']))

@@ -45,8 +45,8 @@ class Engine(Protocol):
         "What to type to end these"
     def log(self, spec:Path, job:str) -> Path:
         "Where the output of a job is"
-    def advice(self, word:str) -> str:
-        "What to do about jobs that ended with this word; '' where trying again is all there is to do"
+    def advice(self, word:str, lines:str) -> str:
+        "What to do about jobs that ended with this word and these last lines; '' where they may be tried again"
     def where(self, job:str) -> str:
         "The machine of a job; '' where that is not known"
     def close(self) -> None:

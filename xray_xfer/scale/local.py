@@ -92,7 +92,7 @@ class Local:
 
     def cancel_words(self, ids:Sequence[str]) -> str: return 'kill ' + ' '.join(job.partition(':')[0] for job in ids)
     def log(self, spec:Path, job:str) -> Path: return spec.with_suffix('.log')
-    def advice(self, word:str) -> str: return ''
+    def advice(self, word:str, lines:str) -> str: return ''
     def where(self, job:str) -> str: return ''
     def close(self) -> None:
         "Wait for processes whose result is there, and which are about to end"

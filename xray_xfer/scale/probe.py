@@ -111,7 +111,7 @@ def _no_answer(engine, spec, job, state):
     "What to say of a probe that ended without an answer"
     log = engine.log(spec_file(spec), job)
     lines, host = last_lines(log), engine.where(job)
-    if advice := engine.advice(state.word): return advice
+    if advice := engine.advice(state.word, lines): return advice
     if lines: return f'a worker{" on " + host if host else ""} cannot do a job of this study. It says: {lines} ({log})'
     return (f'a worker{" on " + host if host else ""} cannot see {spec.out}: its job ({job}) ended '
             f'{("as " + state.word + " ") if state.word else ""}without a word there. Give out= (--out) on a file '

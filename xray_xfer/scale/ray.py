@@ -139,7 +139,7 @@ class Ray:
 
     def cancel_words(self, ids:Sequence[str]) -> str: return 'end this command'
     def log(self, spec:Path, job:str) -> Path: return spec.with_suffix('.log')
-    def advice(self, word:str) -> str: return _ADVICE.get(word, '')
+    def advice(self, word:str, lines:str) -> str: return _ADVICE.get(word, '')
     def where(self, job:str) -> str: return self.hosts.get(job, '')
     def close(self) -> None:
         "Leave the cluster; one that was started here ends"

@@ -73,8 +73,8 @@ exec "$python" -c "$code" job "$1"
 """
 _MOST = 500   # jobs in one array; a cluster allows 1,001 unless it says otherwise
 
-# trying again with as much memory would end in the same way
-_ADVICE = dict(OUT_OF_MEMORY='Slurm says OUT_OF_MEMORY: give its jobs more, such as mem=16G (--engine-args mem=16G)')
+# its daemon's words, where the state is a mere FAILED
+_MEMORY = re.compile(r'Exceeded \w+ memory limit|oom[-_ ]kill|Out Of Memory', re.IGNORECASE)
 
 class Slurm:
     "The jobs of a Slurm cluster"
@@ -150,7 +150,12 @@ class Slurm:
 
     def cancel_words(self, ids:Sequence[str]) -> str: return 'scancel ' + ' '.join(ids)
     def log(self, spec:Path, job:str) -> Path: return spec.parent/f'slurm-{job}.log'
-    def advice(self, word:str) -> str: return _ADVICE.get(word, '')
+    def advice(self, word:str, lines:str) -> str:
+        "As much memory would end in the same way again"
+        found = _MEMORY.search(lines)
+        if word != 'OUT_OF_MEMORY' and not found: return ''
+        said = word if word == 'OUT_OF_MEMORY' or not found else found[0]
+        return f'Slurm says {said}: give its jobs more, such as mem=16G (--engine-args mem=16G)'
     def where(self, job:str) -> str:
         "The node of a job, as long as Slurm knows"
         _, out, _ = _asked('scontrol', 'show', 'job', job)
