@@ -236,7 +236,8 @@ def test_refused(there, tmp_path):
 def test_out_of_memory(there, tmp_path):
     "Slurm's word is passed on, with what to type; it is not tried again"
     d = Driver(tmp_path/'s', there, *SLURM, 'mem=100').wait(1)
-    assert re.search('Slurm says (OUT_OF_MEMORY|Exceeded job memory limit): give its jobs more, such as mem=16G', d.text())
+    words = r'Slurm says (OUT_OF_MEMORY|Exceeded job memory limit): give its jobs more, such as mem=16G'
+    assert re.search(words, d.text()), d.text()
     assert 'submitted again' not in d.text()
 
 def test_a_node_that_sees_something_else(there, tmp_path, cluster):
