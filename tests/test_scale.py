@@ -68,7 +68,7 @@ def until(condition, seconds=300):
         time.sleep(.05)
     raise TimeoutError
 
-def pid_of(job): return int(job.partition(':')[0])
+def pid_of(worker): return int(worker.partition(':')[0])
 
 def running_run(out, engine='local'): return [j for n, j in jobs(out, engine).items() if n.startswith('run-')]
 
@@ -98,10 +98,10 @@ def test_local_worker_killed(serial, fresh, tmp_path, seed):
     killed = []
     while len(killed) < 4 and d.process.poll() is None:
         time.sleep(draw.uniform(1, 25))
-        for job in list(jobs(tmp_path/'s').values())[:1]:
-            try: os.kill(pid_of(job), signal.SIGKILL)
+        for worker in list(jobs(tmp_path/'s').values())[:1]:
+            try: os.kill(pid_of(worker), signal.SIGKILL)
             except ProcessLookupError: continue
-            killed.append(job)
+            killed.append(worker)
     d.wait()
     assert said(tmp_path/'s') == serial and killed
     assert 'ended without a result (SIGKILL), submitted again' in d.text()
