@@ -19,10 +19,11 @@ def two_nodes(env, monkeypatch):   # noqa: F811
     "A cluster of two nodes with a processor each; each node ends by its process ids"
     from ray.cluster_utils import Cluster
     for name, value in (QUIET | dict(PYTHONPATH=env['PYTHONPATH'])).items(): monkeypatch.setenv(name, value)
-    node = dict(num_cpus=1, include_dashboard=False, node_ip_address='127.0.0.1', object_store_memory=100_000_000)
-    c = Cluster(initialize_head=True, head_node_args=node)
+    # Ray takes 127.0.0.1 in an address for the machine's name on its network; 127.0.0.2 is this machine, too
+    node = dict(num_cpus=1, node_ip_address='127.0.0.2', object_store_memory=100_000_000)
+    c = Cluster(initialize_head=True, head_node_args=node | dict(include_dashboard=False))
     try:
-        c.second = c.add_node(num_cpus=1, node_ip_address='127.0.0.1', object_store_memory=100_000_000)
+        c.second = c.add_node(**node)
         yield c
     finally: c.shutdown()
 

@@ -127,7 +127,7 @@ def test_local_driver_killed(serial, fresh, tmp_path):
         until(lambda name=name: name not in jobs(tmp_path/'s') or again.process.poll() is not None)
         assert (tmp_path/'s'/'.jobs'/f'{name}.json').stat().st_mtime_ns == started
     again.wait()
-    assert said(tmp_path/'s') == serial and 'probe' not in again.text()
+    assert said(tmp_path/'s') == serial and 'submitted again' not in again.text()
 
 @pytest.mark.slow
 def test_local_stopped(serial, fresh, tmp_path):
