@@ -136,7 +136,7 @@ def test_local_stopped(serial, fresh, tmp_path):
     until(lambda: len(running_run(tmp_path/'s')) == 2)
     d.process.send_signal(signal.SIGINT)
     d.wait(130)
-    assert 'nothing was cancelled. Go on with the same command' in d.text() and 'to cancel: kill ' in d.text()
+    assert 'nothing was cancelled; the same command takes them up again' in d.text() and 'to cancel: kill ' in d.text()
     assert Local({}).states(running_run(tmp_path/'s'))   # known by number and beginning
     Driver(tmp_path/'s', fresh, *LOCAL).wait()
     assert said(tmp_path/'s') == serial

@@ -272,8 +272,8 @@ def main(
             verb(**args)
             sys.stdout.flush()
         return 0
-    except KeyboardInterrupt:
-        print(f'\nxray_xfer: stopped; {_STOPPED.get(argv[0], _STOPPED[None])}', file=sys.stderr)
+    except KeyboardInterrupt as e:   # a study whose jobs go on says so itself
+        print(f'\nxray_xfer: stopped; {str(e) or _STOPPED.get(argv[0], _STOPPED[None])}', file=sys.stderr)
         return 130
     except BrokenPipeError:   # `xray_xfer table DIR | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -96,24 +96,22 @@ class Progress:
 def stoppable(
     engine:Engine, # Of the jobs
     active:Callable[[], list], # Ids of those that are queued or running
-    quiet:bool=False, # Say nothing
 ):
     "In this block ctrl-C asks whether the jobs are to be cancelled; without a terminal they are not"
     try: yield
-    except KeyboardInterrupt:
-        ids = active()
-        if not ids: raise
-        if not engine.outlives:
-            say(f'{counted(len(ids), "job")} {are(len(ids), "ends", "end")} with this command; finished runs stay. '
-                'Go on with the same command', quiet)
-        elif sys.stdin is not None and sys.stdin.isatty() and _asked(f'Cancel {counted(len(ids), "job")}? [y/N] '):
-            engine.cancel(ids)
-            say('cancelled; finished runs stay. Go on with the same command', quiet)
-        else:
-            say(f'{counted(len(ids), "job")} {are(len(ids), "goes", "go")} on without this command, and nothing was '
-                'cancelled. Go on with the same command, which takes them up again; '
-                f'to cancel: {engine.cancel_words(ids)}', quiet)
+    except KeyboardInterrupt as e:
+        if ids := active(): raise KeyboardInterrupt(_stopped(engine, ids)) from e
         raise
+
+def _stopped(engine, ids):
+    "What becomes of the jobs of a driver that is stopped, and how to go on"
+    n, again = len(ids), 'finished runs stay, and the same command goes on'
+    if not engine.outlives: return f'{counted(n, "job")} {are(n, "ends", "end")} with this command; {again}'
+    if sys.stdin is not None and sys.stdin.isatty() and _asked(f'Cancel {counted(n, "job")}? [y/N] '):
+        engine.cancel(ids)
+        return f'{counted(n, "job")} cancelled; {again}'
+    return (f'{counted(n, "job")} {are(n, "goes", "go")} on without this command, and nothing was cancelled; the same '
+            f'command takes them up again; to cancel: {engine.cancel_words(ids)}')
 
 def _asked(question):
     "Whether somebody says yes; a second ctrl-C is no answer"
@@ -239,7 +237,7 @@ def drive(
     if not d.over():
         if before and not d.jobs: before()
         bar = Progress(len(wanted), quiet)
-        with stoppable(engine, lambda: list(d.jobs.values()), quiet), bar.bar:
+        with stoppable(engine, lambda: list(d.jobs.values())), bar.bar:
             while True:
                 d.ask()
                 d.submit()
