@@ -44,6 +44,9 @@ def _ray():
                                           "its cluster; or use engine='local'") from None
     return ray
 
+# Ray takes 127.0.0.1 for the machine's address on its network; on Linux 127.0.0.2 is this machine, and no other sees it
+_LOOPBACK = '127.0.0.2' if sys.platform == 'linux' else '127.0.0.1'
+
 def _connect(ray, address):
     "Whether a cluster was started here; nothing where this process is connected already"
     if ray.is_initialized(): return False
@@ -53,7 +56,7 @@ def _connect(ray, address):
         if address: ray.init(address=address, log_to_driver=False, logging_level='ERROR')
         else:
             os.environ.setdefault('RAY_worker_niceness', '0')   # 15, if Ray is not told
-            ray.init(address='local', include_dashboard=False, _node_ip_address='127.0.0.1', log_to_driver=False,
+            ray.init(address='local', include_dashboard=False, _node_ip_address=_LOOPBACK, log_to_driver=False,
                      logging_level='ERROR')
     except (ConnectionError, ValueError, RuntimeError) as e:
         way = 'start one there (ray start --head), or leave address out, for one on this machine' if address else \
