@@ -12,8 +12,9 @@ demo: .venv/.installed
 	$(BIN)/xray_xfer demo
 
 test: .venv/.installed-dev
+	# the quick pages are run by tests/test_outputs.py, which looks at what they show as well;
 	# one thread each: two processes that both spin on two cores slow each other down twentyfold
-	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED)
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --path-re "$$($(BIN)/python tools/rerun.py --slow)" $(SHARED)
 	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -q -ra -n 2 --dist loadfile
 
 pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make README.md from the index
@@ -30,6 +31,7 @@ long: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -ra -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate.py intervals differences seeds
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/controls_sim.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kills.py
 
 docs: .venv/.installed-dev   # the site in _docs, which needs Quarto; tools/pages.py is found by PYTHONPATH
 	PYTHONPATH=. $(BIN)/nbdev-docs

@@ -30,6 +30,7 @@ def jobs(monkeypatch):
     monkeypatch.setattr(room, '_job', here)
     return done
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('plain_figures')
 def test_every_way_to_its_end(xrays, jobs, tmp_path, capsys):
     out = tmp_path/'out'

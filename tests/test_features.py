@@ -17,7 +17,8 @@ from xray_xfer.trunk.equal import CutError
 from xray_xfer.trunk.cutting import cut
 from xray_xfer.data.table import images_of
 from xray_xfer.data.demo import draw
-from xray_xfer.trunk.store import _verified, features
+from xray_xfer.trunk.once import features
+from xray_xfer.trunk.store import _verified
 from xray_xfer.training.feed import feed, logits_of
 from xray_xfer.training.ready import image_batches, prepare
 from xray_xfer.training.layout import KeepChannelsLast
@@ -350,13 +351,13 @@ def test_what_float16_cannot_hold_is_kept_in_float32(packed, tmp_path):
 def test_a_depth_that_cannot_be_cut_costs_the_others_nothing(packed, tmp_path, monkeypatch):
     monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path))
     model = build('resnet10t', 1, pretrained=False, size=64)
+    made = lambda: sorted(json.loads(f.read_text())['what'][-1] for f in (tmp_path/'features').rglob('features.json'))
     # at which nothing is frozen
     fed = fed_with(model, packed, deepest=len(model.groups))
-    assert fed.trains_on == 'features' and fed.deepest is None
-    assert fed_with(model, packed, deepest=2).deepest == 2
-    # the deepest that can be
-    assert fed_with(model, packed, deepest=[0, len(model.groups), 2]).deepest == 2
-    assert fed_with(model, packed, deepest=[0, 1]).deepest is None
+    assert fed.trains_on == 'features' and made() == ['1']
+    shutil.rmtree(tmp_path/'features')
+    assert fed_with(model, packed, deepest=[0, 1, len(model.groups), 2]).trains_on == 'features'
+    assert made() == ['0', '1', '2']
 
 @pytest.mark.usefixtures('plain_figures')
 def test_another_seed_makes_no_features(packed, tmp_path, monkeypatch):
@@ -460,7 +461,7 @@ def test_a_pack_in_hand_outlives_its_folder(phantoms, tmp_path, monkeypatch):
     r = run(p, 'resnet10t', 0, pretrained=False, epochs=1, bs=32, quiet=True, out=tmp_path/'out')
     assert r.config['data_digest'] and not p.path.exists()
 
-def test_what_went_wrong_with_the_deep_pass_is_said_of_those_made_from_it(packed, tmp_path, monkeypatch):
+def test_what_went_wrong_with_a_pass_is_said_of_all_that_it_made(packed, tmp_path, monkeypatch):
     init = trunk._OnnxRuntime.__init__
     def fail(self, module, example):
         if isinstance(module, trunk.FromPixels): raise RuntimeError('no such operator')
@@ -469,8 +470,40 @@ def test_what_went_wrong_with_the_deep_pass_is_said_of_those_made_from_it(packed
     torch.manual_seed(0)
     model = build('resnet10t', 1, pretrained=False, size=64)
     deep, shallow = cut(model, 64, 1), cut(model, 64, 0)
-    f = features(shallow, packed, MEAN, STD, deepest=deep, cache=tmp_path, quiet=True)
-    assert f.derived and 'no such operator' in f.note and f.engine.startswith('torch')
+    first = features(shallow, packed, MEAN, STD, also=[deep], cache=tmp_path, quiet=True)
+    for f in (first, features(deep, packed, MEAN, STD, cache=tmp_path, quiet=True)):
+        assert 'no such operator' in f.note and f.engine.startswith('torch')
+    assert not first.reused and f.reused
+
+def named(cuts, cache, packed, **how):
+    "Bits of the features of each depth, the first of which makes the rest"
+    for c in cuts: features(c, packed, MEAN, STD, also=[x for x in cuts if x is not c], cache=cache, quiet=True, **how)
+    found = [features(c, packed, MEAN, STD, cache=cache, quiet=True, **how) for c in cuts]
+    assert all(f.reused for f in found)
+    return {c.depth: (f.dtype, f.note, [a.tobytes() for a in f.arrays]) for c, f in zip(cuts, found)}
+
+@pytest.mark.parametrize('arch', ['resnet10t', 'vit_tiny_patch16_224', 'densenet121', 'efficientnet_b0'])
+def test_features_do_not_depend_on_which_other_depths_are_asked_for(packed, tmp_path, arch):
+    "Of a vision transformer ONNX Runtime gives other bits where more is handed out, and depth 0 gets its own pass"
+    size = 224 if arch.startswith('vit') else 64
+    packed = packed if size == 64 else pack(packed.table[:8], size=size, cache=tmp_path, quiet=True)
+    torch.manual_seed(0)
+    model = build(arch, pretrained=False, size=size)
+    cuts = [cut(model, size, d) for d in (0, 1, 2)]
+    want = named(cuts, tmp_path/'all', packed)
+    for i, some in enumerate(([0], [1], [2], [1, 0], [2, 0])):
+        got = named([cuts[d] for d in some], tmp_path/str(i), packed)
+        assert all(got[d] == want[d] for d in some)
+
+def test_a_depth_beyond_float16_leaves_the_others_in_float16(packed, tmp_path):
+    torch.manual_seed(0)
+    model = build('resnet10t', 1, pretrained=False, size=64)
+    norms = [m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d) and not m.weight.requires_grad]
+    torch.nn.init.constant_(norms[-1].bias, 1e6)   # of the trunk at depth 1, not of that at depth 2
+    cuts = [cut(model, 64, d) for d in (1, 2)]
+    found = named(cuts, tmp_path/'both', packed)
+    assert found[1][0] == 'float32' and 'beyond float16' in found[1][1] and found[2][:2] == ('float16', '')
+    assert found[2] == named(cuts[1:], tmp_path/'one', packed)[2]
 
 class Pooled(torch.nn.Module):
     "A backbone whose constants stand in no state dict, and whose pooling does not print all that it does"
@@ -516,3 +549,19 @@ def test_logits_in_the_hundreds_are_no_disagreement(packed, tmp_path, monkeypatc
     assert shaken(1e-3)
     for by, rows in ((.1, slice(None)), (1, slice(1))):
         with pytest.raises(RuntimeError, match='other probabilities on images than on their features'): shaken(by, rows)
+
+@pytest.mark.usefixtures('plain_figures')
+def test_a_run_is_the_same_whatever_other_depths_its_study_has(packed, tmp_path, monkeypatch):
+    kw = dict(pretrained=False, epochs=2, bs=32, groups=False, quiet=True)
+    told = 'timings.json', 'environment.json', 'report.html'   # when, and how long
+    def files(folder): return {f.name: f.read_bytes() for f in folder.iterdir() if f.name not in told}
+    found = []
+    for depths in ((0,), (0, 1), (0, 1, 2), (2, 0)):
+        place = tmp_path/'-'.join(map(str, depths))
+        monkeypatch.setenv('XRAY_XFER_CACHE', str(place/'cache'))
+        study(packed, 'resnet10t', depths, out=place/'study', **kw)
+        found.append(files(place/'study'/'resnet10t_0'))
+    assert {'config.json', 'metrics.json', 'predictions.csv', 'history.csv', 'model.safetensors'} < set(found[0])
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        assert [name for name in other if other[name] != found[0][name]] == []

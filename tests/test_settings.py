@@ -6,6 +6,7 @@ import pytest
 from fastcore.docments import docments
 
 from xray_xfer.cli import main
+from xray_xfer.data.demo import draw
 from xray_xfer.options import option_parameters
 from xray_xfer.settings import SETTINGS, Options, Settings
 from xray_xfer.study import study
@@ -60,7 +61,8 @@ def test_a_new_option_is_one_line(tmp_path):
                 *words]
         return subprocess.run(call, env=env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert re.search(r'--dummy \(int\) +A field of a test \(default: 7\)', typed('run', '--help'))
-    typed('run', 'demo', '--arch', 'shufflenetv2_050', '--pretrained', 'false', '--size', '32', '--epochs', '1',
+    draw(tmp_path/'films', n=48, size=64)
+    typed('run', 'films', '--arch', 'shufflenetv2_050', '--pretrained', 'false', '--size', '32', '--epochs', '1',
           '--dummy', '8', '--quiet')
     folder = tmp_path/'runs'/'shufflenetv2_050_0'
     assert json.loads((folder/'config.json').read_text())['dummy'] == 8

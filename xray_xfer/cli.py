@@ -246,7 +246,7 @@ def _any_names():
     import pandas
     pandas.set_option('mode.string_storage', 'python')
 
-_STOPPED = {None: 'finished runs stay, the one in hand left nothing behind',
+_STOPPED = {None: 'finished runs stay, and the same command goes on from there',
             'predict': 'the rows that are written stay, and the same command goes on from there',
             'external': 'nothing was written', 'check': 'nothing was written'}
 

@@ -115,7 +115,7 @@ def learner(
     data,
     arch:str='efficientnet_b0', # timm model name, 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'
     depth:int|str=0, # 0: head only; d: and the last d layer groups; 'all': everything
-    **settings:Unpack[Options], # As in `run`; epochs, out, name and overwrite mean nothing here
+    **settings:Unpack[Options], # As in `run`; epochs, out, name, overwrite and checkpoint_every mean nothing here
 ) -> Learner: # With `.classifier`, the whole network, `.prepared`, and `.images`, loaders to look at
     "What `run` trains, before its first epoch"
     plan = blueprint(arch)   # read once: all below is of this network, also when its folder changes meanwhile

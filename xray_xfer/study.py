@@ -176,7 +176,7 @@ def study(
     to_do = [job for job in plan.places if overwrite or job not in there]
     kept = _margin(None if overwrite else study_margin(out), wanted, blind=not there)
     if to_do: check_room(out, sum(needed[arch] for arch, *_ in to_do), _runs_words(to_do))
-    deepest = [d for d in plan.depths if isinstance(d, int)]   # its features serve the shallower ones too
+    deepest = [d for d in plan.depths if isinstance(d, int)]   # one pass makes the features of all
     asked = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude, out=out, quiet=quiet)
     given = dict(deepest=deepest) | settings | asked
     table = source_table(data, Settings(**given))

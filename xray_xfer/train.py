@@ -9,6 +9,7 @@ __all__ = ['run']
 
 # %% ../nbs/04_train.ipynb #8e63c533
 import hashlib, warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -20,7 +21,7 @@ from fastai.torch_core import no_random
 from tqdm import tqdm
 
 from . import __version__
-from .core.files import check_room, shown, sweep
+from .core.files import check_room, drop, shown, sweep
 from .core.machine import Timer, environment, keep_buffers
 from .core.say import say
 from .data.columns import relative_paths
@@ -42,10 +43,11 @@ from .report.page import run_report
 from .report.words import from_weights
 from .runs.filing import run_bytes, save_run
 from .runs.folder import Run, SCHEMA, run_name, run_place
-from .runs.identity import finished
+from .runs.identity import finished, identity
 from .settings import Options, Settings, filed, takes_settings
 from .training.callbacks import (EpochLog, KeepBest, Progress, check_finite, check_losses,
                                           loss_warning)
+from .training.checkpoint import Checkpoint
 from .training.feed import logits_of, pooled_of
 from .training.optimiser import FusedAdam, autocast_ends
 from .training.ready import image_batches, prepare
@@ -72,6 +74,7 @@ def _config(model, prepared, settings, plan):
     chosen = dict(classes=p.classes, exclude=p.exclude, projections=p.projections, modalities=p.modalities)
     asked = filed(replace(settings, pretrained=weights, **chosen))
     met = dict(weights=model.weights, left_out=model.left_out, mean=norm['mean'], std=norm['std'])
+    if settings.device == 'cpu': met['threads'] = torch.get_num_threads()   # who share a sum, and so round it otherwise
     return facts | asked | _network(model, settings.pretrained) | met | dict(epoch_kept_by='valid_loss_scaled')
 
 def _agree(model, prepared, norm, predictions, device, n=64):
@@ -127,7 +130,7 @@ def run(
     with no_random(s.seed, reproducible=s.device.startswith('cuda')):
         learn = hand_over(model, prepared, s, plan, timer)
         title = f'{display_name(s.arch)} depth {s.depth}' + (f' seed {s.seed}' if s.seed else '')
-        log, best = _fit(learn, s, title, timer)
+        log, best = _fit(learn, s, title, timer, _checkpoint(model, s, path, config, title))
         with timer('evaluate'):
             predictions = _results(learn)
             scores, calibrated = judge(predictions)
@@ -142,6 +145,7 @@ def run(
         if path:
             # after the timings are filed: it is here for whoever holds the run
             with timer('figures'): _save(r, learn, _flags(learn))
+            _tidy(path)
     said = f'test accuracy {scores["accuracy"]:.4f}, macro F1 {scores["f1"]:.4f}'
     say(f'{title}: {said} ({timer.seconds["train"]:.0f} s of training)', s.quiet)
     return r
@@ -151,23 +155,49 @@ def _place(settings):
     if settings.out is None: return None
     name = run_name(settings.arch, settings.depth, settings.seed) if settings.name is None else settings.name
     path = run_place(settings.out, name)
-    sweep(path.parent)
+    for folder in (path.parent, _unfinished(path)): sweep(folder)
     return path
+
+def _unfinished(path):
+    "What a run keeps until it is filed: no reader of runs looks at a name with a dot"
+    return path.with_name(f'.{path.name}.unfinished')
+
+def _tidy(path):
+    "The run at `path` is filed, or will not be"
+    if _unfinished(path).exists():
+        with suppress(OSError): drop(_unfinished(path))
+
+def _checkpoint(model, settings, path, config, title):
+    "What a killed run goes on from, in a folder of its own; None where nothing is to be written"
+    s = settings
+    if path is None or s.checkpoint_every == float('inf'): return None
+    file = _unfinished(path)/'checkpoint.safetensors'
+    return Checkpoint(file, s.checkpoint_every, identity(config), keep=True, overwrite=s.overwrite,
+                      spare=run_bytes(model), title=title, quiet=s.quiet)
 
 def _found(done, path, quiet):
     "A run that is there already, with what an interruption in the very last moment may have left out"
+    _tidy(path)
     if not {'report.html', 'MODEL_CARD.md'} <= {f.name for f in done.path.iterdir()}: _tell(done.path)
     say(f'{done.name}: already in {shown(path)}, test accuracy {done.metrics["accuracy"]:.4f}', quiet)
     return done
 
-def _fit(learn, settings, title, timer):
-    "The epochs, and the best of them put back"
+def _fit(learn, settings, title, timer, checkpoint):
+    "The epochs, those before a kill among them, and the best of them put back"
     s, log, best = settings, EpochLog(), KeepBest()
     steps = s.epochs * (len(learn.dls.train) + len(learn.dls.valid))
     torch.manual_seed(s.seed)   # whatever came before, Dropout draws the same
     with timer('train'), autocast_ends(), learn.no_bar(), learn.no_logging(), \
             tqdm(total=steps, desc=title, unit='batch', leave=False, disable=s.quiet or None) as bar:
-        learn.fit_one_cycle(s.epochs, slice(*s.lr), cbs=[log, best, Progress(bar, title)])
+        cbs = [log, best, Progress(bar, title), *([checkpoint] if checkpoint else [])]
+        try: learn.fit_one_cycle(s.epochs, slice(*s.lr), cbs=cbs)
+        except KeyboardInterrupt:
+            if checkpoint: _stopped(checkpoint, s, title)
+            raise
+    if checkpoint:
+        # of the epochs before, which this process did not see
+        timer.seconds['train'] = round(timer.seconds['train'] + checkpoint.seconds, 3)
+        if log.breakdown: drop(checkpoint.file.parent)
     check_losses(log, s.lr, s.precision)
     trained_on = learn.prepared.pack.table.label[learn.prepared.parts == 'train']
     said = loss_warning(log.rows, best.epoch_kept, trained_on, s.lr)
@@ -175,6 +205,11 @@ def _fit(learn, settings, title, timer):
     seen = s.epochs * len(learn.dls.train) * learn.dls.train.bs
     timer.seconds['train_images_per_second'] = round(seen / timer.seconds['train'], 1)
     return log, best
+
+def _stopped(checkpoint, settings, title):
+    "What to know of a run that is stopped by ctrl-C"
+    way = f'goes on after epoch {checkpoint.done} of {settings.epochs}' if checkpoint.done else 'begins anew'
+    say(f'{title}: stopped; the same run, started again, {way}', settings.quiet)
 
 def _on_images(learn, settings):
     "The Learner of the whole network on images, for whoever goes on with it"
@@ -204,7 +239,7 @@ def _environment(learn, settings):
     fed = learn.feed
     trunk = fed.features[0].engine if fed.features else None
     return environment(settings.device) | dict(trained_on=fed.trains_on, trunk=trunk, note=fed.note,
-                                               features_of_depth=fed.deepest, split_given=learn.prepared.given,
+                                               split_given=learn.prepared.given,
                                                read_as=learn.prepared.pack.depths.read_as)
 
 def _save(r, learn, more):

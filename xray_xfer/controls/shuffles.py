@@ -26,7 +26,8 @@ from ..training.optimiser import adam_for
 from ..training.ready import image_batches
 from ..trunk.cutting import cut
 from ..trunk.equal import CutError
-from ..trunk.store import FeaturesDL, features
+from ..trunk.batches import FeaturesDL
+from ..trunk.once import features
 
 # %% ../../nbs/controls/02_shuffles.ipynb #f511a372
 def shuffled_labels(

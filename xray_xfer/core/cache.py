@@ -15,7 +15,7 @@ from typing import Literal
 
 import pandas as pd
 
-from .files import DAMAGED, cache_dir, cannot_write, drop, settled
+from .files import DAMAGED, cache_dir, cannot_write, drop, settled, sweep
 
 # %% ../../nbs/core/03_cache.ipynb #9829703a
 # kind: where it lies, and what its folders (of twins: its files) are called. What we did not name is not ours to remove
@@ -64,6 +64,7 @@ def clear_cache(
     table = cache_table(cache)
     table = table[(table.kind == kind) | (kind == 'all')]
     for path in table.path: drop(path)
+    for place in {where for where, _ in _PLACES.values()}: sweep(settled(cache or cache_dir())/place)
     return float(table.MB.sum())
 
 def cache_limit(

@@ -66,5 +66,7 @@ def one_maker(
         _sign(file, what)
         yield
     finally:
-        with suppress(OSError): _note(file).unlink()
+        # whoever waits for the file that goes here has its lock next, and finds what was made
+        for f in (_note(file), file):
+            with suppress(OSError): f.unlink()
         lock.release()

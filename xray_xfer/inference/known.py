@@ -10,165 +10,18 @@ __all__ = ['TWIN', 'Match', 'Known']
 # %% ../../nbs/inference/03_known.ipynb #d3ac01e0
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from scipy.fft import rfft2
-from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from ..core.say import some
-from ..data.pixels import WHOLE, inside, shrink
 from .arrays import read_arrays, write_arrays
-from ..twins.alike import affine_basis, detail, grid, unit, window
-
-# %% ../../nbs/inference/03_known.ipynb #dfeaaaf0
-_FIRST, _SIDE = 16, 40   # pixels of the thumbnails; at 32, strangers look too much alike, and 56 take twice the room
-_TOP, _STEPS = 2., 7     # detail is kept from -2 to 2, in seven steps to either side
-
-def _filed(d):
-    "Detail (n, side, side) in 4 bits per value, (n, side * side / 2) uint8"
-    q = ((d / _TOP * _STEPS).round().clip(-_STEPS, _STEPS) + 8).astype(np.uint8).reshape(len(d), -1)
-    return q[:, ::2] << 4 | q[:, 1::2]
-
-def _read(packed, side):
-    "What `_filed` has kept"
-    q = np.stack([packed >> 4, packed & 15], -1).reshape(len(packed), side, side)
-    return (q.astype(np.float32) - 8) * (_TOP / _STEPS)
-
-@lru_cache(8)
-def _rows(side, size): return csr_array(shrink(side, size))   # a pixel lies in two of its rows at most
-
-def _shrunk(images, side):
-    "Thumbnails of some images"
-    small = np.empty((len(images), side, side), np.float32)
-    m, rows = shrink(side, images.shape[-1]), _rows(side, images.shape[-1])
-    for a, out in zip(images, small): np.matmul(rows @ a.astype(np.float32), m.T, out=out)
-    return small
-
-def _small(images, side):
-    "Detail of the thumbnails of some images"
-    return detail(_shrunk(images, side), .5)
-
-def _frameless(images):
-    "The images, those in a frame a second time without it, and which image each is"
-    found, of = list(images), list(range(len(images)))
-    for i, a in enumerate(images):
-        if (box := inside(a)) == WHOLE: continue
-        top, bottom, left, right = ((edge + 1) * len(a) / 2 for edge in box)
-        film = Image.fromarray(a).resize(a.shape, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
-        found.append(np.asarray(film))
-        of.append(i)
-    return np.stack(found), np.array(of)
-
-# %% ../../nbs/inference/03_known.ipynb #23e7b02a
-_PAD = 1/7               # of the side, beyond each edge of a new image, repeats it: more than any place asks for
-_EDGE = .2               # share of half the box within which the weight falls to 0
-_CUTS = ((.025,)*4, (.05,)*4, # cut off at the upper, lower, left and right edge
-         (.08, 0., 0., 0.), (0., .08, 0., 0.), (0., 0., .08, 0.), (0., 0., 0., .08),
-         (.08, 0., .08, 0.), (.08, 0., 0., .08), (0., .08, .08, 0.), (0., .08, 0., .08))
-
-class _Place(NamedTuple):
-    "How a new image is laid over those of the run"
-    cut: tuple # What its upper, lower, left and right edge lose, shares of its side; below 0: what is added there
-    box: tuple # Where it lies in the run's image, as in `window`
-
-def _added(cut):
-    "The place of an image that shows of another what is left without such edges"
-    top, bottom, left, right = cut
-    tall, wide = 1 - top - bottom, 1 - left - right
-    return _Place((-top/tall, -bottom/tall, -left/wide, -right/wide),
-                  (2*top - 1, 1 - 2*bottom, 2*left - 1, 1 - 2*right))
-
-_PLACES = (_Place((0.,)*4, WHOLE), *(_Place(cut, WHOLE) for cut in _CUTS), *map(_added, _CUTS))
-
-@lru_cache(8)
-def _maps(size, side):
-    "For each place two matrices that make its thumbnail of an image of so many pixels"
-    pad = round(size*_PAD)
-    whole = size + 2*pad
-    edges = np.pad(np.eye(size, dtype=np.float32), ((pad, pad), (0, 0)), 'edge')
-    def axis(low, high): return shrink(side, whole, (pad + low*size)/whole, (pad + high*size)/whole) @ edges
-    return [(csr_array(axis(*place.cut[:2])), axis(*place.cut[2:]).T) for place in _PLACES]
-
-@lru_cache(64)
-def _weights(side, place): return window(*grid(side), _PLACES[place].box, _EDGE)
-
-def _tangents(seen, filed, places):
-    "Likeness of n new images, as details in places, with n details of the run's; and the steps that bring them nearer"
-    w = np.stack([_weights(seen.shape[-1], z) for z in places])
-    T = (np.concatenate([seen[None], affine_basis(seen)]) * w).swapaxes(0, 1).reshape(len(seen), 7, -1)
-    T = T - T.mean(2, keepdims=True)
-    H = T @ T.swapaxes(1, 2)
-    H += np.eye(7) * (1e-3*H.diagonal(axis1=1, axis2=2) + 1e-9)[:, None]
-    p = T @ unit(filed * w)[:, :, None]
-    found = np.linalg.solve(H, p)
-    gain = np.where(abs(found[:, :1]) > 1e-4, found[:, :1], np.inf)
-    return np.sqrt(np.clip((p*found).sum((1, 2)), 0, 1)), np.clip(found[:, 1:]/gain, -.1, .1)[..., 0]
-
-def _moved(picture, A):
-    "Detail of a picture, some times as fine as the thumbnails, that is seen through the affine map `A`"
-    n, M = len(picture), A[:2, :2]
-    down, right = (A[:2, 2] + 1 - M.sum(1))*n/2
-    from_xy = M[1, 1], M[1, 0], right, M[0, 1], M[0, 0], down
-    seen = Image.fromarray(picture).transform((n, n), Image.Transform.AFFINE, from_xy, Image.Resampling.BILINEAR)
-    m = shrink(_SIDE, n)
-    return detail(m @ np.asarray(seen) @ m.T, .5)
-
-_STEPS_MORE, _WORTH, _ENOUGH = 2, .8, .98   # steps; likeness from which on they are taken, and where they end
-
-def _nearer(image, filed, place, step):
-    "The likeness of a new image that is moved by a step, and by another"
-    up, across = _maps(len(image), 3*_SIDE)[place]
-    picture, A, best = up @ image.astype(np.float32) @ across, np.eye(3), 0.
-    for _ in range(_STEPS_MORE):
-        A = A @ np.array([[1 + step[1], step[2], step[0]], [step[4], 1 + step[5], step[3]], [0, 0, 1]])
-        (likeness,), (step,) = _tangents(_moved(picture, A)[None], filed[None], [place])
-        best = max(best, likeness)
-        if best >= _ENOUGH: break
-    return best
-
-def _likeness(images, filed, places):
-    "Of n new images in places with n details of the run's: 0 to 1"
-    seen = np.empty_like(filed)
-    for a, z, out in zip(images, places, seen):
-        up, across = _maps(len(a), _SIDE)[z]
-        np.matmul(up @ a.astype(np.float32), across, out=out)
-    best, steps = _tangents(detail(seen, .5), filed, places)
-    for k in np.flatnonzero((_WORTH <= best) & (best < _ENOUGH)):
-        best[k] = max(best[k], _nearer(images[k], filed[k], places[k], steps[k]))
-    return best
-
-# %% ../../nbs/inference/03_known.ipynb #5b0e6a02
-_WAVES = 12   # of the 20 frequencies along each axis
-_LOOK = 56    # pixels at which the places are tried
-
-def _spectra(d):
-    "How strong each wave is in some details (n, side, side), wherever its crests lie: (n, 276), as `unit` has them"
-    soft = np.hanning(d.shape[-1] + 2)[1:-1].astype(np.float32)
-    waves = rfft2(d * soft[:, None] * soft, workers=1)[:, :, :_WAVES]
-    waves = np.concatenate([waves[:, :_WAVES], waves[:, 1 - _WAVES:]], 1)
-    return unit(np.sqrt(abs(waves)))
-
-@cache
-def _all_places():
-    "What `_placed` needs of each place: the two matrices, and the weights (places, 256)"
-    up, across = zip(*_maps(_LOOK, _FIRST))
-    w = [_weights(_FIRST, z).ravel() for z in range(len(_PLACES))]
-    return np.stack([m.toarray() for m in up]), np.stack(across), np.stack(w)
-
-def _placed(images, filed):
-    "The best correlation of each image with its candidates (n, k, 256) over all places, and that place"
-    up, across, w = _all_places()
-    seen = detail(up @ _shrunk(images, _LOOK)[:, None] @ across, .5).reshape(len(images), *w.shape) * w
-    seen = unit(seen.reshape(-1, w.shape[1])).reshape(seen.shape) * w   # weighted for the other picture, too
-    spread = (filed**2) @ (w**2).T - (filed @ w.T)**2/w.shape[1]
-    r = abs(filed @ seen.swapaxes(1, 2)) / np.sqrt(np.maximum(spread, 1e-6))   # an inverted copy has -1
-    return r.max(2), r.argmax(2)
+from .signature import (FIRST, SIDE, details_of, frameless, likeness, nibbles, placed, small_details,
+                                           spectra)
 
 # %% ../../nbs/inference/03_known.ipynb #24e5a1df
 TWIN = .92        # likeness from which on two images are twins: see the measurements
@@ -226,11 +79,11 @@ class Known:
         digests = np.frombuffer(b''.join(_digests(pixels)), np.uint8).reshape(n, 16)
         images, coarse, fine = [np.zeros(0, int)], [np.zeros((0, 128), np.uint8)], [np.zeros((0, 800), np.uint8)]
         with threadpool_limits(1, 'blas'):
-            for k in range(0, n if size >= _SIDE else 0, 256):
-                block, of = _frameless(pixels[k:k+256])
+            for k in range(0, n if size >= SIDE else 0, 256):
+                block, of = frameless(pixels[k:k+256])
                 images.append(of + k)
-                coarse.append(_filed(_small(block, _FIRST)))
-                fine.append(_filed(_small(block, _SIDE)))
+                coarse.append(nibbles(small_details(block, FIRST)))
+                fine.append(nibbles(small_details(block, SIDE)))
         return cls(size, paths, parts, digests, np.concatenate(images), np.concatenate(coarse), np.concatenate(fine))
 
     def __len__(self): return len(self.paths)
@@ -244,7 +97,7 @@ class Known:
     @property
     def knows_twins(self) -> bool:
         "Whether there are signatures; of images below 40 pixels there are none, and only the same image is known"
-        return self.size >= _SIDE
+        return self.size >= SIDE
 
     def find(self,
         pixels:np.ndarray, # (k, size, size) uint8
@@ -275,18 +128,18 @@ class Known:
         "Of each image {row: likeness} of the few that it is compared with"
         found:list = [{} for _ in pixels]
         if not (found and self.knows_twins and len(self)): return found
-        images, of = _frameless(pixels)
+        images, of = frameless(pixels)
         i, j, place = self._candidates(images)
         if not len(i): return found
-        likeness = _likeness(images[i], _read(self.fine[j], _SIDE), place)
-        for new, row, alike in zip(of[i], self.images[j].tolist(), likeness):
+        alikes = likeness(images[i], details_of(self.fine[j], SIDE), place)
+        for new, row, alike in zip(of[i], self.images[j].tolist(), alikes):
             found[new][row] = max(alike, found[new].get(row, 0.))
         return found
 
     @cached_property
     def _filed_spectra(self):
         "Of all signatures"
-        blocks = [_spectra(_read(self.fine[k:k+1024], _SIDE)) for k in range(0, len(self.fine), 1024)]
+        blocks = [spectra(details_of(self.fine[k:k+1024], SIDE)) for k in range(0, len(self.fine), 1024)]
         return np.concatenate(blocks)
 
     @cached_property
@@ -297,10 +150,10 @@ class Known:
 
     def _candidates(self, images):
         "New image, signature and place of the few pairs that are worth a comparison"
-        alike = _spectra(_small(images, _SIDE)) @ self._filed_spectra.T
+        alike = spectra(small_details(images, SIDE)) @ self._filed_spectra.T
         most = min(_MOST, alike.shape[1])
         j = np.argpartition(self._handicap - alike, most - 1, axis=1)[:, :most]
-        best, place = _placed(images, _read(self.coarse[j.ravel()], _FIRST).reshape(*j.shape, -1))
+        best, place = placed(images, details_of(self.coarse[j.ravel()], FIRST).reshape(*j.shape, -1))
         i, k = np.nonzero(best + np.take_along_axis(alike, j, 1)/4 > _FLOOR)
         order = np.lexsort((j[i, k], -best[i, k], i))
         return i[order], j[i, k][order], place[i, k][order]

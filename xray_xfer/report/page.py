@@ -49,7 +49,9 @@ def _reproduce(runs, folder, study, margin):
     "The command, and what of its numbers will come out the same"
     c, of_depth = runs[0].config, runs[0].environment.get('features_of_depth')
     line = command([r.config for r in runs], folder, study, margin and margin.value)
-    said = ['. On the CPU of the same machine the numbers come out the same; elsewhere they differ in the last digits.']
+    threads = f' with OMP_NUM_THREADS={c["threads"]}' if c.get('threads') else ''
+    said = [f'. On the CPU of the same machine{threads} the numbers come out the same; '
+            'elsewhere they differ in the last digits.']
     if of_depth is not None and not study:
         said += [f'This run was part of a study: its features were made from those of depth {of_depth},',
                  f"in {text_of(c.get('features'))}. Alone, it makes them from the images and may end at other numbers,",

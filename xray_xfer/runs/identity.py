@@ -8,11 +8,12 @@ Docs: https://xray-xfer.github.io/xray_xfer/runs/identity.html.md"""
 __all__ = ['identity', 'finished', 'unlike']
 
 # %% ../../nbs/runs/03_identity.ipynb #9174a5f8
-import json
+import json, warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..core.files import read_json, settled
+from ..core.files import read_json, settled, sweep
+from ..core.say import counted
 from .folder import FILES, Run, load_run
 
 # %% ../../nbs/runs/03_identity.ipynb #d3b5f26e
@@ -24,7 +25,7 @@ def identity(
     config:dict, # config.json
 ) -> dict: # Of it what decides which run this is
     "A config without what only describes it: names of files and folders, and how the parts were come by"
-    c = dict(config)
+    c = {k: v for k, v in config.items() if k != 'threads'}   # the same run, but for the last digits
     if c.get('data_digest'): c = {k: v for k, v in c.items() if k not in _DESCRIBES}
     if isinstance(c.get('pretrained'), str):   # a file: its name, then what is in it
         c['pretrained'] = c['weights'] = c['pretrained'].rpartition(' ')[2]
@@ -39,6 +40,12 @@ def _differing(configs):
     return [k for k in settings if any(c.get(k) != configs[0].get(k) for c in configs)]
 
 # %% ../../nbs/runs/03_identity.ipynb #d4e91f5f
+def _check_threads(path, there, now):
+    "A warning where the numbers of a run were rounded otherwise than they would be now"
+    if there is None or now is None or there == now: return
+    warnings.warn(f'{path} was trained with {counted(there, "thread")}, and here are {now}: trained again it would end '
+                  f'at other last digits. To go on with the same arithmetic, set OMP_NUM_THREADS={there}', stacklevel=3)
+
 def finished(
     path:str|Path, # Where a run is to go
     config:dict, # The config it would have
@@ -47,14 +54,17 @@ def finished(
     "The finished run with this very config at `path`; None if there is nothing; an error if there is something else"
     path = settled(path)
     if not path.exists(): return None
-    names = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    sweep(path)   # of what a report was, half-written, when its process was killed
+    names = {p.name for p in path.iterdir() if p.suffix != '.part'} if path.is_dir() else set()
     if not {'config.json', 'metrics.json'} <= names or (overwrite and names - FILES):
         raise FileExistsError(f'{path} exists and is no run folder, or holds other files too: '
                               'choose another out= or name= (--out, --name)')
     if overwrite: return None
     there, ours = read_json(path/'config.json'), json.loads(json.dumps(config))
     other = _differing([identity(there), identity(ours)])
-    if not other: return load_run(path)
+    if not other:
+        _check_threads(path, there.get('threads'), ours.get('threads'))
+        return load_run(path)
     # other images or parts, and what they were called or asked for: the latter tells people more
     if 'data_digest' in other: other = [k for k in _differing([there, ours]) if k in other + list(_DESCRIBES)]
     differ = [f'{k} {there.get(k)!r}, now {ours.get(k)!r}' for k in sorted(other, key='data_digest'.__eq__)]

@@ -67,6 +67,12 @@ class EpochLog(Callback):
         raise CancelFitException
 
 # %% ../../nbs/training/07_callbacks.ipynb #76a4c358
+def _copied(weights):
+    "A copy of a network's state; a tail knows most of its weights by two names, and one copy serves both"
+    copies = {(v.data_ptr(), v.shape, v.stride()): v for v in weights.values()}
+    copies = {place: v.detach().clone() for place, v in copies.items()}
+    return {k: copies[v.data_ptr(), v.shape, v.stride()] for k, v in weights.items()}
+
 class KeepBest(Callback):
     "Put back the weights of the epoch with the lowest scaled validation loss (`EpochLog` has it too)"
     order = EpochLog.order + 1
@@ -80,10 +86,11 @@ class KeepBest(Callback):
     def after_epoch(self) -> None:
         logits, y = (torch.cat(v).cpu().numpy() for v in zip(*((z.float(), y) for z, y in self.seen)))
         loss = scaled_loss(logits, y)
+        self.seen = []   # a checkpoint would file them
         self.learn.epoch_log.rows[-1]['valid_loss_scaled'] = loss
         if loss < self.best:
             self.best, self.epoch_kept = loss, self.epoch + 1
-            self.state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            self.state = _copied(self.model.state_dict())
     def after_fit(self) -> None:
         if self.state is not None: self.model.load_state_dict(self.state)
 
@@ -93,6 +100,9 @@ class Progress(Callback):
         bar:tqdm, # Of the batches of all epochs, both parts
         title:str, # Which model
     ): self.bar, self.title = bar, title
+    def before_epoch(self) -> None:
+        done = self.epoch * (len(self.dls.train) + len(self.dls.valid))
+        if done > self.bar.n: self.bar.initial = self.bar.n = done   # before a checkpoint, which took no time now
     def after_batch(self) -> None: self.bar.update()
     def after_epoch(self) -> None:
         row = self.learn.epoch_log.rows[-1]
