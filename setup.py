@@ -15,8 +15,8 @@ readme = re.sub(r'(!\[[^]]*\]\()(?!http)', rf"\g<1>{cfg['git_url']}/raw/main/", 
 readme = re.sub(r'(\]\()(?!http|#)', rf"\g<1>{cfg['git_url']}/blob/main/", readme)
 end = '_requirements'
 extras = {key.removesuffix(end): cfg[key].split() for key in cfg if key.endswith(end)}
-# whoever develops has every extra
-extras['dev'] += sorted({r for name, needs in extras.items() if name != 'dev' for r in needs})
+# whoever develops has every extra but Ray, which is large: its slow tests skip without it
+extras['dev'] += sorted({r for name, needs in extras.items() if name not in ('dev', 'ray') for r in needs})
 
 setup(
     version=cfg['version'],

@@ -79,12 +79,13 @@ def test_everything_is_packed(given):
     assert set(given['packages']) == found
     assert given['package_data'] == {cfg['lib_path']: ['py.typed']} and (root/cfg['lib_path']/'py.typed').is_file()
 
-def test_dev_has_every_extra_and_the_readme_names_each(given):
+def test_dev_has_every_extra_but_ray_and_the_readme_names_each(given):
     extras = given['extras_require']
     readme = (root/'README.md').read_text(encoding='utf-8')
-    assert set(extras) >= {'dev', 'kaggle', 'excel', 'dicom', 'parquet'}
+    assert set(extras) >= {'dev', 'kaggle', 'excel', 'dicom', 'parquet', 'ray'}
     for name, needs in extras.items():
-        assert set(needs) <= set(extras['dev']) and not set(needs) & set(given['install_requires'])
+        assert name == 'ray' or set(needs) <= set(extras['dev'])
+        assert not set(needs) & set(given['install_requires'])
         if name != 'dev': assert f"pip install 'xray_xfer[{name}]'" in readme, name
 
 def test_extras_are_imported_where_they_are_used_and_named_where_they_lack(given):

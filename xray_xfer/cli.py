@@ -18,6 +18,7 @@ from fastcore.script import anno_parser
 
 import xray_xfer
 from . import __version__
+from .job import job
 from .options import (DEPTHS, NUMBER, NUMBERS, SENTENCES, SEVERAL, from_options, takes_options,
                                weights_for)
 from .settings import Settings
@@ -27,6 +28,7 @@ from .use import controls, external, predict, report, thresholds
 _REPORT_NOTE = (' Columns marked (report): the lab report, on hold-out images of the COVID-19 Radiography Database '
                 '(21,165 in all); not comparable with other images.')
 _TWO_ARCHS = ('shufflenetv2_100', 'efficientnet_b0')
+_Engine = Literal['local', 'slurm', 'ray']
 
 def _show_study(s, report=False):
     from xray_xfer.evaluate.tables import table_markdown
@@ -59,13 +61,16 @@ def study(
     report:bool=False, # Show the report's own numbers beside
     controls:bool=False, # Ask each model the controls for shortcuts too
     margin:Annotated[float|None, SENTENCES['margin'], NUMBER]=None,
+    engine:Annotated[_Engine, SENTENCES['engine'], dict(type=str, choices=list(get_args(_Engine)))]='local',
+    engine_args:Annotated[Sequence[str], SENTENCES['engine_args'], SEVERAL]=(),
     **options):
     "Train every arch × depth × seed over one split and print the metric table"
     from xray_xfer.core.files import shown
+    from xray_xfer.scale.jobs import engine_words
     from xray_xfer.study import study
     weights = weights_for(pretrained, archs)
     s = study(data, archs, depths, seeds, pretrained=weights, out=out, controls=controls, margin=margin,
-              **from_options(options))
+              engine=engine, engine_args=engine_words(engine_args), **from_options(options))
     _show_study(s, report)
     print(f'\nTables (csv, md, tex), figure and run folders are in {shown(s.path)}')
 
@@ -182,7 +187,7 @@ def bench(
 
 # %% ../nbs/06_cli.ipynb #71d0b082
 VERBS = dict(run=run, study=study, demo=demo, check=check, controls=controls, predict=predict, external=external,
-             thresholds=thresholds, table=table, report=report, cache=cache, bench=bench)
+             thresholds=thresholds, table=table, report=report, cache=cache, bench=bench, job=job)
 
 def _overview():
     width = max(map(len, VERBS)) + 1
@@ -267,8 +272,8 @@ def main(
             verb(**args)
             sys.stdout.flush()
         return 0
-    except KeyboardInterrupt:
-        print(f'\nxray_xfer: stopped; {_STOPPED.get(argv[0], _STOPPED[None])}', file=sys.stderr)
+    except KeyboardInterrupt as e:   # a study whose jobs go on says so itself
+        print(f'\nxray_xfer: stopped; {str(e) or _STOPPED.get(argv[0], _STOPPED[None])}', file=sys.stderr)
         return 130
     except BrokenPipeError:   # `xray_xfer table DIR | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

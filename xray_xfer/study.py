@@ -12,7 +12,7 @@ import itertools, operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fastai.torch_core import no_random
 
@@ -29,12 +29,14 @@ from .report.results import Study, load_study, study_json   # noqa: F401
 from .runs.filing import run_bytes
 from .runs.finished import study_names
 from .runs.folder import load_controls, named, run_name, run_place
+from .scale.choose import choose_engine
 from .settings import SETTINGS, Settings
+from .spread import Plan, spread
 from .train import run
 from .training.ready import prepare
 
 # %% ../nbs/05_study.ipynb #34065443
-class _Plan(NamedTuple):
+class _Asked(NamedTuple):
     "What a study is to train"
     networks: dict   # {arch: `Blueprint`}
     weights: dict    # {arch: `pretrained` of it}
@@ -75,7 +77,7 @@ def _planned(archs, depths, seeds, pretrained, out):
     networks = {plan.name: plan for plan in given.values()}
     jobs = itertools.product(networks, depths, seeds)
     places = {job: run_place(out, run_name(*job)) for job in jobs}
-    return _Plan(networks, _weights_for(pretrained, list(networks)), depths, places)
+    return _Asked(networks, _weights_for(pretrained, list(networks)), depths, places)
 
 def _check_alone(out, plan):
     "Error where the folder holds the study of other runs too"
@@ -101,6 +103,8 @@ def _check_views(views, depths):
     if 'all' not in depths or views <= 1: return
     raise ValueError(f"views={views} are cached versions of the images, and at depth 'all' nothing is frozen that "
                      'could be cached: leave that depth out, or give augment=True (--augment)')
+
+def _runs_words(jobs): return f'a study of {len(jobs)} runs' if len(jobs) > 1 else 'this run'
 
 def _margin(filed, value, blind):
     "The margin of a study: as filed with it before, or as given now, and whether any result was there by then"
@@ -151,6 +155,10 @@ def study(
     # How much worse in accuracy a model may be and still be good enough, such as 0.01;
     # set it before the study
     margin:float|None=None,
+    # What trains the runs: processes of this machine, or jobs of a cluster, see `xray_xfer.scale`
+    engine:Literal['local', 'slurm', 'ray']='local',
+    # What it is told, such as dict(workers=2) or dict(partition='gpu', gres='gpu:1')
+    engine_args:Mapping[str, Any]|None=None,
     quiet:bool=False, # No progress, no lines
     **settings, # Any other argument of `run`
 ) -> Study: # `.table .runs .path`
@@ -158,7 +166,8 @@ def study(
     wanted = check_margin(margin)
     archs, depths, seeds = map(_listed, (archs, depths, seeds))
     _check_given(settings, archs=archs, depths=depths, seeds=seeds)
-    out, overwrite = settled(out), settings.get('overwrite', False)
+    out, overwrite, device = settled(out), settings.get('overwrite', False), settings.get('device', 'auto')
+    helpers = choose_engine(engine, engine_args, device, data)
     plan = _planned(archs, _whole(depths), _whole(seeds), pretrained, out)
     if not overwrite: _check_alone(out, plan)
     needed = _room_needed(plan, size)
@@ -166,9 +175,7 @@ def study(
     there = [job for job, place in plan.places.items() if place.exists()]
     to_do = [job for job in plan.places if overwrite or job not in there]
     kept = _margin(None if overwrite else study_margin(out), wanted, blind=not there)
-    if to_do:
-        what = f'a study of {len(to_do)} runs' if len(to_do) > 1 else 'this run'
-        check_room(out, sum(needed[arch] for arch, *_ in to_do), what)
+    if to_do: check_room(out, sum(needed[arch] for arch, *_ in to_do), _runs_words(to_do))
     deepest = [d for d in plan.depths if isinstance(d, int)]   # one pass makes the features of all
     asked = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude, out=out, quiet=quiet)
     given = dict(deepest=deepest) | settings | asked
@@ -176,8 +183,11 @@ def study(
     if kept:   # before anything is trained, so that the folder can show it
         text = study_json([place.name for place in plan.places.values()], kept)
         with replacing(out/'study.json') as tmp: tmp.write_text(text, encoding='utf-8')
-    runs, ready = _train_all(data, table, plan, given)
-    if controls: _ask_all(runs, ready, settings.get('device', 'auto'), quiet)
+    if helpers:
+        runs = spread(Plan(data, plan.networks, plan.weights, plan.places, given, controls), helpers)
+    else:
+        runs, ready = _train_all(data, table, plan, given)
+        if controls: _ask_all(runs, ready, device, quiet)
     result = Study(out, runs, margin=kept)
     result.save()
     return result
