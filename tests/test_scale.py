@@ -204,3 +204,25 @@ def test_a_spec_is_checked(tmp_path, capsys):
         assert 'spec.json' in capsys.readouterr().err or '0.0.0' in text
     assert main(['job', str(tmp_path/'none.json')]) == 1
     assert 'cannot see' in capsys.readouterr().err
+
+@pytest.mark.slow
+def test_features_in_shards_are_the_same_study(tmp_path, monkeypatch):
+    "Each drawing many times, for a shard is of a thousand images at least"
+    draw(tmp_path/'few', n=60, size=64)
+    for p in (tmp_path/'few').rglob('*.png'):
+        for k in range(40):
+            q = tmp_path/'films'/p.relative_to(tmp_path/'few').parent/f'{k}_{p.name}'
+            q.parent.mkdir(parents=True, exist_ok=True)
+            os.link(p, q)
+    kw = dict(pretrained=False, size=64, epochs=1, groups=False, quiet=True)
+    found = []
+    for name, more in (('serial', {}), ('shards', dict(engine_args=dict(workers=2, shards=3)))):
+        monkeypatch.setenv('XRAY_XFER_CACHE', str(tmp_path/name/'cache'))
+        study(str(tmp_path/'films'), 'resnet10t', (0, 1), out=tmp_path/name/'out', **kw, **more)
+        files = 'table.csv', 'resnet10t_0/metrics.json', 'resnet10t_1/metrics.json', 'resnet10t_1/model.safetensors'
+        found.append([(tmp_path/name/'out'/f).read_bytes() for f in files])
+        left = [f.name for f in (tmp_path/name/'cache'/'features').iterdir()]
+        assert len(left) == 2, left   # of each depth, and no shard
+    assert found[0] == found[1]
+    done = [p.name for p in (tmp_path/'shards'/'out'/'.jobs').iterdir()]
+    assert {f'features-resnet10t_all-{k}of3.json' for k in (1, 2, 3)} <= set(done)

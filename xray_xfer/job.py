@@ -42,14 +42,14 @@ def _prepare(spec):
     _mark(spec, data_digest=prepared.digest)
 
 def _features(spec):
-    "The features of all depths, which every run of this network will find"
-    from xray_xfer.learner import learner
-    from xray_xfer.scale.jobs import run_settings
-    prepared, _ = _ready(spec)
-    given = run_settings(spec)
-    arch = given.pop('arch')
-    given.pop('depth', None)
-    for depth in sorted(spec.depths, reverse=True): learner(prepared, arch, depth, **given)
+    "The features of all depths, or of a shard of the images; every run of this network will find them"
+    from xray_xfer.learner import features_first, settle
+    from xray_xfer.models.blueprint import blueprint
+    prepared, asked = _ready(spec)
+    plan, (shard, shards) = blueprint(asked.arch), spec.shard
+    s = settle(replace(asked, arch=plan.name, deepest=spec.depths), plan, prepared)
+    for depth in spec.depths:   # the first that can be cut makes those of all
+        features_first(prepared, replace(s, depth=depth), plan, shard if shard < shards else None, shards)
     _mark(spec, depths=spec.depths, shard=spec.shard)
 
 def _run(spec):

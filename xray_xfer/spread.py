@@ -41,6 +41,7 @@ class Plan:
     places: Mapping # {(arch, depth, seed): the run's folder}
     given: Mapping # Further arguments of `run`
     controls: bool = False # Ask each run for shortcuts
+    shards: int = 1 # In which the features of a network are made
 
     @property
     def out(self) -> Path: return settled(self.given['out'])
@@ -96,7 +97,11 @@ def _first(first, plan, spec, arch, depth, seed):
     name = f"features-{run_name(arch, 'all', seed if plan.weights[arch] is False else 0)}"
     if name not in first:
         depths = [d for a, d, at in plan.places if a == arch and d != 'all' and at == seed]
-        first[name] = _serving(replace(spec, kind='features', name=name, depths=depths), (prepared,))
+        whole = replace(spec, kind='features', name=name, depths=depths)
+        parts = {f'{name}-{k + 1}of{plan.shards}': [k, plan.shards] for k in range(plan.shards) if plan.shards > 1}
+        for part, shard in parts.items(): first[part] = _serving(replace(whole, name=part, shard=shard), (prepared,))
+        if parts: whole = replace(whole, shard=[plan.shards] * 2)
+        first[name] = _serving(whole, tuple(parts) or (prepared,))
     return name,
 
 def _serving(spec, after):

@@ -30,6 +30,7 @@ from .runs.filing import run_bytes
 from .runs.finished import study_names
 from .runs.folder import load_controls, named, run_name, run_place
 from .scale.choose import choose_engine
+from .scale.engines import shards_of
 from .settings import SETTINGS, Settings
 from .spread import Plan, spread
 from .train import run
@@ -167,7 +168,8 @@ def study(
     archs, depths, seeds = map(_listed, (archs, depths, seeds))
     _check_given(settings, archs=archs, depths=depths, seeds=seeds)
     out, overwrite, device = settled(out), settings.get('overwrite', False), settings.get('device', 'auto')
-    helpers = choose_engine(engine, engine_args, device, data)
+    shards, told = shards_of(engine_args)
+    helpers = choose_engine(engine, told, device, data)
     plan = _planned(archs, _whole(depths), _whole(seeds), pretrained, out)
     if not overwrite: _check_alone(out, plan)
     needed = _room_needed(plan, size)
@@ -184,7 +186,7 @@ def study(
         text = study_json([place.name for place in plan.places.values()], kept)
         with replacing(out/'study.json') as tmp: tmp.write_text(text, encoding='utf-8')
     if helpers:
-        runs = spread(Plan(data, plan.networks, plan.weights, plan.places, given, controls), helpers)
+        runs = spread(Plan(data, plan.networks, plan.weights, plan.places, given, controls, shards), helpers)
     else:
         runs, ready = _train_all(data, table, plan, given)
         if controls: _ask_all(runs, ready, device, quiet)

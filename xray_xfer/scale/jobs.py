@@ -42,7 +42,7 @@ class Spec:
     data: str = '' # The source of the images, as typed
     settings: dict = field(default_factory=dict) # Arguments of `run`, as JSON has them
     depths: list = field(default_factory=list) # Of `features`: the depths whose features are wanted
-    shard: list = field(default_factory=lambda: [0, 1]) # Of `features`: which of how many shares of the images
+    shard: list = field(default_factory=lambda: [0, 1]) # Of `features`: k of n shards, from 0; n of n joins them
     threads: int = 1 # Of the driver: with another number, numbers differ in their last digits
     version: str = __version__ # Of the package that wrote it
 
