@@ -105,7 +105,9 @@ def blows(films, whole, usual, n, rng, signals):
             study, studies, here = Study(films, d), studies + 1, 0
             while True:
                 pid = study.start()
-                code = wait(pid, rng.uniform(0, usual / (1 + here / 4)) if fell < n else 1e9)
+                # anywhere at first, then soon, so that early phases are met again; after eight it may come to its end
+                late = 1e9 if fell >= n or here >= 8 else rng.uniform(0, usual / (1 + here / 4))
+                code = wait(pid, late)
                 if code is not None: break
                 os.kill(pid, signals[fell % len(signals)])
                 os.waitpid(pid, 0)
