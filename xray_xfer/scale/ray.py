@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/scale/ray.html.md"""
 __all__ = ['work', 'Ray']
 
 # %% ../../nbs/scale/07_ray.ipynb #48ad69c8
-import ctypes, os, platform, signal, subprocess, sys
+import ctypes, os, platform, signal, socket, subprocess, sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -47,9 +47,19 @@ def _ray():
 # Ray takes 127.0.0.1 for the machine's address on its network; on Linux 127.0.0.2 is this machine, and no other sees it
 _LOOPBACK = '127.0.0.2' if sys.platform == 'linux' else '127.0.0.1'
 
+def _check_there(address):
+    "Error where nobody listens: Ray itself would try for many minutes"
+    host, _, port = address.removeprefix('ray://').rpartition(':')
+    if not (host and port.isdigit()): return   # auto
+    try: socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as e:
+        raise EngineError(f"engine='ray': no cluster at {address} ({error_words(e)}): start one there (ray start "
+                          '--head), or leave address out, for one on this machine') from e
+
 def _connect(ray, address):
     "Whether a cluster was started here; nothing where this process is connected already"
     if ray.is_initialized(): return False
+    if address: _check_there(address)
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     before = signal.getsignal(signal.SIGTERM)
     try:
