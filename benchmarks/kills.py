@@ -106,7 +106,7 @@ def blows(films, whole, usual, n, rng, signals):
             while True:
                 pid = study.start()
                 # anywhere at first, then soon, so that early phases are met again; after eight it may come to its end
-                late = 1e9 if fell >= n or here >= 8 else rng.uniform(0, usual / (1 + here / 4))
+                late = 1e9 if fell >= n or here >= 8 else rng.uniform(0, .7 * usual / (1 + here / 4))
                 code = wait(pid, late)
                 if code is not None: break
                 os.kill(pid, signals[fell % len(signals)])

@@ -185,7 +185,8 @@ def study(
     if kept:   # before anything is trained, so that the folder can show it
         text = study_json([place.name for place in plan.places.values()], kept)
         with replacing(out/'study.json') as tmp: tmp.write_text(text, encoding='utf-8')
-    if helpers:
+    # where all is there, only to read it: whether these are still its images, this process sees as well
+    if helpers and (to_do or (controls and any(load_controls(place) is None for place in plan.places.values()))):
         runs = spread(Plan(data, plan.networks, plan.weights, plan.places, given, controls, shards), helpers)
     else:
         runs, ready = _train_all(data, table, plan, given)
