@@ -196,6 +196,7 @@ class Spoil(Callback):
 
 class Silent:
     "Progress's bar, in silence"
+    n, total = 0, 1
     def update(self): pass
     def set_description(self, text): pass
 

@@ -422,8 +422,7 @@ def test_cold_and_warm_are_the_same_study(xrays, tmp_path, monkeypatch):
     cold, filled = study(xrays, out=tmp_path/'cold', **kw), made()
     warm = study(xrays, out=tmp_path/'warm', **kw)
     assert len(filled) == 3 and made() == filled   # nothing was made again
-    from_depth_2 = ['made from those of depth 2' in (r.path/'report.html').read_text() for r in cold.runs]
-    assert from_depth_2 == [True, True, False]
+    assert not any('made from those of depth' in (r.path/'report.html').read_text() for r in cold.runs)
     pairs = cold.compare()
     tested = pairs[pairs.p.notna()]
     assert len(pairs) == 15 and len(tested) and (tested.p_holm >= tested.p).all()

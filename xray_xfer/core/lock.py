@@ -70,3 +70,4 @@ def one_maker(
         for f in (_note(file), file):
             with suppress(OSError): f.unlink()
         lock.release()
+        with suppress(OSError): folder.rmdir()   # only if it is empty: nothing was made
