@@ -70,4 +70,6 @@ def one_maker(
         for f in (_note(file), file):
             with suppress(OSError): f.unlink()
         lock.release()
-        with suppress(OSError): folder.rmdir()   # only if it is empty: nothing was made
+        with suppress(OSError):   # only where they are empty: nothing was made
+            folder.rmdir()
+            folder.parent.rmdir()
