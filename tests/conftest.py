@@ -29,6 +29,14 @@ def own_cache(tmp_path_factory):
     yield cache
     patch.undo()
 
+@pytest.fixture(scope='session')
+def xrays(tmp_path_factory):
+    "Sixty phantoms in the Kaggle layout, with masks; for all, so nobody changes them"
+    from xray_xfer.data import demo
+    root = tmp_path_factory.mktemp('xrays')/'xrays'
+    demo.draw(root, n=60, size=64)
+    return root
+
 @pytest.fixture
 def plain_figures(request, monkeypatch):
     "Empty figures, which take no time, where a run is not about them; a test marked `drawn` gets the real ones"

@@ -21,7 +21,6 @@ from torch import nn
 
 from xray_xfer import train
 from xray_xfer.cli import main
-from xray_xfer.data import demo
 from xray_xfer.report.results import load_study
 from xray_xfer.runs.folder import load_run, runs_in
 from xray_xfer.study import study
@@ -42,13 +41,6 @@ QUICK = 'views', 'all, augmented'
 # what a run files that is not about its time and place, or drawn of what is filed
 SAME = ('config.json', 'history.csv', 'predictions.csv', 'metrics.json', 'model.safetensors', 'calibration.json',
         'thresholds.json', 'split.csv', 'twins.json', 'unlike.safetensors', 'known.safetensors')
-
-@pytest.fixture(scope='session')
-def xrays(tmp_path_factory):
-    "Sixty phantoms in class folders"
-    root = tmp_path_factory.mktemp('xrays')/'xrays'
-    demo.draw(root, n=60, size=64)
-    return root
 
 def same(a, b): assert [n for n in SAME if (a/n).read_bytes() != (b/n).read_bytes()] == []
 def everything(path): return sorted(str(p.relative_to(path)) for p in Path(path).rglob('*'))

@@ -31,13 +31,6 @@ from xray_xfer.report.verdict import (
 SMALL = dict(arch='shufflenetv2_050', pretrained=False, size=64, epochs=1, bs=16, quiet=True)
 
 @pytest.fixture(scope='module')
-def xrays(tmp_path_factory):
-    "Sixty phantoms in the Kaggle layout, with masks"
-    root = tmp_path_factory.mktemp('xrays')/'xrays'
-    demo.draw(root, n=60, size=64)
-    return root
-
-@pytest.fixture(scope='module')
 def filed(xrays, tmp_path_factory): return run(xrays, **SMALL, out=tmp_path_factory.mktemp('runs')).path
 
 @pytest.fixture

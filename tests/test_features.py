@@ -470,15 +470,16 @@ def test_what_went_wrong_with_a_pass_is_said_of_all_that_it_made(packed, tmp_pat
     torch.manual_seed(0)
     model = build('resnet10t', 1, pretrained=False, size=64)
     deep, shallow = cut(model, 64, 1), cut(model, 64, 0)
-    first = features(shallow, packed, MEAN, STD, also=[deep], cache=tmp_path, quiet=True)
+    first = features(shallow, packed, MEAN, STD, also=lambda: [deep], cache=tmp_path, quiet=True)
     for f in (first, features(deep, packed, MEAN, STD, cache=tmp_path, quiet=True)):
         assert 'no such operator' in f.note and f.engine.startswith('torch')
     assert not first.reused and f.reused
 
 def named(cuts, cache, packed, **how):
     "Bits of the features of each depth, the first of which makes the rest"
-    for c in cuts: features(c, packed, MEAN, STD, also=[x for x in cuts if x is not c], cache=cache, quiet=True, **how)
-    found = [features(c, packed, MEAN, STD, cache=cache, quiet=True, **how) for c in cuts]
+    how |= dict(cache=cache, quiet=True)
+    for c in cuts: features(c, packed, MEAN, STD, also=lambda c=c: [x for x in cuts if x is not c], **how)
+    found = [features(c, packed, MEAN, STD, **how) for c in cuts]
     assert all(f.reused for f in found)
     return {c.depth: (f.dtype, f.note, [a.tobytes() for a in f.arrays]) for c, f in zip(cuts, found)}
 

@@ -33,13 +33,6 @@ FILES = folder.FILES - folder.ASKED
 pytestmark = pytest.mark.usefixtures('plain_figures')
 
 @pytest.fixture(scope='session')
-def xrays(tmp_path_factory):
-    "Sixty phantoms in class folders"
-    root = tmp_path_factory.mktemp('xrays')/'xrays'
-    demo.draw(root, n=60, size=64)
-    return root
-
-@pytest.fixture(scope='session')
 def packed(xrays): return pack(images_of(xrays), size=64, quiet=True)
 
 def everything(path): return sorted(str(p.relative_to(path)) for p in Path(path).rglob('*'))

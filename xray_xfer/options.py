@@ -113,7 +113,7 @@ SENTENCES = dict(
            'set it before the study',
     engine='What trains the runs: processes on this machine, or the jobs of a cluster',
     engine_args='What that engine is told: local workers=2, slurm partition=gpu gres=gpu:1 time=1:00:00 mem=16G, '
-                'ray address=auto; any of them retries=2',
+                'ray address=auto; any of them retries=2 shards=8',
     resize="Fit images to the square by 'squish' or by 'pad' with black",
     classes='Classes that are wanted, and how they are spelled (default: all)',
     exclude='Names of folders, files or labels to leave out; * and ? stand for anything',

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 import numpy as np, torch
@@ -99,12 +100,12 @@ def _cached(model, c, prepared, s, norm):
 def _all_views(model, c, prepared, s, norm, shard=None, shards=1):
     "The features of all images, then those of the training images in each further view"
     n, rows = len(prepared.pack), prepared.rows('train')
-    how = dict(also=_beside(model, prepared.pack.size, s.deepest), backend=s.backend, dtype=s.features, device=s.device,
-               quiet=s.quiet, batch=s.bs if s.backend == 'torch' else None, shards=shards)
+    beside = cache(lambda: _beside(model, prepared.pack.size, s.deepest))   # to cut takes a second: once, if at all
+    how = dict(also=beside, backend=s.backend, dtype=s.features, device=s.device, quiet=s.quiet,
+               batch=s.bs if s.backend == 'torch' else None, shards=shards if shard is None else 1)
     for view in range(s.views):
         of = np.arange(n) if view == 0 else rows
         part = slice(0, len(of)) if shard is None else shard_of(len(of), shard, shards)
-        if shard is not None: how |= dict(shards=1)
         if part.start == part.stop: continue
         yield features(c, prepared.pack, norm['mean'], norm['std'], of[part], view, part.start if view else 0, **how)
 

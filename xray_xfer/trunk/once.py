@@ -9,7 +9,7 @@ __all__ = ['shard_of', 'features']
 
 # %% ../../nbs/trunk/05_once.ipynb #434a9e75
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -188,7 +188,9 @@ def features(
     view:int=0, # See `view_pixels`
     start:int=0, # Of a view: number of the first row among those that it is drawn for, a multiple of `BLOCK`
     shards:int=1, # Where those of this many shards are there, they are put together, see `shard_of`
-    also:Sequence[Cut]=(), # Further cuts of the same model, whose features the same pass makes
+    # Gives further cuts of the same model, whose features the same pass makes;
+    # asked only where there is something to make
+    also:Callable[[], Sequence[Cut]]=tuple,
     backend:Literal['auto', 'onnxruntime', 'torch']='auto', # See `Engine`
     dtype:Literal['float16', 'float32']='float16', # As they are kept
     device:str='cpu', # Where the trunk runs
@@ -204,11 +206,11 @@ def features(
     cache_limit(limit_gb)   # a limit that is no number is told before the work, not after it
     root = Path(cache or cache_dir()).expanduser().absolute()/'features'
     how, images = _How((mean, std), backend, dtype, device, batch), _Images(pack, rows, view, start)
-    wanted = {_path(root, x, images, how): x for x in (c, *also)}
-    path = next(iter(wanted))
+    path = _path(root, c, images, how)
     found = find_features(path, len(rows))
     reused = found is not None
     if found is None:
+        wanted = {path: c} | {_path(root, x, images, how): x for x in also()}
         _make_once(wanted, images, how, quiet, shards)
         found = open_features(path, len(rows))
         trim_cache(limit_gb, cache, keep=wanted)
