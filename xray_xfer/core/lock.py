@@ -59,7 +59,7 @@ def one_maker(
             lock.acquire(timeout=max(0., patience - 1), poll_interval=.5)
     except Timeout:
         raise TimeoutError(f'{what} ({path}) was not ready after {patience:g} s: {_holder(file)} makes it. '
-                           f'See whether it still works; if it hangs, end it. To wait for longer, set XRAY_XFER_WAIT '
+                           'See whether it still works; if it hangs, end it. To wait for longer, set XRAY_XFER_WAIT '
                            'to more seconds') from None
     except OSError as e: raise cannot_write(file, e.strerror, e.errno) from e
     try:
