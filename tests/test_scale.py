@@ -226,3 +226,9 @@ def test_features_in_shards_are_the_same_study(tmp_path, monkeypatch):
     assert found[0] == found[1]
     done = [p.name for p in (tmp_path/'shards'/'out'/'.jobs').iterdir()]
     assert {f'features-resnet10t_all-{k}of3.json' for k in (1, 2, 3)} <= set(done)
+
+def test_shards_for_one_worker_are_refused(tmp_path):
+    "In silence they would be one piece"
+    with pytest.raises(ValueError, match='shards=4, and one worker makes the features in one piece'):
+        study('demo', 'resnet10t', 0, pretrained=False, out=tmp_path/'s', engine_args=dict(shards=4))
+    assert not (tmp_path/'s').exists()

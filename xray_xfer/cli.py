@@ -62,7 +62,7 @@ def study(
     controls:bool=False, # Ask each model the controls for shortcuts too
     margin:Annotated[float|None, SENTENCES['margin'], NUMBER]=None,
     engine:Annotated[_Engine, SENTENCES['engine'], dict(type=str, choices=list(get_args(_Engine)))]='local',
-    engine_args:Annotated[Sequence[str], SENTENCES['engine_args'], SEVERAL]=(),
+    engine_args:Annotated[Sequence[str]|None, SENTENCES['engine_args'], SEVERAL]=None,
     **options):
     "Train every arch × depth × seed over one split and print the metric table"
     from xray_xfer.core.files import shown

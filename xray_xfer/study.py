@@ -105,6 +105,14 @@ def _check_views(views, depths):
     raise ValueError(f"views={views} are cached versions of the images, and at depth 'all' nothing is frozen that "
                      'could be cached: leave that depth out, or give augment=True (--augment)')
 
+def _helpers(engine, args, device, data):
+    "Who trains, None where this process does, and in how many shards features are made"
+    shards, told = shards_of(args)
+    helpers = choose_engine(engine, told, device, data)
+    if helpers or shards == 1: return helpers, shards
+    raise ValueError(f'engine_args shards={shards}, and one worker makes the features in one piece: leave shards '
+                     'out, or give workers=2 or another engine')
+
 def _runs_words(jobs): return f'a study of {len(jobs)} runs' if len(jobs) > 1 else 'this run'
 
 def _margin(filed, value, blind):
@@ -168,8 +176,7 @@ def study(
     archs, depths, seeds = map(_listed, (archs, depths, seeds))
     _check_given(settings, archs=archs, depths=depths, seeds=seeds)
     out, overwrite, device = settled(out), settings.get('overwrite', False), settings.get('device', 'auto')
-    shards, told = shards_of(engine_args)
-    helpers = choose_engine(engine, told, device, data)
+    helpers, shards = _helpers(engine, engine_args, device, data)
     plan = _planned(archs, _whole(depths), _whole(seeds), pretrained, out)
     if not overwrite: _check_alone(out, plan)
     needed = _room_needed(plan, size)
