@@ -28,6 +28,7 @@ pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make 
 # pages promise; less in a first try: benchmarks/simulate.py intervals --draws 200. Whether numbers stayed the same after a
 # change that should not touch them is another question: python tools/same_numbers.py main (some minutes).
 long: .venv/.installed-dev
+	$(if $(SHARED),OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --flags 'shared slow')
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -ra -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate.py intervals differences seeds
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/controls_sim.py
