@@ -19,7 +19,7 @@ from fastcore.script import anno_parser
 import xray_xfer
 from . import __version__
 from .job import job
-from .options import (DEPTHS, NUMBER, NUMBERS, SENTENCES, SEVERAL, from_options, takes_options,
+from .options import (DEPTHS, FOLDS, NUMBER, NUMBERS, SENTENCES, SEVERAL, from_options, takes_options,
                                weights_for)
 from .settings import Settings
 from .use import controls, external, predict, report, thresholds
@@ -61,6 +61,8 @@ def study(
     report:bool=False, # Show the report's own numbers beside
     controls:bool=False, # Ask each model the controls for shortcuts too
     margin:Annotated[float|None, SENTENCES['margin'], NUMBER]=None,
+    folds:Annotated[int|str|None, SENTENCES['folds'], FOLDS]=None,
+    repeats:Annotated[int, SENTENCES['repeats']]=1,
     engine:Annotated[_Engine, SENTENCES['engine'], dict(type=str, choices=list(get_args(_Engine)))]='local',
     engine_args:Annotated[Sequence[str]|None, SENTENCES['engine_args'], SEVERAL]=None,
     **options):
@@ -69,8 +71,8 @@ def study(
     from xray_xfer.scale.jobs import engine_words
     from xray_xfer.study import study
     weights = weights_for(pretrained, archs)
-    s = study(data, archs, depths, seeds, pretrained=weights, out=out, controls=controls, margin=margin,
-              engine=engine, engine_args=engine_words(engine_args), **from_options(options))
+    s = study(data, archs, depths, seeds, pretrained=weights, out=out, controls=controls, margin=margin, folds=folds,
+              repeats=repeats, engine=engine, engine_args=engine_words(engine_args), **from_options(options))
     _show_study(s, report)
     print(f'\nTables (csv, md, tex), figure and run folders are in {shown(s.path)}')
 

@@ -56,7 +56,7 @@ def _run(spec):
     from xray_xfer.scale.jobs import run_settings
     from xray_xfer.train import run
     given = run_settings(spec)
-    run(spec.data, given.pop('arch'), given.pop('depth'), **given, out=spec.out)
+    run(spec.data, given.pop('arch'), given.pop('depth'), **dict(out=spec.out) | given)
 
 def _controls(spec):
     from xray_xfer.controls.ask import controls

@@ -10,7 +10,7 @@ __all__ = ['Plan', 'study_pieces', 'check_found', 'spread']
 # %% ../nbs/09_spread.ipynb #f1ec34c1
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,21 +38,28 @@ class Plan:
     data: object # The source of the images
     networks: Mapping # {arch: `Blueprint`}
     weights: Mapping # {arch: `pretrained` of it}
-    places: Mapping # {(arch, depth, seed): the run's folder}
+    places: Mapping # {`Job`: the run's folder}
     given: Mapping # Further arguments of `run`
     controls: bool = False # Ask each run for shortcuts
     shards: int = 1 # In which the features of a network are made
+    splits: Mapping = field(default_factory=dict) # {(repeat, fold): file of its split}, where there are folds
 
     @property
     def out(self) -> Path: return settled(self.given['out'])
     @property
     def overwrite(self) -> bool: return bool(self.given.get('overwrite'))
-    def settings(self, arch, depth=0, seed=0) -> Settings:
-        "Of one run, as asked for"
-        return Settings(**dict(self.given) | dict(arch=arch, depth=depth, seed=seed, pretrained=self.weights[arch]))
+    def asked(self, job) -> dict:
+        "Arguments of one run"
+        of_job = dict(arch=job.arch, depth=job.depth, seed=job.seed, pretrained=self.weights[job.arch])
+        if job.fold: of_job |= dict(split=self.splits[job.repeat, job.fold], out=self.places[job].parent,
+                                    name=self.places[job].name)
+        return dict(self.given) | of_job
+    def settings(self, job) -> Settings:
+        "The same, checked"
+        return Settings(**self.asked(job))
     def frame(self, arch) -> Frame:
         "How the pictures of a network fill their square"
-        s = self.settings(arch)
+        s = Settings(**dict(self.given) | dict(arch=arch))
         return frame_of(self.data, self.networks[arch], s.size, s.resize, s.colour)
 
 _FILES = 'config.json', 'metrics.json', 'report.html', 'MODEL_CARD.md'   # the last of them ends a run
@@ -74,29 +81,35 @@ def study_pieces(
                   data=source_words(plan.data, engine.name), threads=torch.get_num_threads())
     first:dict[str, Piece] = {}
     runs, asked = [], []
-    for (arch, depth, seed), place in plan.places.items():
-        settings = dict(plan.given) | dict(arch=arch, depth=depth, seed=seed, pretrained=plan.weights[arch])
-        del settings['out']
-        spec = Spec(kind='run', name=f'run-{place.name}', settings=as_settings(settings), **common)
-        before = _first(first, plan, spec, arch, depth, seed)
+    for job, place in plan.places.items():
+        settings = plan.asked(job)
+        if not job.fold: del settings['out']   # that of the study
+        name = f'run-{job.folder}' + (f'-{place.name}' if job.fold else '')
+        spec = Spec(kind='run', name=name, settings=as_settings(settings), **common)
+        before = _first(first, plan, spec, job)
         runs.append(Piece(spec, partial(_run_mark, place), before, anew=plan.overwrite, said=partial(_told, place)))
         if not plan.controls: continue
-        of_it = replace(spec, kind='controls', name=f'controls-{place.name}')
+        of_it = replace(spec, kind='controls', name=f'controls-{place.name}')   # of folds none are asked
         asked.append(Piece(of_it, partial(file_mark, place/'controls.json'), (spec.name,),
                            anew=plan.overwrite))
     return [*first.values(), *runs, *asked]
 
-def _first(first, plan, spec, arch, depth, seed):
+def _first(first, plan, spec, job):
     "Names of what a run comes after; made where it is the first to need them"
+    arch, depth, seed = job.arch, job.depth, job.seed
     frame = plan.frame(arch)
     prepared = '-'.join(['prepare', str(frame.size), frame.resize, *['colour'] * frame.colour])
     if prepared not in first: first[prepared] = _serving(replace(spec, kind='prepare', name=prepared), ())
-    s = plan.settings(arch)
+    s = plan.settings(job)
     if depth == 'all' or s.augment or not s.cache: return prepared,
     # a random trunk is another one for each seed
-    name = f"features-{run_name(arch, 'all', seed if plan.weights[arch] is False else 0)}"
+    of_seed = plan.weights[arch] is False
+    name = f"features-{run_name(arch, 'all', seed if of_seed else 0)}"
+    # its statistics, and further views, are of the training images of a fold
+    if job.fold and (of_seed or s.views > 1): name += f'-{job.repeat}-{job.fold}'
     if name not in first:
-        depths = [d for a, d, at in plan.places if a == arch and d != 'all' and at == seed]
+        depths = list(dict.fromkeys(j.depth for j in plan.places if j.arch == arch and j.depth != 'all'
+                                    and j.seed == seed))
         whole = replace(spec, kind='features', name=name, depths=depths)
         parts = {f'{name}-{k + 1}of{plan.shards}': [k, plan.shards] for k in range(plan.shards) if plan.shards > 1}
         for part, shard in parts.items(): first[part] = _serving(replace(whole, name=part, shard=shard), (prepared,))
@@ -118,10 +131,10 @@ def check_found(
     plan:Plan, # What is to be trained
 ) -> None:
     "Error where the folder of a run holds one of other settings"
-    for (arch, depth, seed), place in plan.places.items():
+    for job, place in plan.places.items():
         if plan.overwrite or _run_mark(place) is None: continue
-        there, s = read_json(place/'config.json'), plan.settings(arch, depth, seed)
-        ours = filed(replace(s, lr=lr_range(s.lr), **plan.frame(arch)._asdict()))
+        there, s = read_json(place/'config.json'), plan.settings(job)
+        ours = filed(replace(s, lr=lr_range(s.lr), **plan.frame(job.arch)._asdict()))
         differ = [f'{k} {there.get(k)!r}, now {v!r}' for k, v in ours.items()
                   if k in there and k not in _LATER and there[k] != v and k != 'classes_given']
         if not differ: continue
@@ -130,8 +143,9 @@ def check_found(
 
 def _check_alike(runs, plan):
     "Error where a run that was found is of other images than those that were trained now"
-    for arch in plan.networks:
-        digests = {r.config.get('data_digest'): r.path for r in runs if r.config['arch'] == arch}
+    for which in dict.fromkeys((job.arch, *job[3:]) for job in plan.places):
+        digests = {r.config.get('data_digest'): r.path for job, r in zip(plan.places, runs, strict=True)
+                   if (job.arch, *job[3:]) == which}
         if len(digests) < 2: continue
         one, other = list(digests.values())[:2]
         raise FileExistsError(f'{one} and {other} were trained on other images, or on other parts of them: '

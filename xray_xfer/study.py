@@ -23,18 +23,25 @@ from .evaluate.tables import display_name
 from .learner import settle, source_table
 from .models.blueprint import blueprint
 from .models.classifier import build
+from .data.folds import check_folds
 from .report.answer import Margin, check_margin, study_margin
+from .report.card import model_card
+from .report.curves import curves
+from .report.figures import calibration_figure, confusion_figure
+from .report.page import run_report
 # who trains a study reads it back, too
 from .report.results import Study, load_study, study_json   # noqa: F401
 from .runs.filing import run_bytes
 from .runs.finished import study_names
-from .runs.folder import load_controls, named, run_name, run_place
+from .runs.crossed import Job, crossed, fold_name, save_crossed
+from .runs.folder import load_controls, named, run_place
 from .scale.choose import choose_engine
 from .scale.engines import shards_of
 from .settings import SETTINGS, Settings
 from .spread import Plan, spread
 from .train import run
-from .training.ready import prepare
+from .training.folding import file_folds
+from .training.ready import divided, prepare
 
 # %% ../nbs/05_study.ipynb #34065443
 class _Asked(NamedTuple):
@@ -42,7 +49,13 @@ class _Asked(NamedTuple):
     networks: dict   # {arch: `Blueprint`}
     weights: dict    # {arch: `pretrained` of it}
     depths: list     # Fine-tuning depths
-    places: dict     # {(arch, depth, seed): the run's folder}
+    places: dict     # {`Job`: the run's folder}
+    files: dict      # {(repeat, fold): file of its split}; empty where there are no folds
+    crossings: list  # A `Crossing` per repetition of the folds
+
+    @property
+    def models(self) -> dict: # {job of its folds, or of its one run: the folder that the study lists}
+        return {j.model: place.parent if j.fold else place for j, place in self.places.items()}
 
 _VARIED = ('arch', 'depth', 'seed', 'name')   # by the study itself
 
@@ -71,19 +84,40 @@ def _weights_for(pretrained, archs):
     return {a: pretrained.get(a, True) for a in archs}
 
 def _planned(archs, depths, seeds, pretrained, out):
-    "What is to be trained, each arch under its one name"
+    "What is to be trained without folds, each arch under its one name"
     given = {a: blueprint(a) for a in archs}   # an old name or an address may be spelled in several ways
     if isinstance(pretrained, Mapping):
         pretrained = {given[a].name if a in given else a: v for a, v in pretrained.items()}
     networks = {plan.name: plan for plan in given.values()}
-    jobs = itertools.product(networks, depths, seeds)
-    places = {job: run_place(out, run_name(*job)) for job in jobs}
-    return _Asked(networks, _weights_for(pretrained, list(networks)), depths, places)
+    jobs = itertools.starmap(Job, itertools.product(networks, depths, seeds))
+    places = {job: run_place(out, job.folder) for job in jobs}
+    return _Asked(networks, _weights_for(pretrained, list(networks)), depths, places, {}, [])
+
+def _over_folds(plan, made):
+    "The same over folds: one run per fold, in the folder of its model"
+    jobs = [job._replace(repeat=r, fold=f) for job in plan.places for r, f in made.files]
+    out = next(iter(plan.places.values())).parent
+    places = {job: run_place(out/job.folder, fold_name(job.fold)) for job in jobs}
+    return plan._replace(places=places, files=made.files, crossings=made.crossings)
+
+def _check_folds(folds, repeats, settings, controls):
+    "Error where folds cannot be had together with something else that was asked for"
+    if folds is None:
+        if repeats != 1: raise ValueError(f'repeats={repeats} draws folds again: give folds=5 (--folds 5) too')
+        return
+    check_folds(folds, repeats)
+    if settings.get('split') is not None:
+        raise ValueError(f"split={str(settings['split'])!r} and folds={folds!r}: a split divides the images once, "
+                         'folds do several times; give one of the two')
+    if 'test' in settings: raise ValueError(f"test={settings['test']} and folds={folds!r}: folds test all images")
+    if controls:
+        raise ValueError('controls ask one network, and folds train several per model: ask that of a fold afterwards, '
+                         'such as xray_xfer controls study/resnet18_2/fold1 FOLDER')
 
 def _check_alone(out, plan):
     "Error where the folder holds the study of other runs too"
     if not (out/'study.json').is_file(): return
-    ours = set(plan.places.values())
+    ours = set(plan.models.values())
     if others := [name for name in study_names(out) if out/name not in ours]:
         raise FileExistsError(f'{out} holds the study of other runs too ({named(others, 3)}): '
                               'choose another out= (--out), or overwrite=True (--overwrite)')
@@ -123,24 +157,46 @@ def _margin(filed, value, blind):
 def _train_all(data, table, plan, given):
     "Every run, in order, and the images of each size"
     common, ready, runs = Settings(**given), {}, []
-    several = len({seed for *_, seed in plan.places}) > 1
+    several, whole = len({job.seed for job in plan.places}) > 1, {}
     with notes_once():
-        for i, (arch, depth, seed) in enumerate(plan.places):
-            network, weights = plan.networks[arch], plan.weights[arch]
-            s = settle(replace(common, pretrained=weights), network, data)
-            if s.size not in ready: ready[s.size] = prepare(data, s, table)
-            title = f'{display_name(arch)} depth {depth}' + (f' seed {seed}' if several else '')
+        for i, (job, place) in enumerate(plan.places.items()):
+            network, of_job = plan.networks[job.arch], dict(pretrained=plan.weights[job.arch], seed=job.seed)
+            if job.fold: of_job |= dict(split=plan.files[job.repeat, job.fold], out=place.parent, name=place.name)
+            s = settle(replace(common, **of_job), network, data)
+            at = s.size, job.repeat, job.fold
+            if s.size not in whole: whole[s.size] = ready[at] = prepare(data, s, table)   # decoded once
+            if at not in ready: ready[at] = divided(whole[s.size], s)
+            title = f'{display_name(job.arch)} depth {job.depth}' + (f' seed {job.seed}' if several else '')
+            if job.fold: title += f', fold {plan.crossings[job.repeat].names[job.fold - 1]}'
+            if job.repeat: title += f' of repetition {job.repeat + 1}'
             say(f'[{i + 1}/{len(plan.places)}] {title}', common.quiet)
-            runs.append(run(ready[s.size], network, depth, **given | dict(pretrained=weights, seed=seed)))
-    return runs, ready
+            runs.append(run(ready[at], network, job.depth, **given | of_job))
+    return runs, {size: prepared.pack for size, prepared in whole.items()}
 
-def _ask_all(runs, ready, device, quiet):
+def _gathered(runs, plan):
+    "One run per model out of those of its folds, filed with its figures, card and report"
+    by_model = {}
+    for job, r in zip(plan.places, runs, strict=True): by_model.setdefault(job.model, []).append(r)
+    found = []
+    for model, of_folds in by_model.items():
+        r = crossed(of_folds, plan.models[model], plan.crossings[model.repeat], model.repeat)
+        title = f"{r.name}: {r.metrics['n']:,} images of {r.config['data']}, {len(of_folds)} folds"
+        figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch']),
+                   'confusion.png': confusion_figure(r.predictions, title),
+                   'calibration.png': calibration_figure(r.calibration, title)}
+        save_crossed(r, figures)
+        model_card(r.path)
+        run_report(r.path)
+        found.append(r)
+    return found
+
+def _ask_all(runs, packs, device, quiet):
     "The controls of every run that has none yet"
     for r in runs:
         if load_controls(r.path) is not None: continue
         say(f'controls of {r.path.name}', quiet)
-        images = ready[r.config['size']].pack
-        ask_controls(r, images, quiet=quiet, device=device, study=False)   # which is saved once, after all of them
+        # the study is saved once, after all of them
+        ask_controls(r, packs[r.config['size']], quiet=quiet, device=device, study=False)
 
 def study(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
@@ -164,6 +220,10 @@ def study(
     # How much worse in accuracy a model may be and still be good enough, such as 0.01;
     # set it before the study
     margin:float|None=None,
+    # Test every image once: this many folds, or a column of the table (source) whose values are
+    # left out one at a time; default one split
+    folds:int|str|None=None,
+    repeats:int=1, # How often other folds are drawn
     # What trains the runs: processes of this machine, or jobs of a cluster, see `xray_xfer.scale`
     engine:Literal['local', 'slurm', 'ray']='local',
     # What it is told, such as dict(workers=2) or dict(partition='gpu', gres='gpu:1')
@@ -176,28 +236,35 @@ def study(
     archs, depths, seeds = map(_listed, (archs, depths, seeds))
     _check_given(settings, archs=archs, depths=depths, seeds=seeds)
     out, overwrite, device = settled(out), settings.get('overwrite', False), settings.get('device', 'auto')
+    _check_folds(folds, repeats, settings, controls)
     helpers, shards = _helpers(engine, engine_args, device, data)
     plan = _planned(archs, _whole(depths), _whole(seeds), pretrained, out)
+    deepest = [d for d in plan.depths if isinstance(d, int)]   # one pass makes the features of all
+    asked = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude, out=out, quiet=quiet)
+    given, table = dict(deepest=deepest) | settings | asked, None
+    if folds is not None:
+        table = source_table(data, Settings(**given))
+        first = settle(Settings(**given), next(iter(plan.networks.values())), data)
+        plan = _over_folds(plan, file_folds(data, first, table, folds, repeats))
     if not overwrite: _check_alone(out, plan)
     needed = _room_needed(plan, size)
     _check_views(settings.get('views', 1), plan.depths)
     there = [job for job, place in plan.places.items() if place.exists()]
     to_do = [job for job in plan.places if overwrite or job not in there]
     kept = _margin(None if overwrite else study_margin(out), wanted, blind=not there)
-    if to_do: check_room(out, sum(needed[arch] for arch, *_ in to_do), _runs_words(to_do))
-    deepest = [d for d in plan.depths if isinstance(d, int)]   # one pass makes the features of all
-    asked = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude, out=out, quiet=quiet)
-    given = dict(deepest=deepest) | settings | asked
-    table = source_table(data, Settings(**given))
+    if to_do: check_room(out, sum(needed[job.arch] for job in to_do), _runs_words(to_do))
+    if table is None: table = source_table(data, Settings(**given))
     if kept:   # before anything is trained, so that the folder can show it
-        text = study_json([place.name for place in plan.places.values()], kept)
+        text = study_json([place.name for place in plan.models.values()], kept)
         with replacing(out/'study.json') as tmp: tmp.write_text(text, encoding='utf-8')
     # where all is there, only to read it: whether these are still its images, this process sees as well
     if helpers and (to_do or (controls and any(load_controls(place) is None for place in plan.places.values()))):
-        runs = spread(Plan(data, plan.networks, plan.weights, plan.places, given, controls, shards), helpers)
+        whole = Plan(data, plan.networks, plan.weights, plan.places, given, controls, shards, plan.files)
+        runs = spread(whole, helpers)
     else:
-        runs, ready = _train_all(data, table, plan, given)
-        if controls: _ask_all(runs, ready, device, quiet)
+        runs, packs = _train_all(data, table, plan, given)
+        if controls: _ask_all(runs, packs, device, quiet)
+    if plan.files: runs = _gathered(runs, plan)
     result = Study(out, runs, margin=kept)
     result.save()
     return result

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np, pandas as pd
 
 from ..data.columns import stated
+from .scores import rows_of_folds
 
 # %% ../../nbs/evaluate/03_bootstrap.ipynb #33dc9ce4
 def group_ids(
@@ -68,8 +69,10 @@ MEASURES = ('precision', 'recall', 'specificity', 'f1', 'auc')
 def auc_influence(
     positive:np.ndarray, # (n,) bool: which images have the finding; some have it and some do not
     score:np.ndarray, # (n,) higher means more likely
+    folds:np.ndarray|None=None, # (n,) as in `scores.rows_of_folds`: the AUC is the mean of theirs
 ) -> tuple[float, np.ndarray]: # The AUC, and (n,) influences
     "The AUC, and the influence of each image on it (DeLong et al. 1988, doi 10.2307/2531595)"
+    if folds is not None: return _over_folds(positive, score, folds)
     pos, neg = np.sort(score[positive]), np.sort(score[~positive])
     def share_below(ordered):
         return (np.searchsorted(ordered, score, 'left') + np.searchsorted(ordered, score, 'right')) / 2 / len(ordered)
@@ -77,6 +80,16 @@ def auc_influence(
     placement = np.where(positive, share_below(neg), 1 - share_below(pos))
     auc = placement[positive].mean()
     return auc, (placement - auc) / np.where(positive, len(pos), len(neg))
+
+def _over_folds(positive, score, folds):
+    "The mean of the folds' AUCs; an image influences that of its own fold, and the mean by a share of it"
+    rows = [r for r in rows_of_folds(folds, len(score)) if 0 < positive[r].sum() < len(r)]
+    aucs, influence = [], np.zeros(len(score))
+    for r in rows:
+        auc, of_fold = auc_influence(positive[r], score[r])
+        aucs.append(auc)
+        influence[r] = of_fold / len(rows)
+    return float(np.mean(aucs)), influence
 
 def confusion_rates(
     cm:np.ndarray, # (..., k, k) confusion matrices, true classes down
@@ -101,9 +114,12 @@ def _columns(rates, aucs):
 def scored_classes(
     y:np.ndarray, # (n,) int: number of the true class of each image
     k:int, # Classes
+    folds:np.ndarray|None=None, # (n,) as in `scores.rows_of_folds`
 ) -> list[tuple[int, int]]: # (class, column)
     "The classes that have an AUC, and the column to read it from: of two classes, the second speaks for both"
-    return [(c, 1 if k == 2 else c) for c in range(k) if 0 < (y == c).sum() < len(y)]
+    rows = rows_of_folds(folds, len(y))
+    def scored(c): return any(0 < (y[r] == c).sum() < len(r) for r in rows)
+    return [(c, 1 if k == 2 else c) for c in range(k) if scored(c)]
 
 def _auc_of_weights(weights, pos, neg, low, high):
     "AUCs (r,) of the resamples: pairs in the right order, ties half; low and high say how many negatives are below"

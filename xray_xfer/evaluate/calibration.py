@@ -6,7 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/evaluate/calibration.html.md"""
 
 # %% auto #0
 __all__ = ['LEAST', 'MOST', 'FEWEST', 'nll', 'brier', 'reliability', 'ece', 'ece_by_chance', 'Temperature', 'fit_temperature',
-           'scaled_loss', 'scaled', 'calibration']
+           'scaled_loss', 'scaled', 'calibration', 'calibration_over_folds']
 
 # %% ../../nbs/evaluate/08_calibration.ipynb #643e6847
 from collections.abc import Sequence
@@ -171,12 +171,12 @@ def scaled(
 # %% ../../nbs/evaluate/08_calibration.ipynb #9a73078b
 _MOST_OF = dict(brier=2., nll=np.inf)   # all of the probability on a wrong class
 
-def _judged(y, logits, temperature, called, groups):
-    "Scores, intervals and bins at one temperature"
-    probs = scaled(logits, temperature)
+def _judged(y, logits, called, groups):
+    "Scores, intervals and bins of logits that are divided by their temperature"
+    probs = softmax(logits)
     if not (probs[np.arange(len(y)), called] >= probs.max(1) * (1 - 1e-9)).all():
         raise AssertionError('scaling by a temperature has changed a decision')
-    per_image = dict(brier=brier(y, probs), nll=nll(y, logits, temperature))
+    per_image = dict(brier=brier(y, probs), nll=nll(y, logits))
     scores = dict(ece=float(ece(y, probs, called=called)), **{k: float(v.mean()) for k, v in per_image.items()})
     ends = dict(ece=None, **{k: mean_interval(v, groups, most=_MOST_OF[k]) for k, v in per_image.items()})
     return dict(scores=scores, intervals=ends, bins=reliability(y, probs, called=called))
@@ -195,16 +195,44 @@ def calibration(
         raise ValueError(f'logits of {k} classes in the validation part and of {logits.shape[1]} in the test part: '
                          'both come from one network')
     temperature, why = fit_temperature(valid_logits, valid_y)
-    called = softmax(logits).argmax(1)
-    before, after = (_judged(y, logits, t, called, groups) for t in (1., temperature))
-    mean, high = ece_by_chance(scaled(logits, temperature))
     said = [f'Temperature {temperature:.3f}, fitted on {len(valid_y):,} validation images, '
             f'judged on {len(y):,} test images.']
     if why: said.append(why)
+    return dict(temperature=temperature, fitted_on=len(valid_y)) | _filed(y, logits, logits / temperature, groups, said)
+
+def _filed(y, logits, warm, groups, said):
+    "Both judgements, and the note that begins with what was `said`"
+    called = softmax(logits).argmax(1)
+    before, after = (_judged(y, z, called, groups) for z in (logits, warm))
+    mean, high = ece_by_chance(softmax(warm))
     said += ['ECE: top label, 15 equal-mass bins; a perfectly calibrated network with the confidences after scaling '
              f'would show {mean:.3f} (95 % of the time up to {high:.3f}).',
              'Brier score: summed over the classes, 0 to 2. NLL: nats.',
              'The predictions and so the accuracy are the same before and after; AUC is reported on the raw outputs.']
-    return dict(temperature=temperature, fitted_on=len(valid_y), before=before['scores'], after=after['scores'],
+    return dict(before=before['scores'], after=after['scores'],
                 intervals=dict(before=before['intervals'], after=after['intervals']),
                 bins=dict(before=before['bins'], after=after['bins']), note=' '.join(said))
+
+# %% ../../nbs/evaluate/08_calibration.ipynb #7f520f92
+def calibration_over_folds(
+    valid:Sequence, # (logits, y, fold) of the validation parts, row by row
+    test:Sequence, # (logits, y, fold) of the test parts, each image once
+    groups:Sequence | None=None, # (n,) of the test images, as in `intervals`
+) -> dict: # As `calibration` has it; `temperature` is the geometric mean of `temperatures`
+    "The calibration of the networks of several folds, each at its own temperature"
+    (valid_logits, valid_y, valid_fold), (logits, y, fold) = valid, test
+    valid_logits, valid_y = _given(valid_logits, valid_y)
+    logits, y = _given(logits, y)
+    valid_fold, fold = np.asarray(valid_fold), np.asarray(fold)
+    if odd := set(fold.tolist()) - set(valid_fold.tolist()):
+        raise ValueError(f'no validation images of fold {min(odd)}: each network has its temperature from its own')
+    found = {f: fit_temperature(valid_logits[valid_fold == f], valid_y[valid_fold == f])
+             for f in dict.fromkeys(fold.tolist())}
+    each = np.array([found[f].value for f in fold.tolist()])
+    low, high = (end(t.value for t in found.values()) for end in (min, max))
+    said = [f'Temperatures {low:.3f} to {high:.3f}, one per fold, each fitted on the validation part of its fold, '
+            f'judged on {len(y):,} test images.']
+    said += dict.fromkeys(t.reason for t in found.values() if t.reason)
+    temperature = float(np.exp(np.mean([np.log(t.value) for t in found.values()])))
+    return dict(temperature=temperature, temperatures={str(f): t.value for f, t in found.items()},
+                fitted_on=len(valid_y)) | _filed(y, logits, logits / each[:, None], groups, said)

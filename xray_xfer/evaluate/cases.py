@@ -38,9 +38,9 @@ def leverage(
     if len(size) < 2: return np.ones(len(ids))
     return ((1 - 1 / len(size)) / (1 - size / len(ids)))[rows]
 
-def _influence(positive, score, ids):
+def _influence(positive, score, ids, folds):
     "Influence (n,) of each image on an AUC, with the leverage of its group among the images of its kind"
-    influence = auc_influence(positive, score)[1]
+    influence = auc_influence(positive, score, folds)[1]
     for kind in (positive, ~positive): influence[kind] *= leverage(ids[kind])
     return influence
 
@@ -48,11 +48,12 @@ def auc_pulls(
     y:np.ndarray, # (n,) number of the true class of each image
     probs:np.ndarray, # (n, k) predicted probabilities
     ids:np.ndarray, # (n,) group of each image, from `group_ids`
+    folds:np.ndarray|None=None, # (n,) as in `scores.rows_of_folds`
 ) -> np.ndarray: # (G,); squares sum to a variance; NaN where a stratum has a single group
     "Pulls of the groups on the macro one-vs-rest AUC"
-    number, pairs = int(ids.max()) + 1, scored_classes(y, probs.shape[1])
+    number, pairs = int(ids.max()) + 1, scored_classes(y, probs.shape[1], folds)
     if not pairs: return np.full(number, np.nan)
-    influence = np.mean([_influence(y == column, probs[:, column], ids) for _, column in pairs], axis=0)
+    influence = np.mean([_influence(y == column, probs[:, column], ids, folds) for _, column in pairs], axis=0)
     stratum, pulls = strata(y, ids), np.bincount(ids, weights=influence, minlength=number)
     for h in np.unique(stratum):
         rows = stratum == h
@@ -77,12 +78,13 @@ def pulls_of(
     y:np.ndarray, # (n,) number of the true class of each image
     probs:np.ndarray, # (n, k) predicted probabilities
     ids:np.ndarray, # (n,) group of each image, from `group_ids`
+    folds:np.ndarray|None=None, # (n,) as in `scores.rows_of_folds`: the AUC is the mean of theirs
 ) -> Pulls:
     "METRICS of one network and the pulls of its groups on them"
     k, called = probs.shape[1], probs.argmax(1)
     matrix = np.bincount(y * k + called, minlength=k * k).reshape(k, k).astype(float)
-    aucs = [auc_influence(y == column, probs[:, column])[0] for _, column in scored_classes(y, k)]
+    aucs = [auc_influence(y == column, probs[:, column], folds)[0] for _, column in scored_classes(y, k, folds)]
     values = np.r_[confusion_rates(matrix, np.unique(y))[:4], np.mean(aucs) if aucs else np.nan]
-    by_group = np.c_[count_pulls(y, called, ids, k), auc_pulls(y, probs, ids)]
+    by_group = np.c_[count_pulls(y, called, ids, k), auc_pulls(y, probs, ids, folds)]
     if lone_classes(y, ids).size: by_group[:, 1:] = np.nan
     return Pulls(values, by_group)

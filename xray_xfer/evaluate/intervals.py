@@ -20,7 +20,7 @@ from scipy.special import betaincinv, ndtri, stdtrit
 from ..core.say import counted, fixed
 from .bootstrap import MEASURES, METRICS, auc_influence, group_ids, scored_classes
 from .cases import leverage, lone_classes, pulls_of
-from .scores import checked
+from .scores import checked, rows_of_folds
 from .tables import student_interval
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #e16179ad
@@ -98,9 +98,10 @@ def auc_interval(
     score:np.ndarray, # (n,) the higher, the more likely
     ids:np.ndarray, # (n,) group of each image, from `group_ids`
     level:float=.95, # Coverage
+    folds:np.ndarray|None=None, # (n,) as in `scores.rows_of_folds`: of the mean of their AUCs
 ) -> tuple | None: # (low, high); None: a kind lies in a single group, or all scores are equal
     "Score interval of one AUC, with the design effect of the groups"
-    auc, influence = auc_influence(positive, score)
+    auc, influence = auc_influence(positive, score, folds)
     kinds = [positive, ~positive]
     groups = [np.unique(ids[kind]).size for kind in kinds]
     if min(groups) < 2: return None
@@ -108,7 +109,11 @@ def auc_interval(
     clustered, alone = _class_variances(positive, influence, ids)
     if alone <= 0: return None
     # as with a share, few groups with an image on the wrong side cannot show the design effect
-    misplaced = influence < np.where(positive, influence[positive].max(), influence[~positive].max()) - 1e-12
+    misplaced = np.zeros(len(score), bool)
+    for r in rows_of_folds(folds, len(score)):
+        for kind in kinds:
+            of = r[kind[r]]
+            if len(of): misplaced[of] = influence[of] < influence[of].max() - 1e-12
     seen = min(np.unique(ids[kind & misplaced]).size for kind in kinds)
     found = max(1., clustered / alone)
     sizes = [(seen + _UNSEEN) / (seen * found / kind.sum() + _UNSEEN / of)
@@ -127,11 +132,12 @@ def combined_interval(
     mean = values.mean()
     return float(max(mean - reach(values - low), 0)), float(min(mean + reach(high - values), 1))
 
-def _macro_auc(y, probs, ids, level):
+def _macro_auc(y, probs, ids, level, folds):
     "Interval of the macro AUC; None where a class has none"
-    pairs = scored_classes(y, probs.shape[1])
+    pairs = scored_classes(y, probs.shape[1], folds)
     if not pairs: return None
-    found = [(auc_influence(y == c, probs[:, c]), auc_interval(y == c, probs[:, c], ids, level)) for _, c in pairs]
+    found = [(auc_influence(y == c, probs[:, c], folds), auc_interval(y == c, probs[:, c], ids, level, folds))
+             for _, c in pairs]
     if any(ends is None for _, ends in found): return None
     pulls = np.array([np.bincount(ids, weights=influence) for (_, influence), _ in found])
     scale = np.sqrt((pulls ** 2).sum(1))
@@ -157,20 +163,21 @@ def intervals(
     classes:Iterable, # The k class names
     groups:Sequence | None=None, # (n,) what must not be torn apart (patients); a gap: on its own
     level:float=.95, # Coverage
+    folds:np.ndarray|None=None, # (n,) as in `scores.rows_of_folds`
 ) -> dict: # {metric: (low, high)}; None: not defined
     "Intervals of the metrics of `scores.metrics`"
     check_level(level)
     y, probs, classes = checked(y, probs, classes)
     ids = group_ids(groups, len(y))
-    values, by_group = pulls_of(y, probs, ids)
+    values, by_group = pulls_of(y, probs, ids, folds)
     found = dict(accuracy=share_interval(probs.argmax(1) == y, ids, level))
     same = np.ptp(probs, axis=0).max() < 1e-12
     for j, metric in enumerate(METRICS[1:4], 1):
         found[metric] = None if same else _macro(values[j], by_group[:, j], y, probs.argmax(1) != y, ids, level)
-    found['auc'] = None if lone_classes(y, ids).size else _macro_auc(y, probs, ids, level)
+    found['auc'] = None if lone_classes(y, ids).size else _macro_auc(y, probs, ids, level, folds)
     return found
 
-def _measures(y, called, probs, c, column, ids, level):
+def _measures(y, called, probs, c, column, ids, level, folds):
     "Intervals of MEASURES for one class"
     mine, said = y == c, called == c
     # the images that each measure is a share of, and which of them count
@@ -178,7 +185,7 @@ def _measures(y, called, probs, c, column, ids, level):
                   f1=(mine | said, mine & said))
     found = {m: share_interval(hit[of], ids[of], level) for m, (of, hit) in shares.items()}
     if found['f1']: found['f1'] = tuple(2 * j / (1 + j) for j in found['f1'])
-    found['auc'] = auc_interval(y == column, probs[:, column], ids, level)
+    found['auc'] = auc_interval(y == column, probs[:, column], ids, level, folds)
     return found
 
 def class_intervals(
@@ -187,15 +194,16 @@ def class_intervals(
     classes:Iterable, # The k class names
     groups:Sequence | None=None, # (n,) what must not be torn apart
     level:float=.95, # Coverage
+    folds:np.ndarray|None=None, # (n,) as in `scores.rows_of_folds`
 ) -> dict: # {class: {measure: (low, high)}}; None: not defined
     "Intervals of the measures of `scores.per_class`"
     check_level(level)
     y, probs, classes = checked(y, probs, classes)
     ids, called = group_ids(groups, len(y)), probs.argmax(1)
     alone = lone_classes(y, ids)
-    column = {c: of for c, of in scored_classes(y, len(classes)) if c not in alone}
-    return {name: _measures(y, called, probs, c, column[c], ids, level) if c in column else dict.fromkeys(MEASURES)
-            for c, name in enumerate(classes)}
+    column = {c: of for c, of in scored_classes(y, len(classes), folds) if c not in alone}
+    return {name: _measures(y, called, probs, c, column[c], ids, level, folds) if c in column
+            else dict.fromkeys(MEASURES) for c, name in enumerate(classes)}
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #284a9a90
 def with_interval(

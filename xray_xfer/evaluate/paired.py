@@ -231,12 +231,13 @@ def differences(
     probs_b:np.ndarray, # (n, k) those of network B, same images
     classes:Iterable, # The k class names
     groups:Sequence | None=None, # (n,) as in `intervals`
+    folds:tuple=(None, None), # (n,) of each network, as in `scores.rows_of_folds`
 ) -> dict: # {metric: `Difference`}
     "The metrics of two trained networks, A less B, each with the test that fits"
     y, probs_a, classes = checked(y, probs_a, classes)
     probs_b = checked(y, probs_b, classes)[1]
     ids = group_ids(groups, len(y))
-    a, b = pulls_of(y, probs_a, ids), pulls_of(y, probs_b, ids)
+    a, b = pulls_of(y, probs_a, ids, folds[0]), pulls_of(y, probs_b, ids, folds[1])
     variance = ((a.by_group - b.by_group) ** 2).sum(0)
     found = {}
     for j, metric in enumerate(METRICS):

@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np, pandas as pd
 
-from .calibration import calibration
+from .calibration import calibration, calibration_over_folds
 from .intervals import class_intervals, interval_note, intervals
 from .scores import class_numbers, metrics, softmax
 
 # %% ../../nbs/evaluate/10_predictions.ipynb #f6d6ec44
 class Predictions(pd.DataFrame):
-    "What a network said of each image: path, part, group, label, `logit_<class>`…; rows chosen of it are a DataFrame"
+    "What a network said of each image: path, part, group, label, [fold,] `logit_<class>`…; chosen rows: a DataFrame"
     @property
     def classes(self) -> list[str]:
         "Class names in the order of the logits"
@@ -36,6 +36,10 @@ class Predictions(pd.DataFrame):
     def y(self) -> np.ndarray:
         "(n,) int64: number of the true class of each image"
         return class_numbers(self.label, self.classes)
+    @property
+    def folds(self) -> np.ndarray|None:
+        "(n,) the fold in which each image was tested, as text; None: one network said it all"
+        return self['fold'].astype(str).to_numpy(dtype=object) if 'fold' in self else None
     def of(self, part:Literal['valid', 'test']) -> 'Predictions':
         "Those of one part, numbered from 0"
         return Predictions(self[self.part == part].reset_index(drop=True))
@@ -61,7 +65,7 @@ def metrics_of(
 ) -> dict: # See `xray_xfer.evaluate.scores.metrics`
     "Metrics of one part, recomputed from its logits"
     p = predictions.of(part)
-    return metrics(p.y, p.probs, p.classes)
+    return metrics(p.y, p.probs, p.classes, p.folds)
 
 # %% ../../nbs/evaluate/10_predictions.ipynb #3de00073
 def judged(
@@ -84,9 +88,12 @@ def judge(
     "Metrics with their intervals, and the calibration before and after temperature scaling"
     valid, test = predictions.of('valid'), predictions.of('test')
     drawn = test.y, test.probs, test.classes, test.group
-    ends = {k: v and list(v) for k, v in intervals(*drawn).items()}
-    by_class = {c: {k: v and list(v) for k, v in of_class.items()} for c, of_class in class_intervals(*drawn).items()}
+    ends = {k: v and list(v) for k, v in intervals(*drawn, folds=test.folds).items()}
+    by_class = {c: {k: v and list(v) for k, v in of_class.items()}
+                for c, of_class in class_intervals(*drawn, folds=test.folds).items()}
     scores = metrics_of(predictions)
     scores |= dict(valid=metrics_of(predictions, 'valid'), intervals=ends, interval_note=interval_note(*drawn),
                    class_intervals=by_class)
-    return scores, calibration(valid.logits, valid.y, test.logits, test.y, test.group)
+    if test.folds is None: return scores, calibration(valid.logits, valid.y, test.logits, test.y, test.group)
+    of_valid, of_test = ((p.logits, p.y, p.folds) for p in (valid, test))
+    return scores, calibration_over_folds(of_valid, of_test, test.group)

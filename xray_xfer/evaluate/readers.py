@@ -70,9 +70,10 @@ def _tested_among(p, level):
         if not stopped: left -= 1
     return among
 
-def _pair(a, b, y, tables, pulls, classes, groups):
+def _pair(a, b, y, tables, pulls, classes, groups, folds):
     "{metric: `Difference`} of two models"
-    if len(tables[a]) == len(tables[b]) == 1: return differences(y, tables[a][0], tables[b][0], classes, groups)
+    if len(tables[a]) == len(tables[b]) == 1:
+        return differences(y, tables[a][0], tables[b][0], classes, groups, (folds[a][0], folds[b][0]))
     found = {m: seeds_difference(pulls[a], pulls[b], m) for m in METRICS}
     # all networks are right on the same images: any two of them tell as much
     if found['accuracy'].p == 1 and found['accuracy'].interval() is None:
@@ -99,6 +100,8 @@ def compare_models(
     classes:Iterable, # The k class names
     groups:Sequence | None=None, # (n,) what must not be torn apart; a gap: an image of its own
     level:float=.95, # Coverage of the intervals
+    # {name: list of (n,), one per seed}, where each table is of several folds, as in `scores.rows_of_folds`
+    folds:Mapping|None=None,
 ) -> pd.DataFrame: # One row per metric and pair; `NA`: not defined
     "Each pair of models, A less B: over images and seeds, or where either has one seed over images alone"
     check_level(level)
@@ -108,8 +111,10 @@ def compare_models(
     ids, classes = group_ids(groups, len(y)), list(classes)
     tables = {name: [checked(y, p, classes)[1] for p in ps] for name, ps in models.items()}
     y = np.asarray(y)
-    pulls = {name: [pulls_of(y, p, ids) for p in ps] for name, ps in tables.items()}
-    pairs = {(a, b): _pair(a, b, y, tables, pulls, classes, groups) for a, b in combinations(tables, 2)}
+    folds = folds or {name: [None] * len(ps) for name, ps in tables.items()}
+    pulls = {name: [pulls_of(y, p, ids, f) for p, f in zip(ps, folds[name], strict=True)]
+             for name, ps in tables.items()}
+    pairs = {(a, b): _pair(a, b, y, tables, pulls, classes, groups, folds) for a, b in combinations(tables, 2)}
     rows = []
     for metric in METRICS:
         found = [of[metric] for of in pairs.values()]
@@ -126,13 +131,16 @@ def model_intervals(
     classes:Iterable, # The k class names
     groups:Sequence | None=None, # (n,) what must not be torn apart; a gap: an image of its own
     level:float=.95, # Coverage
+    folds:Sequence|None=None, # (n,) of each, where a table is of several folds
 ) -> dict: # {metric: (low, high)}; None: not defined
     "Intervals of the mean over seeds, for other images and other seeds"
     classes = list(classes)
-    each = [intervals(y, p, classes, groups, level) for p in tables]
+    folds = folds or [None] * len(tables)
+    each = [intervals(y, p, classes, groups, level, f) for p, f in zip(tables, folds, strict=True)]
     if len(each) == 1: return each[0]
     ids = group_ids(groups, len(y))
-    runs = [pulls_of(np.asarray(y), np.asarray(p, dtype=np.float64), ids) for p in tables]
+    runs = [pulls_of(np.asarray(y), np.asarray(p, dtype=np.float64), ids, f)
+            for p, f in zip(tables, folds, strict=True)]
     return {m: _stretched(_Seeds(runs, j), [e[m] for e in each], level) for j, m in enumerate(METRICS)}
 
 def _stretched(seeds, ends, level):

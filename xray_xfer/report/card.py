@@ -106,7 +106,7 @@ def _by_class(run):
     "Class by class, or why not"
     test = run.predictions.of('test')
     if not len(test): return 'Not known: predictions.csv is not in the folder, or has no test image.'
-    try: t = per_class(test.y, test.probs, test.classes)
+    try: t = per_class(test.y, test.probs, test.classes, test.folds)
     except ValueError as e: return f'Not known: predictions.csv is not as this version writes it ({escaped(repr(e))}).'
     ends = run.metrics.get('class_intervals') or {}
     cells = {m: [with_interval(v, (ends.get(c) or {}).get(m)) for c, v in t[m].items()] for m in t.columns[1:]}

@@ -29,7 +29,8 @@ from .operating import operating_section
 from .page import (controls_words, last_sections, metric_tiles, notes_of, run_report,
                                    safely, write_page)
 from .sections import data_section, reference_section, results_table
-from .words import (NOT_CLINICAL, context_words, metric_interval, model_words,
+from .folded import folds_sections, retrained_parts
+from .words import (NOT_CLINICAL, context_words, folds_words, metric_interval, model_words,
                                     score_words)
 from ..runs.finished import run_folders
 from ..runs.folder import Run, is_run, load_run
@@ -38,7 +39,7 @@ from ..runs.identity import unlike
 # %% ../../nbs/report/12_compared.ipynb #6bce5b72
 def _model_name(r, runs):
     "What compare.csv calls the model of a run: its name, or its folder where two runs would share one"
-    twice = len({(x.name, x.config['seed']) for x in runs}) < len(runs)
+    twice = len({(x.name, x.reader) for x in runs}) < len(runs)
     networks = {(x.name, x.config['arch'], str(x.config['depth'])) for x in runs}
     shared = len(networks) > len({x.name for x in runs})   # one name of two networks
     return r.path.name if twice or shared else r.name
@@ -49,7 +50,7 @@ def _by_model(runs):
     for r in runs: models.setdefault(_model_name(r, runs), []).append(r)
     return models
 
-def _several_seeds(runs): return len({r.config['seed'] for r in runs}) > 1
+def _several_seeds(runs): return len({r.reader for r in runs}) > 1
 
 _NUMBERS = ('seeds_a', 'seeds_b', 'value_a', 'value_b', 'difference', 'low', 'high', 'p', 'p_holm', 'low_holm',
             'high_holm', 'low_all', 'high_all', 'df')   # of compare.csv
@@ -125,7 +126,8 @@ def _model_ends(runs):
     if len(tests) < len(runs): return {}
     first = tests[0]
     if not all(t.path.equals(first.path) for t in tests): return {}
-    return model_intervals(first.y, [t.probs for t in tests], first.classes, first.group.tolist())
+    return model_intervals(first.y, [t.probs for t in tests], first.classes, first.group.tolist(),
+                           folds=[t.folds for t in tests])
 
 def _spread_cell(spread, ends):
     "Mean over seeds, its interval, and the standard deviation"
@@ -172,6 +174,7 @@ def models_section(
                      'What each further layer group adds.', small=True)
     said = [_on_one_scale(runs), depths, *table]
     if _several_seeds(runs): said += _over_seeds(runs)
+    said += retrained_parts(_by_model(runs))
     said.append(H3('Are the differences real?'))
     if compare is not None: said.append(_compared(compare))
     else: said.append(remark('The models were not compared with one another (there is no compare.csv of these runs). '
@@ -258,11 +261,12 @@ def _study_report(folder, found, runs):
     if differences: answer.append(P(differences))
     answer += _rest_of_answer(r, runs, folder, found)
     sections = [('answer', 'The answer', answer), safely(models_section, runs, folder, compare),
-                *away_sections(folder), safely(data_section, r), safely(reference_section, runs),
+                *away_sections(folder), safely(data_section, r), *folds_sections(r), safely(reference_section, runs),
                 *_evidence(r, runs, folder),
                 *last_sections(runs, folder.name, True, margin)]
     counts = (m['n'], 'test image'), (len(c['classes']), 'class', 'classes')
-    under = f"{counted(len(runs), 'run')} over one split, {', '.join(counted(*count) for count in counts)}"
+    over = folds_words(c) if 'folds' in c else 'one split'
+    under = f"{counted(len(runs), 'run')} over {over}, {', '.join(counted(*count) for count in counts)}"
     return under, sections
 
 def study_report(

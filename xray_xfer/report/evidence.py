@@ -73,7 +73,7 @@ def calibration_section(
 def _by_class(r):
     "Each class against the rest"
     test = r.predictions.of('test')
-    t, ends = per_class(test.y, test.probs, test.classes), r.metrics.get('class_intervals') or {}
+    t, ends = per_class(test.y, test.probs, test.classes, test.folds), r.metrics.get('class_intervals') or {}
     def cell(c, m): return valued(None if pd.isna(t.loc[c, m]) else t.loc[c, m], (ends.get(c) or {}).get(m))
     rows = [[text_of(c), int(t.n[c]), *(cell(c, m) for m in t.columns[1:])] for c in t.index]
     heads = ['class', 'test images', 'precision', 'recall', 'specificity', 'F1', 'AUC']

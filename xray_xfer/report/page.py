@@ -21,6 +21,7 @@ from .answer import Margin
 from .away import away_answer, away_sections
 from .evidence import (calibration_section, controls_beside, controls_section,
                                        curves_section, errors_section)
+from .folded import folds_sections
 from .html import caution, grid, remark, sheet, tiles
 from .operating import finding_of, operating_section
 from .sections import data_section, reference_section
@@ -146,7 +147,7 @@ def run_report(
     answer = [P(f'{text_of(model_words(c))} {score_words(r)}.', cls='lead'), P(context_words(r)),
               *away_answer(r.path, r), controls_words(r, place), P(NOT_CLINICAL), metric_tiles(m), *notes_of([r])]
     sections = [('answer', 'The answer', answer), *away_sections(r.path), safely(data_section, r),
-                safely(reference_section, [r]),
+                *folds_sections(r), safely(reference_section, [r]),
                 safely(curves_section, [r]), safely(calibration_section, r), safely(operating_section, r),
                 safely(errors_section, r),
                 safely(controls_section, [r], place), *last_sections([r], r.path.name)]

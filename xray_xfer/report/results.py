@@ -27,7 +27,7 @@ from .compared import study_report
 from .curves import depth_figure
 from .page import run_report
 from .tally import with_controls
-from .words import from_weights
+from .words import from_weights, tested_words
 from ..runs.finished import run_folders, study_names
 from ..runs.folder import SCHEMA, is_run, load_controls, load_run
 from ..runs.identity import unlike
@@ -48,13 +48,14 @@ class _TestPart(NamedTuple):
     probs: list       # (n, k) of each run
     classes: list     # Class names
     groups: pd.Series # (n,)
+    folds: list       # (n,) of each run; None: one network scored all
 
 def _test_part(runs):
     "The test part that the runs have in common; None where they have not"
     tests = [r.predictions.of('test') for r in runs]
     first, what = tests[0], ['path', 'group', 'label']
     if not all(list(t) == list(first) and t[what].equals(first[what]) for t in tests): return None
-    return _TestPart(first.y, [t.probs for t in tests], first.classes, first.group)
+    return _TestPart(first.y, [t.probs for t in tests], first.classes, first.group, [t.folds for t in tests])
 
 def _bounds(metrics):
     "The ends of the intervals of a run, {metric_low: …, metric_high: …}"
@@ -81,7 +82,7 @@ class Study:
     def table_of(self, report:bool=False) -> pd.DataFrame:
         "Metrics down, models across; with `report`, the report's own numbers beside"
         twice = self._twice
-        results = [dict(arch=r.arch, depth=r.depth, seed=r.seed, metrics=r.metrics) for r in self.runs]
+        results = [dict(arch=r.arch, depth=r.depth, seed=r.reader, metrics=r.metrics) for r in self.runs]
         if twice: results = [result | dict(label=r.path.name) for result, r in zip(results, self.runs)]
         t = metric_table(results, report=report, over_seeds={} if twice else self.over_seeds)
         asked = [(r.path.name if twice else r.name, load_controls(r.path)) for r in self.runs]
@@ -93,7 +94,7 @@ class Study:
     @property
     def _twice(self):
         # single runs under names of their own, or folders of one name: a column each
-        return len({(r.name, r.seed) for r in self.runs}) < len(self.runs)
+        return len({(r.name, r.reader) for r in self.runs}) < len(self.runs)
     @property
     def models(self) -> dict: # {name: its runs, one per seed}
         "Each backbone at a depth; runs that must not be pooled stand alone, under the names of their folders"
@@ -106,7 +107,8 @@ class Study:
     def over_seeds(self) -> dict: # {model: {metric: (low, high)}}, of runs with the same test images
         "Intervals of the means over seeds, for other images and other seeds, see `readers.model_intervals`"
         tests = {name: _test_part(runs) for name, runs in self.models.items() if len(runs) > 1}
-        return {name: model_intervals(t.y, t.probs, t.classes, t.groups) for name, t in tests.items() if t}
+        return {name: model_intervals(t.y, t.probs, t.classes, t.groups, folds=t.folds)
+                for name, t in tests.items() if t}
     @property
     def caption(self) -> str:
         "What was trained, on what, from which weights"
@@ -118,18 +120,20 @@ class Study:
         origins = {display_name(r.arch): from_weights(r.config) for r in self.runs}
         origin = '; '.join(f'{name} {o}' for name, o in origins.items())
         sizes = ' and '.join(map(str, dict.fromkeys(r.config['size'] for r in self.runs)))
-        test = [f"{self.runs[0].metrics['n']:,} in the test part"]
+        test = [tested_words(self.runs)]
         if c['rejects']: test.append(f"{c['rejects']:,} files could not be decoded")
         seed = 'training seeds' if len(seeds) > 1 else 'training seed'
         said = [f"{c['images']:,} images of {c['data']} ({'; '.join(test)})", counted(c['epochs'], 'epoch'),
-                f'{sizes} px', f"split seed {c['split_seed']}", f"{seed} {', '.join(map(str, seeds))}"]
+                f'{sizes} px', f"{'fold' if 'folds' in c else 'split'} seed {c['split_seed']}",
+                f"{seed} {', '.join(map(str, seeds))}"]
         return f"{', '.join(said)}. {origin}. {self._intervals}.{self._missing}"
     @property
     def _intervals(self):
         # what stands beside a number
         by_group = ', by group' if self.runs[0].config.get('groups') else ''
         if all(len(runs) == 1 for runs in self.models.values()):
-            return f'In brackets 95 % intervals, for other images and this trained network{by_group}'
+            trained = 'these trained networks' if 'folds' in self.runs[0].config else 'this trained network'
+            return f'In brackets 95 % intervals, for other images and {trained}{by_group}'
         return ('± is the spread over training seeds. In brackets the 95 % interval: of a mean over seeds, for other '
                 f'images and other seeds; of a single run, for other images and this trained network{by_group}')
 
@@ -152,9 +156,10 @@ class Study:
         "Each pair of models on the same test images: differences, intervals and p, see `readers.compare_models`"
         models, t = self.models, _test_part(self.runs)
         if len(models) < 2 or t is None: return None
-        probs = dict(zip([r.path for r in self.runs], t.probs))
-        by_model = {name: [probs[r.path] for r in runs] for name, runs in models.items()}
-        return compare_models(t.y, by_model, t.classes, t.groups)
+        at = {r.path: i for i, r in enumerate(self.runs)}
+        probs, folds = ({name: [of[at[r.path]] for r in runs] for name, runs in models.items()}
+                        for of in (t.probs, t.folds))
+        return compare_models(t.y, probs, t.classes, t.groups, folds=folds)
 
     def save(self):
         "Write study.json, table.csv, table.md, table.tex, runs.csv, compare.csv, depths.png and report.html"

@@ -17,7 +17,7 @@ from fastcore.xml import B, FT, P, Span
 from ..core.say import counted, text_of
 from ..evaluate.tables import REPORT_TABLE, ROWS
 from .html import caution, grid, remark, valued
-from .words import metric_interval, rejects_words, size_words, twins_words
+from .words import folds_words, metric_interval, rejects_words, size_words, twins_words
 from ..runs.folder import Run
 
 # %% ../../nbs/report/09_sections.ipynb #fbc43785
@@ -66,8 +66,12 @@ def data_section(
     "What the model saw: images by class and part, groups, rejects"
     c, split, rejects = r.config, r.split, r.rejects
     chosen = 'the epoch and the temperature' if r.calibration else 'the epoch'
-    said = [P(f"{counted(c['images'], 'image')} of {text_of(c['data'])} at {size_words(c)}. The test part was used "
-              f'once, for the numbers here; the validation part chose {chosen}.')]
+    used = ('The test part was used once, for the numbers here; the validation part chose '
+            f'{chosen}.')
+    if 'folds' in c:
+        used = (f'{folds_words(c).capitalize()}: each image was tested once, by a network that was trained without it; '
+                f'a validation part of its own, out of its training images, chose {chosen}.')
+    said = [P(f"{counted(c['images'], 'image')} of {text_of(c['data'])} at {size_words(c)}. {used}")]
     if not len(split): said.append(remark('split.csv is not in the folder: counts by class and part are not known.'))
     else: said.append(_counts(split, c['classes']))
     said += _groups(r)

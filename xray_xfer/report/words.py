@@ -6,7 +6,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/words.html.md"""
 
 # %% auto #0
 __all__ = ['NOT_CLINICAL', 'model_words', 'frozen_words', 'origin_words', 'from_weights', 'metric_interval', 'metric_words',
-           'score_words', 'chance_words', 'context_words', 'size_words', 'rejects_words', 'twins_words', 'limits']
+           'folds_words', 'tested_words', 'score_words', 'chance_words', 'context_words', 'size_words', 'rejects_words',
+           'twins_words', 'limits']
 
 # %% ../../nbs/report/05_words.ipynb #ec043cc6
 from collections.abc import Mapping, Sequence
@@ -69,14 +70,33 @@ def metric_words(
 
 def _percent(share): return f'{fixed(100 * share, 1)} %'
 
+def folds_words(
+    config:Mapping, # config.json of a run over folds
+) -> str:
+    "How its images were divided, in the middle of a sentence"
+    if isinstance(config['folds'], str): return f"leaving out one {text_of(config['folds'])} at a time"
+    return f"{config['folds']}-fold cross-validation"
+
+def tested_words(
+    runs:Sequence[Run], # Read with `whole=False`, of the same images
+) -> str:
+    "How many images were tested, and how"
+    c, n = runs[0].config, runs[0].metrics['n']
+    if 'folds' not in c: return f'{n:,} in the test part'
+    times = 1 + max(r.config['repeat'] for r in runs)
+    again = f', {times} times over' if times > 1 else ''
+    return f'{n:,} tested once each, by {folds_words(c)}{again}'
+
 def score_words(
     run:Run, # Read with `whole=False`
 ) -> str:
     "How good the model is on the test part, as a sentence without subject"
     m = run.metrics
     ends = interval(metric_interval(m, 'accuracy'), 1, 100)
-    said = [f"names the right class for {_percent(m['accuracy'])}",
-            f"of {counted(m['n'], 'test image')} that it has not learnt from",
+    unseen = f"of {counted(m['n'], 'test image')} that it has not learnt from"
+    if 'folds' in run.config:
+        unseen = f"of {counted(m['n'], 'image')}, each by a network that has not learnt from it"
+    said = [f"names the right class for {_percent(m['accuracy'])}", unseen,
             f'(95 % interval {ends} %)' if ends else '(no interval was computed)']
     return ' '.join(said)
 

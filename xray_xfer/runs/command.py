@@ -46,7 +46,9 @@ def command(
     margin:float|None=None, # Of the study
 ) -> str:
     "The command that trains the same again"
-    first, settings, weights = configs[0], _settings_of(configs, study), _weights(configs)
+    first = configs[0]
+    study = study or 'folds' in first   # a single run has one split
+    settings, weights = _settings_of(configs, study), _weights(configs)
     low, high = settings.pop('lr')
     if abs(low - high / 3) > 1e-12: return _call(configs, settings | dict(lr=(low, high)), folder, study, margin)
     words = [['xray_xfer', 'study' if study else 'run', first['data']]]
@@ -62,8 +64,14 @@ def command(
     words.append(['--lr', repr(high)])
     words += [option_words(name, value) for name, value in settings.items()]
     if margin is not None: words.append(['--margin', repr(margin)])
+    if 'folds' in first: words += [[f'--{name}', str(value)] for name, value in _folds_of(configs).items()]
     words.append(['--out', folder] if study else ['--name', folder])
     return _lines([shlex.join(map(text_of, w)) for w in words if w])
+
+def _folds_of(configs):
+    "folds and repeats as `study` takes them"
+    repeats = 1 + max(c['repeat'] for c in configs)
+    return dict(folds=configs[0]['folds']) | (dict(repeats=repeats) if repeats > 1 else {})
 
 def _typed(value): return option_words('pretrained', value)[1]
 
@@ -87,6 +95,7 @@ def _call(configs, settings, folder, study, margin):
     first, keywords = configs[0], {name: v for name, v in settings.items() if v is not None}
     keywords['pretrained'] = _weights(configs)
     if margin is not None: keywords['margin'] = margin
+    if 'folds' in first: keywords |= _folds_of(configs)
     if study:
         columns = map(_arch, configs), (c['depth'] for c in configs), (c['seed'] for c in configs)
         which = ', '.join(repr(list(dict.fromkeys(column))) for column in columns)

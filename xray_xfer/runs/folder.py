@@ -76,6 +76,10 @@ class Run:
     def depth(self): return self.config['depth']
     @property
     def seed(self): return self.config['seed']
+    @property
+    def reader(self) -> tuple: # Seed, and repetition of the folds
+        "Which of the trainings of its model this is"
+        return self.config['seed'], self.config.get('repeat', 0)
 
     def __repr__(self):
         path = self.path and shown(self.path)
@@ -191,7 +195,9 @@ def weights_digest(
 ) -> str: # 16 hexadecimal digits; '' where there are no weights
     "What a run is, whatever its folder is called: by its weights"
     file = settled(path)/'model.safetensors'
-    if not file.is_file(): return ''
+    if not file.is_file():
+        of_folds = [weights_digest(p) for p in sorted(file.parent.glob('fold*')) if (p/'config.json').is_file()]
+        return hashlib.sha256(' '.join(of_folds).encode()).hexdigest()[:16] if any(of_folds) else ''
     with open(file, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
 
 def load_controls(

@@ -73,7 +73,7 @@ def finished(
                           'choose another out= or name= (--out, --name), or overwrite=True (--overwrite)')
 
 # %% ../../nbs/runs/03_identity.ipynb #6510c823
-_VARIED = ('arch', 'depth', 'seed')   # by a study
+_VARIED = ('arch', 'depth', 'seed', 'repeat')   # by a study
 _BY_ARCH = ('network', 'pretrained', 'weights', 'left_out', 'mean', 'std', 'size')   # one per arch
 
 def _sorted_by(configs, *keys):

@@ -6,7 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/training/ready.html.md"""
 
 # %% auto #0
 __all__ = ['Frame', 'source_name', 'packed', 'image_batches', 'frame_of', 'SplitError', 'parts_of', 'data_digest', 'with_groups',
-           'Prepared', 'prepare']
+           'Prepared', 'prepare', 'divided']
 
 # %% ../../nbs/training/01_ready.ipynb #ad8cd434
 import hashlib, warnings
@@ -212,6 +212,19 @@ def prepare(
     with timer('split'): parts = np.asarray(parts_of(p, s.valid, s.test, s.split_seed, s.split))
     given = s.split is not None or 'split' in p.table
     return Prepared(p, parts, _of_twins(p, twins, parts, s.groups == 'almost'), given, timer.seconds, asked)
+
+def divided(
+    prepared:Prepared, # Images, divided in one way
+    settings:Settings, # With another `split`, on file
+) -> Prepared: # With the same pack; nothing of it is read or looked for again
+    "The same images, divided in another way"
+    s = settings
+    parts = np.asarray(parts_of(prepared.pack, s.valid, s.test, s.split_seed, s.split))
+    groups = prepared.pack.table['group'] if 'group' in prepared.pack.table else None
+    torn = 0 if groups is None else int((pd.Series(list(parts)).groupby(groups.to_numpy(object)).nunique() > 1).sum())
+    twins = prepared.twins | dict(torn=torn) if prepared.twins.get('grouped') else prepared.twins
+    asked = prepared.asked | {name: getattr(s, name) for name in ('valid', 'test', 'split', 'split_seed')}
+    return replace(prepared, parts=parts, twins=twins, given=True, asked=asked, once={})
 
 def _same(prepared, settings, asked):
     "The same again; an error where it was prepared for something else"
