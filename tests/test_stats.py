@@ -13,13 +13,14 @@ from scipy.stats import binomtest, norm, t as student
 from sklearn.metrics import roc_auc_score
 
 from xray_xfer.evaluate.cases import count_pulls, pulls_of
+from xray_xfer.evaluate.retrained import seed_spread
 from xray_xfer.evaluate.scores import metrics, per_class, softmax
 from xray_xfer.evaluate.paired import accuracy_difference, compare, delong, differences, holm, mcnemar, tango_interval
 from xray_xfer.evaluate.readers import compare_models, model_intervals, seeds_difference
 from xray_xfer.evaluate.bootstrap import MEASURES, METRICS, draws, group_ids, resampled, statistic, strata
 from xray_xfer.data.split import split_of
 from xray_xfer.evaluate.intervals import (auc_interval, class_intervals, combined_interval, effective_interval,
-                                          interval_note, intervals, mean_interval, newcombe_interval, seed_spread,
+                                          interval_note, intervals, mean_interval, newcombe_interval,
                                           share_interval, with_interval)
 
 fast = settings(max_examples=40, deadline=None)

@@ -93,8 +93,10 @@ def _planned(archs, depths, seeds, pretrained, out):
     places = {job: run_place(out, job.folder) for job in jobs}
     return _Asked(networks, _weights_for(pretrained, list(networks)), depths, places, {}, [])
 
-def _over_folds(plan, made):
+def _over_folds(plan, data, given, folds, repeats):
     "The same over folds: one run per fold, in the folder of its model"
+    first = settle(Settings(**given), next(iter(plan.networks.values())), data)
+    made = file_folds(data, first, source_table(data, first), folds, repeats)
     jobs = [job._replace(repeat=r, fold=f) for job in plan.places for r, f in made.files]
     out = next(iter(plan.places.values())).parent
     places = {job: run_place(out/job.folder, fold_name(job.fold)) for job in jobs}
@@ -154,6 +156,11 @@ def _margin(filed, value, blind):
     if value is None: return filed
     return filed if filed and filed.value == value else Margin(value, beforehand=blind)
 
+def _file_margin(out, plan, kept):
+    "Before anything is trained, so that the folder can show it"
+    text = study_json([place.name for place in plan.models.values()], kept)
+    with replacing(out/'study.json') as tmp: tmp.write_text(text, encoding='utf-8')
+
 def _train_all(data, table, plan, given):
     "Every run, in order, and the images of each size"
     common, ready, runs = Settings(**given), {}, []
@@ -198,6 +205,17 @@ def _ask_all(runs, packs, device, quiet):
         # the study is saved once, after all of them
         ask_controls(r, packs[r.config['size']], quiet=quiet, device=device, study=False)
 
+def _trained(plan, data, given, controls, helpers, shards):
+    "The runs that the study lists, by this process or by helpers"
+    table = source_table(data, Settings(**given))
+    if helpers:
+        whole = Plan(data, plan.networks, plan.weights, plan.places, given, controls, shards, plan.files)
+        runs = spread(whole, helpers)
+    else:
+        runs, packs = _train_all(data, table, plan, given)
+        if controls: _ask_all(runs, packs, given.get('device', 'auto'), given['quiet'])
+    return _gathered(runs, plan) if plan.files else runs
+
 def study(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`
     # timm model names, or addresses as in `run`
@@ -235,17 +253,14 @@ def study(
     wanted = check_margin(margin)
     archs, depths, seeds = map(_listed, (archs, depths, seeds))
     _check_given(settings, archs=archs, depths=depths, seeds=seeds)
-    out, overwrite, device = settled(out), settings.get('overwrite', False), settings.get('device', 'auto')
+    out, overwrite = settled(out), settings.get('overwrite', False)
     _check_folds(folds, repeats, settings, controls)
-    helpers, shards = _helpers(engine, engine_args, device, data)
+    helpers, shards = _helpers(engine, engine_args, settings.get('device', 'auto'), data)
     plan = _planned(archs, _whole(depths), _whole(seeds), pretrained, out)
     deepest = [d for d in plan.depths if isinstance(d, int)]   # one pass makes the features of all
     asked = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude, out=out, quiet=quiet)
-    given, table = dict(deepest=deepest) | settings | asked, None
-    if folds is not None:
-        table = source_table(data, Settings(**given))
-        first = settle(Settings(**given), next(iter(plan.networks.values())), data)
-        plan = _over_folds(plan, file_folds(data, first, table, folds, repeats))
+    given = dict(deepest=deepest) | settings | asked
+    if folds is not None: plan = _over_folds(plan, data, given, folds, repeats)
     if not overwrite: _check_alone(out, plan)
     needed = _room_needed(plan, size)
     _check_views(settings.get('views', 1), plan.depths)
@@ -253,18 +268,10 @@ def study(
     to_do = [job for job in plan.places if overwrite or job not in there]
     kept = _margin(None if overwrite else study_margin(out), wanted, blind=not there)
     if to_do: check_room(out, sum(needed[job.arch] for job in to_do), _runs_words(to_do))
-    if table is None: table = source_table(data, Settings(**given))
-    if kept:   # before anything is trained, so that the folder can show it
-        text = study_json([place.name for place in plan.models.values()], kept)
-        with replacing(out/'study.json') as tmp: tmp.write_text(text, encoding='utf-8')
+    if kept: _file_margin(out, plan, kept)
     # where all is there, only to read it: whether these are still its images, this process sees as well
-    if helpers and (to_do or (controls and any(load_controls(place) is None for place in plan.places.values()))):
-        whole = Plan(data, plan.networks, plan.weights, plan.places, given, controls, shards, plan.files)
-        runs = spread(whole, helpers)
-    else:
-        runs, packs = _train_all(data, table, plan, given)
-        if controls: _ask_all(runs, packs, device, quiet)
-    if plan.files: runs = _gathered(runs, plan)
+    unasked = controls and any(load_controls(place) is None for place in plan.places.values())
+    runs = _trained(plan, data, given, controls, helpers if to_do or unasked else None, shards)
     result = Study(out, runs, margin=kept)
     result.save()
     return result

@@ -6,12 +6,10 @@ Docs: https://xray-xfer.github.io/xray_xfer/evaluate/intervals.html.md"""
 
 # %% auto #0
 __all__ = ['FEW_WRONG', 'check_level', 'effective_interval', 'share_interval', 'newcombe_interval', 'auc_interval',
-           'combined_interval', 'intervals', 'class_intervals', 'with_interval', 'mean_interval', 'interval_note',
-           'SeedSpread', 'seed_spread']
+           'combined_interval', 'intervals', 'class_intervals', 'with_interval', 'mean_interval', 'interval_note']
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #f16290d9
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np, pandas as pd
 from scipy.optimize import brentq
@@ -21,7 +19,6 @@ from ..core.say import counted, fixed
 from .bootstrap import MEASURES, METRICS, auc_influence, group_ids, scored_classes
 from .cases import leverage, lone_classes, pulls_of
 from .scores import checked, rows_of_folds
-from .tables import student_interval
 
 # %% ../../nbs/evaluate/05_intervals.ipynb #e16179ad
 def check_level(
@@ -277,32 +274,3 @@ def interval_note(
         said.append('The network gives every image the same answer: nothing varies, '
                     'and only the accuracy has an interval.')
     return ' '.join(said)
-
-# %% ../../nbs/evaluate/05_intervals.ipynb #c8f58e79
-class SeedSpread(NamedTuple):
-    "Mean and standard deviation over seeds (None: not defined), and what they mean"
-    mean: float | None
-    sd: float | None
-    statement: str # A sentence or more
-
-def seed_spread(
-    values:Sequence | np.ndarray, # The metric of each seed, 0 to 1; None where it is not defined
-    level:float=.95, # Coverage of the interval of the mean
-) -> SeedSpread:
-    "Mean, sample standard deviation and a plain statement with Student's interval of the mean"
-    check_level(level)
-    values = [float('nan') if v is None or pd.isna(v) else float(v) for v in values]
-    if not values: raise ValueError('no values: give the metric of each seed')
-    if undefined := int(np.isnan(values).sum()):
-        return SeedSpread(None, None, f'Not defined with {undefined} of {len(values)} seeds, '
-                                      'so neither is a mean over them.')
-    if not np.isfinite(values).all():
-        raise ValueError(f'values={values}: a metric is a finite number, or None where it is not defined')
-    mean, n, interval = float(np.mean(values)), len(values), student_interval(values, level)
-    if interval is None: return SeedSpread(mean, None, 'One seed: how much the training varies is not known.')
-    sd, (low, high) = float(np.std(values, ddof=1)), interval
-    said = [f'{n} seeds: mean {fixed(mean, 4)}, standard deviation {fixed(sd, 4)},',
-            f'{100 * level:g} % interval of the mean {fixed(low, 4)} to {fixed(high, 4)} (Student).',
-            'This interval is training noise only: '
-            'split and test images were the same, and it says nothing about other patients.']
-    return SeedSpread(mean, sd, ' '.join(said))

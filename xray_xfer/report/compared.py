@@ -17,7 +17,7 @@ from fastcore.xml import B, Div, H3, Li, P, Span, Ul
 
 from ..core.files import settled
 from ..core.say import counted, fixed, text_of
-from ..evaluate.intervals import seed_spread
+from ..evaluate.retrained import seed_spread
 from ..evaluate.readers import model_intervals
 from ..evaluate.tables import ROWS
 from .answer import best_of, difference_words, is_best, p_words, study_margin
