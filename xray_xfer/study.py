@@ -28,13 +28,14 @@ from .report.answer import Margin, check_margin, study_margin
 from .report.card import model_card
 from .report.curves import curves
 from .report.figures import calibration_figure, confusion_figure
+from .report.operating import operating_of
 from .report.page import run_report
 # who trains a study reads it back, too
 from .report.results import Study, load_study, study_json   # noqa: F401
 from .runs.filing import run_bytes
 from .runs.finished import study_names
 from .runs.crossed import Job, crossed, fold_name, save_crossed
-from .runs.folder import load_controls, named, run_place
+from .runs.folder import load_controls, load_run, named, run_place
 from .scale.choose import choose_engine
 from .scale.engines import shards_of
 from .settings import SETTINGS, Settings
@@ -180,17 +181,18 @@ def _train_all(data, table, plan, given):
             runs.append(run(ready[at], network, job.depth, **given | of_job))
     return runs, {size: prepared.pack for size, prepared in whole.items()}
 
-def _gathered(runs, plan):
+def _gathered(plan):
     "One run per model out of those of its folds, filed with its figures, card and report"
     by_model = {}
-    for job, r in zip(plan.places, runs, strict=True): by_model.setdefault(job.model, []).append(r)
+    for job, place in plan.places.items(): by_model.setdefault(job.model, []).append(place)
     found = []
-    for model, of_folds in by_model.items():
+    for model, places in by_model.items():
+        of_folds = [load_run(place) for place in places]   # as they are filed: the same whoever trained them, and when
         r = crossed(of_folds, plan.models[model], plan.crossings[model.repeat], model.repeat)
         title = f"{r.name}: {r.metrics['n']:,} images of {r.config['data']}, {len(of_folds)} folds"
         figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch']),
                    'confusion.png': confusion_figure(r.predictions, title),
-                   'calibration.png': calibration_figure(r.calibration, title)}
+                   'calibration.png': calibration_figure(r.calibration, title), 'operating.png': operating_of(r, title)}
         save_crossed(r, figures)
         model_card(r.path)
         run_report(r.path)
@@ -214,7 +216,7 @@ def _trained(plan, data, given, controls, helpers, shards):
     else:
         runs, packs = _train_all(data, table, plan, given)
         if controls: _ask_all(runs, packs, given.get('device', 'auto'), given['quiet'])
-    return _gathered(runs, plan) if plan.files else runs
+    return _gathered(plan) if plan.files else runs
 
 def study(
     data, # Folder, .zip, .csv, DataFrame, 'kaggle' or 'demo' (see `images_of`), or a `Pack`

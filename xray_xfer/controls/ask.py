@@ -32,6 +32,7 @@ from ..report.results import refresh
 from ..report.verdict import (BORDER, COARSE, INTACT, NO_LUNGS, ONLY_LUNGS, OTHER_LUNGS,
                                       SHUFFLED, verdict)
 from ..runs.filing import load_model
+from ..runs.crossed import fold_name, is_crossed
 from ..runs.folder import Run, load_run
 from ..settings import Settings, filed_settings
 from ..training.ready import SplitError, prepare, source_name
@@ -203,7 +204,7 @@ def controls(
 ) -> dict: # What controls.json holds: sentence, verdict, rows, chance, outline, shuffled, sources, …
     "Question a finished run, file controls.json and controls.png, and write anew what tells of the run"
     r = run if isinstance(run, Run) else load_run(run)
-    _check_folder(r.path)
+    _check_folder(r)
     device, c, classes = resolve_device(device), r.config, r.config['classes']
     if device == 'cpu': keep_buffers()
     p, parts, filed = _found(r, data, quiet)
@@ -240,10 +241,14 @@ def controls(
     refresh(r.path, study)
     return res
 
-def _check_folder(path):
+def _check_folder(r):
     "Error where the controls cannot be read from there and filed there"
+    path = r.path
     if path is None:
         raise ValueError('this run was not filed (out=None), and the controls read its folder: train it with out=')
+    if is_crossed(r.config):
+        raise ValueError(f'{path} is a model of several folds, and controls ask one network: give that of a fold, '
+                         f'such as {path.name}/{fold_name(1)}')
     if not os.access(path, os.W_OK):
         raise PermissionError(f'{path} cannot be written, and the controls are filed there: '
                               'copy the folder to where you may write')

@@ -20,6 +20,7 @@ from ..evaluate.thresholds import Part, operating_point
 from .ensemble import Ensemble, shared_valid
 from ..report.operating import operating_of
 from ..report.results import refresh
+from ..runs.crossed import is_crossed, tempered
 from ..runs.folder import load_run
 
 # %% ../../nbs/inference/09_choose.ipynb #764703f7
@@ -33,8 +34,9 @@ def file_points(
     "Choose an operating point of each class of a finished run, file it, and write report and card anew"
     r = load_run(folder)
     if sensitivity is None and specificity is None: sensitivity = SENSITIVITY
-    r.thresholds = points_of(r.predictions, r.calibration.get('temperature') or 1., sensitivity, specificity, by,
-                             prevalence)
+    said, temperature = r.predictions, r.calibration.get('temperature') or 1.
+    if is_crossed(r.config): said, temperature = tempered(r), 1.   # each network has its own
+    r.thresholds = points_of(said, temperature, sensitivity, specificity, by, prevalence)
     figure = operating_of(r)
     with replacing(r.path/'operating.png') as tmp: figure.savefig(tmp, dpi=120, format='png')
     with replacing(r.path/'thresholds.json') as tmp: write_json(r.thresholds, tmp)

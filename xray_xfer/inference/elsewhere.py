@@ -36,6 +36,7 @@ from ..report.abroad import away_lines, away_page
 from ..report.away import AWAY, SCHEMA, away_words
 from ..report.results import load_study, refresh
 from ..runs.finished import run_folders
+from ..runs.crossed import is_crossed, tempered
 from ..runs.folder import Run, is_run, weights_digest
 
 # %% ../../nbs/inference/08_elsewhere.ipynb #ca151e44
@@ -45,23 +46,25 @@ class _Part(NamedTuple):
     probs: np.ndarray    # (n, k)
     classes: list        # Their names
     groups: Any          # (n,) or None
+    folds: Any = None    # (n,) whose network said it, where several did
 
 def _chosen(part, shared, renormalised):
     "The images of the shared classes; probabilities over all classes, or over these alone"
     names = [c for c in part.classes if c in shared]
     at = np.isin(part.y, [part.classes.index(c) for c in names])
     groups = None if part.groups is None else [g for g, wanted in zip(part.groups, at) if wanted]
-    if not renormalised: return _Part(part.y[at], part.probs[at], part.classes, groups)
+    folds = None if part.folds is None else part.folds[at]
+    if not renormalised: return _Part(part.y[at], part.probs[at], part.classes, groups, folds)
     columns = [part.classes.index(c) for c in names]
     probs = part.probs[at][:, columns]
     total = probs.sum(1, keepdims=True)
     probs = np.where(total > 0, probs / np.maximum(total, np.finfo(float).tiny), 1 / len(names))
-    return _Part(np.searchsorted(columns, part.y[at]), probs, names, groups)
+    return _Part(np.searchsorted(columns, part.y[at]), probs, names, groups, folds)
 
 def _scores(part):
     "The metrics of a part with their intervals, as external.json has them"
-    ends = {k: v and [float(x) for x in v] for k, v in intervals(*part).items()}
-    return metrics(part.y, part.probs, part.classes) | dict(intervals=ends)
+    ends = {k: v and [float(x) for x in v] for k, v in intervals(*part[:4], folds=part.folds).items()}
+    return metrics(part.y, part.probs, part.classes, part.folds) | dict(intervals=ends)
 
 def _beside(away, home, shared, renormalised):
     "Scores here and at home, and their differences"
@@ -245,10 +248,13 @@ def _facts(name, here, table, rejects):
 
 def _home(member, classes):
     "The test part of a run as it was filed, at its own temperature"
-    test = member.run.predictions.of('test')
+    said = member.run.predictions
+    if is_crossed(member.run.config): said = tempered(member.run)
+    test = said.of('test')
     logits = test.logits[:, [test.classes.index(c) for c in classes]]
     groups = test.group.tolist() if (test.group != '').any() else None
-    return _Part(class_numbers(test.label, classes), scaled(logits, member.temperature), list(classes), groups)
+    probs = scaled(logits, member.temperature)
+    return _Part(class_numbers(test.label, classes), probs, list(classes), groups, test.folds)
 
 def _rows(run, table, probs, classes):
     "The predictions of one run, one row per image"

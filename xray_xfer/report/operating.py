@@ -22,6 +22,7 @@ from ..evaluate.calibration import scaled
 from ..evaluate.thresholds import OperatingPoint, Part, threshold_curve
 from .curves import BLUE, VERMILION
 from .html import grid, number, picture, remark, valued
+from ..runs.crossed import is_crossed, tempered
 from ..runs.folder import Run
 
 # %% ../../nbs/report/15_operating.ipynb #2ece8022
@@ -90,7 +91,8 @@ def operating_of(
 ) -> Figure:
     "The figure of a run, of its first finding"
     classes = run.predictions.classes
-    of, test = run.thresholds['classes'][finding_of(classes)], run.predictions.of('test')
+    of, said = run.thresholds['classes'][finding_of(classes)], run.predictions
+    test = (tempered(run) if is_crossed(run.config) else said).of('test')
     part = Part(test.y, scaled(test.logits, run.thresholds['temperature']), test.group.tolist())
     prevalence = (of['predictive'] or {}).get('prevalence')
     trained = None

@@ -29,6 +29,7 @@ from .verdict import sentence_of
 from .words import (NOT_CLINICAL, context_words, limits, metric_interval, model_words,
                                     score_words)
 from ..runs.command import command, controls_command, use_commands
+from ..runs.crossed import fold_name, is_crossed
 from ..runs.folder import Run, load_run
 
 # %% ../../nbs/report/11_page.ipynb #70b7eaa6
@@ -117,6 +118,7 @@ def controls_words(
     "What the controls say, or how to run them"
     k = r.controls
     if k and k.get('sentence'): return P(text_of(sentence_of(k, controls_beside(r, runs))))
+    if is_crossed(r.config): folder = f'{folder}/{fold_name(1)}'   # they ask one network
     return P('Whether it reads the lungs is not known yet. To find out: ', Code(controls_command(folder, r.config)))
 
 def metric_tiles(

@@ -25,13 +25,17 @@ _PARTS = dict(train='training', valid='validation', test='test')
 
 def _first(n, of): return f' (the first {n})' if of > n else ''
 
-def _counts(split, classes):
+def _counts(split, classes, folded=False):
     "Images by class and part, with their sums"
     t = pd.crosstab(split.label, split.split).reindex(columns=list(_PARTS), fill_value=0).reindex(classes, fill_value=0)
+    names = dict(_PARTS)
+    if folded:
+        t = t[['test'] + ['train'] * bool(t.train.any())]
+        names = dict(test='tested once', train='training only')
     t['all'] = t.sum(axis=1)
     rows = [[text_of(name), *map(int, row)] for name, row in zip(t.index, t.to_numpy())]
     rows.append(['all', *map(int, t.sum())])
-    return grid(['class', *_PARTS.values(), 'all'], rows, 'Images by class and part')
+    return grid(['class', *(names[part] for part in t.columns[:-1]), 'all'], rows, 'Images by class and part')
 
 def _crossing(pairs):
     "The twins that bear two labels"
@@ -73,7 +77,7 @@ def data_section(
                 f'a validation part of its own, out of its training images, chose {chosen}.')
     said = [P(f"{counted(c['images'], 'image')} of {text_of(c['data'])} at {size_words(c)}. {used}")]
     if not len(split): said.append(remark('split.csv is not in the folder: counts by class and part are not known.'))
-    else: said.append(_counts(split, c['classes']))
+    else: said.append(_counts(split, c['classes'], 'folds' in c))
     said += _groups(r)
     said.append(P(rejects_words(c)))
     if c['rejects'] and len(rejects):
