@@ -27,6 +27,7 @@ from .data.table import images_of
 from .models.blueprint import Blueprint, blueprint, stats
 from .models.classifier import Classifier, build, calibrate, splitter
 from .settings import Options, Settings, takes_settings
+from .training.bfloat16 import CpuBfloat16
 from .training.feed import feed, make_features
 from .training.layout import KeepChannelsLast
 from .training.loaders import dataloaders
@@ -115,15 +116,18 @@ def hand_over(
     images = dataloaders(prepared.pack, plan, bs=s.bs, split=prepared.parts, augment=s.augment,
                          device=torch.device(s.device))
     learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False,
-                    opt_func=adam_for(model), lr=lr_range(s.lr)[1], wd=s.wd, cbs=callbacks(s.precision))
+                    opt_func=adam_for(model), lr=lr_range(s.lr)[1], wd=s.wd, cbs=callbacks(s.precision, s.device))
     learn.classifier, learn.prepared, learn.images, learn.feed = model, prepared, images, fed
     return learn
 
 def callbacks(
     precision:str, # 'fp32', 'fp16' or 'bf16'
+    device:str, # Where it trains
 ) -> list: # Of fastai callbacks
     "What every Learner here trains with"
-    return [KeepChannelsLast()] + ([] if precision == 'fp32' else [MixedPrecision(precision)])
+    if precision == 'fp32': return [KeepChannelsLast()]
+    # fastai's enters CUDA's autocast only
+    return [KeepChannelsLast(), CpuBfloat16() if device == 'cpu' else MixedPrecision(precision)]
 
 # %% ../nbs/03_learner.ipynb #79286ee0
 @takes_settings

@@ -163,7 +163,8 @@ class Settings:
     # Of the split, apart from `seed`
     split_seed:Annotated[int, whole(0), Option('Seed of the split, and of nothing else')]=0
     # 'auto', 'fp32', 'fp16' or 'bf16'
-    precision:Annotated[str, Option('Number format of training on CUDA; auto is bf16 where the GPU has it, else fp16',
+    precision:Annotated[str, Option('Number format of training; auto is bf16 or fp16 on CUDA and fp32 elsewhere; bf16 '
+                                    'on a CPU that has it is quicker',
                                     choices=('auto', 'fp32', 'fp16', 'bf16'))]='auto'
     # 'auto', 'cuda', 'mps' or 'cpu'
     device:Annotated[str, Option('auto, cuda, cuda:1, mps or cpu')]='auto'

@@ -215,7 +215,7 @@ def _on_images(learn, settings):
     "The Learner of the whole network on images, for whoever goes on with it"
     if learn.feed.trains_on == 'images': return learn
     return Learner(learn.images, learn.classifier, learn.loss_func, splitter=splitter, train_bn=False,
-                   opt_func=FusedAdam, wd=settings.wd, cbs=callbacks(settings.precision))
+                   opt_func=FusedAdam, wd=settings.wd, cbs=callbacks(settings.precision, settings.device))
 
 _MOST = 5_000   # training images whose features are looked at, evenly spaced: more say hardly more
 

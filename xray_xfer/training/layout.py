@@ -22,6 +22,8 @@ class _Pointwise(torch.autograd.Function):
     "A 1 × 1 convolution; its gradients are one with the transposed weights, and a matrix product over all pixels"
     @staticmethod
     def forward(ctx, x:torch.Tensor, weight:torch.Tensor) -> torch.Tensor:
+        if torch.is_autocast_enabled('cpu'):   # here, so that both passes are in one type
+            x, weight = (t.to(torch.get_autocast_dtype('cpu')) for t in (x, weight))
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight)
     @staticmethod
