@@ -45,9 +45,9 @@ docs: .venv/.installed-dev   # the site in _docs, which needs Quarto; tools/page
 	$(BIN)/python -m pip install --disable-pip-version-check -e .
 	@touch $@
 
-.venv/.installed-dev: .venv/.installed
+.venv/.installed-dev: .venv/bin/python settings.ini setup.py pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
-	@touch $@
+	@touch .venv/.installed $@
 
 clean:
 	rm -rf .venv _proc _docs build dist *.egg-info

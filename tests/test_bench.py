@@ -154,6 +154,7 @@ def test_a_source_that_is_no_folder_is_resolved_once_for_all(xrays, jobs, tmp_pa
     assert {Path(s['data']).suffix for s in jobs} == {'.csv'}
     assert res['rows'][0]['accuracy'] == res['rows'][1]['accuracy']
 
+@pytest.mark.slow
 def test_a_job_that_fails_says_why(tmp_path):
     "In a process of its own, as all are"
     with pytest.raises(RuntimeError, match='stock resnet10t depth 0 failed: .*nowhere'):

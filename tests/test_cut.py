@@ -50,8 +50,9 @@ def run(model, f, args, state, training):
 def close(a, b, what):
     assert torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()) + 1e-12), (what, float((a - b).abs().max()))
 
-# half a minute each; what is peculiar to them (constants made while tracing, several branches) others have too
-SLOW = 'swin_tiny_patch4_window7_224', 'coat_tiny', 'crossvit_9_240'
+# they take longest; what is peculiar to them (constants made while tracing, several branches) others have too
+SLOW = ('swin_tiny_patch4_window7_224', 'coat_tiny', 'crossvit_9_240', 'xcit_nano_12_p16_224',
+        'deit_tiny_distilled_patch16_224', 'pit_ti_224')
 
 @pytest.mark.parametrize('arch', [pytest.param(a, marks=[pytest.mark.slow] * (a in SLOW)) for a in FAMILIES])
 def test_the_parts_are_the_whole(arch):

@@ -483,7 +483,10 @@ def named(cuts, cache, packed, **how):
     assert all(f.reused for f in found)
     return {c.depth: (f.dtype, f.note, [a.tobytes() for a in f.arrays]) for c, f in zip(cuts, found)}
 
-@pytest.mark.parametrize('arch', ['resnet10t', 'vit_tiny_patch16_224', 'densenet121', 'efficientnet_b0'])
+@pytest.mark.parametrize('arch', [
+    'resnet10t',
+    *(pytest.param(a, marks=pytest.mark.slow) for a in ('vit_tiny_patch16_224', 'densenet121', 'efficientnet_b0')),
+])
 def test_features_do_not_depend_on_which_other_depths_are_asked_for(packed, tmp_path, arch):
     "Of a vision transformer ONNX Runtime gives other bits where more is handed out, and depth 0 gets its own pass"
     size = 224 if arch.startswith('vit') else 64

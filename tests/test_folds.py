@@ -32,7 +32,7 @@ def weights(tmp_path_factory, xrays):
 @pytest.fixture(scope='module')
 def folded(tmp_path_factory, xrays, weights):
     out = tmp_path_factory.mktemp('folded')/'study'
-    return study(xrays, 'resnet10t', (0, 1), folds=3, pretrained=weights, out=out, **ASKED)
+    return study(xrays, 'resnet10t', (0, 1), folds=2, pretrained=weights, out=out, **ASKED)
 
 def files(folder):
     return {f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(Path(folder).rglob('*'))
@@ -80,12 +80,12 @@ def test_started_again_nothing_is_trained(folded, xrays, weights, monkeypatch):
     from xray_xfer import train
     monkeypatch.setattr(train, '_fit', None)
     before = files(folded.path)
-    study(xrays, 'resnet10t', (0, 1), folds=3, pretrained=weights, out=folded.path, **ASKED)
+    study(xrays, 'resnet10t', (0, 1), folds=2, pretrained=weights, out=folded.path, **ASKED)
     assert files(folded.path) == before
 
 @pytest.mark.slow
 def test_two_workers_give_the_same_bytes(folded, xrays, weights, tmp_path):
-    study(xrays, 'resnet10t', (0, 1), folds=3, pretrained=weights, out=tmp_path/'study', engine_args=dict(workers=2),
+    study(xrays, 'resnet10t', (0, 1), folds=2, pretrained=weights, out=tmp_path/'study', engine_args=dict(workers=2),
           **ASKED)
     assert files(tmp_path/'study') == files(folded.path)
 

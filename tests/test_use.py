@@ -200,6 +200,7 @@ def test_rejects_are_counted_and_the_rest_is_scored(made, drawings, tmp_path):
     assert found.found['rejects'] == 1 and found.found['images'] == len(away) - 1
     assert read_csv(tmp_path/'out'/'rejects.csv').reason.tolist() == ['missing: no such file']
 
+@pytest.mark.slow
 def test_the_study_says_what_is_known_elsewhere(drawings, tmp_path):
     s = study(drawings, 'resnet10t', (0, 1), out=tmp_path/'s', **SMALL)
     before = (tmp_path/'s'/'report.html').read_text()
@@ -242,6 +243,7 @@ def test_from_end_to_end(made, drawings, tmp_path, capsys, monkeypatch):
         code, out, err = xray(*words)
         assert code == 1 and why in err and out == '', (words, err)
 
+@pytest.mark.slow
 def test_another_operating_point_leaves_the_numbers_alone(made):
     runs, _ = made
     before = (runs[1]/'metrics.json').read_bytes(), (runs[1]/'predictions.csv').read_bytes()
@@ -252,6 +254,7 @@ def test_another_operating_point_leaves_the_numbers_alone(made):
 
 # ---- found by review
 
+@pytest.mark.slow
 def test_two_sets_with_the_same_names_are_two(made, drawings, tmp_path):
     "Files of one name in two folders; two sets of one name"
     runs, films = made
@@ -269,6 +272,7 @@ def test_two_sets_with_the_same_names_are_two(made, drawings, tmp_path):
     with pytest.raises(FileExistsError, match='another set that is called clinic'):
         external(home, tmp_path/'y'/'clinic'/'labels.csv', twins=True, quiet=True)
 
+@pytest.mark.slow
 def test_what_an_earlier_training_gave_is_not_shown_as_the_models(drawings, tmp_path):
     args = dict(out=tmp_path/'s', **SMALL)
     study(drawings, 'resnet10t', (0, 1), **args)
@@ -289,6 +293,7 @@ def test_a_mistyped_run_is_no_image(made, tmp_path, capsys):
     assert main(['predict', str(runs[0]), str(tmp_path/'rnu'), str(films/'00.png')]) == 1
     assert 'rnu does not exist' in capsys.readouterr().err
 
+@pytest.mark.slow
 def test_runs_of_two_sizes_and_a_whole_network_answer_together(made, drawings, tmp_path):
     from xray_xfer.train import run
     runs, films = made
