@@ -27,6 +27,7 @@ from .data.table import images_of
 from .models.blueprint import Blueprint, blueprint, stats
 from .models.classifier import Classifier, build, calibrate, splitter
 from .settings import Options, Settings, takes_settings
+from .training.balance import loss_weights
 from .training.bfloat16 import CpuBfloat16
 from .training.feed import feed, make_features
 from .training.layout import KeepChannelsLast
@@ -115,7 +116,9 @@ def hand_over(
     if fed.note and s.cache and not fed.warned: note(fed.note, s.quiet)
     images = dataloaders(prepared.pack, plan, bs=s.bs, split=prepared.parts, augment=s.augment,
                          device=torch.device(s.device))
-    learn = Learner(fed.dls, fed.net, CrossEntropyLossFlat(), splitter=lambda _: splitter(model), train_bn=False,
+    weights = loss_weights(s.class_weights, prepared.classes, prepared.pack.table.label[prepared.parts == 'train'])
+    loss = CrossEntropyLossFlat(weight=None if weights is None else weights.to(s.device))
+    learn = Learner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False,
                     opt_func=adam_for(model), lr=lr_range(s.lr)[1], wd=s.wd, cbs=callbacks(s.precision, s.device))
     learn.classifier, learn.prepared, learn.images, learn.feed = model, prepared, images, fed
     return learn

@@ -22,7 +22,7 @@ def _option(name, field, sentence):
     "What argparse is told of a field: its type, help and further words"
     option, kind = field.option, field.kind
     extra = dict(choices=list(option.choices)) if option.choices else {}
-    if kind is list: kind, extra = str, extra | dict(nargs='+')
+    if kind is list or option.several: kind, extra = str, extra | dict(nargs='+')
     if option.parse: kind = option.parse
     text = (option.help or sentence or '').replace('`', '')
     default = field.default if option.default is ... else option.default

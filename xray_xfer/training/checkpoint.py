@@ -22,7 +22,7 @@ from torch import nn
 from ..core.files import check_room, drop, settled, shown
 from ..core.machine import environment
 from ..core.say import error_words, say
-from ..settings import seconds_between
+from ..core.checks import seconds_between
 from .state import NotPlain, StateError, check_kind, flattened, read_state, write_state
 
 # %% ../../nbs/training/08_checkpoint.ipynb #c4ec0007

@@ -24,6 +24,7 @@ from ..core.resident import resident
 from ..data.split import PARTS
 from ..models.classifier import Classifier
 from ..settings import Settings
+from .balance import EquallyOften
 from .loaders import dataloaders
 from .ready import Prepared, image_batches
 from ..trunk.cutting import cut
@@ -69,6 +70,8 @@ def feed(
     if why: fed = Feed(_on_images(model, prepared, s), model, 'images', why, warned=refused)
     else: fed = _cached(model, c, prepared, s, norm)
     fed.dls.train.rng.seed(s.seed)   # the order of the training images, whatever loads them
+    labels = prepared.pack.table.label[prepared.parts == 'train']
+    if s.sampler: fed.dls.train.shuffle_fn = EquallyOften(fed.dls.train, labels)
     return fed
 
 def _check_views(s, depth):
