@@ -67,7 +67,7 @@ def frameless(
         film = Image.fromarray(a).resize(a.shape, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
         found.append(np.asarray(film))
         of.append(i)
-    return np.stack(found), np.array(of)
+    return images if len(found) == len(images) else np.stack(found), np.array(of)
 
 # %% ../../nbs/inference/11_signature.ipynb #23e7b02a
 _PAD = 1/7               # of the side, beyond each edge of a new image, repeats it: more than any place asks for
