@@ -114,7 +114,7 @@ def blows(films, whole, usual, n, rng, signals):
                 phases[phase(study)] += 1
                 fell, here = fell + 1, here + 1
                 half += different(study, whole, all_of_it=False)
-            if code: failed.append(study.said()[-300:])
+            if code: failed.append(study.said()[-300:].replace(str(study.place), 'STUDY'))
             resumed += study.said().count('goes on after epoch')
             left += leftovers(study)
             unlike += different(study, whole, all_of_it=True)
@@ -137,7 +137,7 @@ def judged(study, code, whole, names):
     "How a refusal was: its code, whether its line names the place, and whether it is a line"
     lines = [x for x in study.said().splitlines() if 'error' in x.lower()]
     said = lines[-1] if lines else study.said()[-200:]
-    return dict(code=code, said=said, names=any(n in said for n in names),
+    return dict(code=code, said=said.replace(str(study.place), 'STUDY'), names=any(n in said for n in names),
                 traceback='Traceback' in study.said(), half_written=different(study, whole, all_of_it=False))
 
 def full_disk(films, whole, usual, rng, cases):
