@@ -192,6 +192,7 @@ def sweep(
     def old(p): return time.time() - p.lstat().st_mtime > 2*24*3600
     for p in Path(folder).glob('.*.lock'):
         with suppress(OSError):
+            if old(p): p.with_suffix('.json').unlink(missing_ok=True)   # the note on who held it
             if old(p): p.unlink()
     for p in Path(folder).glob('.*.part'):
         m = re.fullmatch(r'\..*\.(\d+)-([0-9a-f]{4})[0-9a-f]{8}\.part', p.name, re.DOTALL)

@@ -23,7 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..core.files import PlaceError, cache_dir, replacing, sized, sweep
-from ..core.lock import one_maker
+from ..core.lock import drop_lock, one_maker
 from ..core.say import error_words, plain
 from .dicomfile import MAX_BYTES, is_dicom
 from .unnamed import unnamed
@@ -83,7 +83,9 @@ def unzipped(
     st = path.stat()
     key = hashlib.sha256(os.fsencode(path) + f'\0{st.st_size}\0{st.st_mtime_ns}'.encode()).hexdigest()[:12]
     dest = cache_dir()/'zips'/f'{path.stem[:40]}-{key}'
-    if os.path.isdir(dest): return dest
+    if os.path.isdir(dest):
+        drop_lock(dest)
+        return dest
     with one_maker(dest, f'what is in {path.name}'):
         if os.path.isdir(dest): return dest
         sweep(dest.parent)
@@ -119,7 +121,8 @@ def demo_folder(
     from xray_xfer.data import demo
     # named after the code that draws: another version draws other images
     dest = cache_dir()/f'demo-{seed}-{zlib.crc32(Path(demo.__file__).read_bytes()):08x}'
-    if not os.path.isdir(dest):
+    if os.path.isdir(dest): drop_lock(dest)
+    else:
         with one_maker(dest, 'the drawn X-rays'):
             if os.path.isdir(dest): return dest
             sweep(dest.parent)

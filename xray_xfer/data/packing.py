@@ -19,7 +19,7 @@ from fastcore.basics import num_cpus
 
 from ..core.files import (DAMAGED, PlaceError, cache_dir, make_folder, replacing, sized,
                                   sweep)
-from ..core.lock import one_maker
+from ..core.lock import drop_lock, one_maker
 from ..core.say import counted, error_words, plain, typed
 from .apart import end_decoders
 from .decode import LUMA, decode
@@ -214,7 +214,8 @@ def pack(
     path = Path(cache or cache_dir()).expanduser().absolute()/'packs'/key
     found = _find(path, paths, *how)
     reused = found is not None
-    if found is None:
+    if found is not None: drop_lock(path)
+    else:
         with one_maker(path, f'the pack of {counted(len(paths), "image")}', quiet):
             found = _find(path, paths, *how) or _made(path, table, paths, how, workers, quiet)
     bad = np.array([why != '' for why in found.reasons])

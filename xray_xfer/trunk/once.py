@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..core.cache import cache_limit, trim_cache
 from ..core.files import cache_dir, drop, replacing, sweep
-from ..core.lock import one_maker
+from ..core.lock import drop_lock, one_maker
 from ..data.augment import BLOCK, view_pixels
 from ..data.packing import Pack
 from .cutting import Cut, together
@@ -209,7 +209,8 @@ def features(
     path = _path(root, c, images, how)
     found = find_features(path, len(rows))
     reused = found is not None
-    if found is None:
+    if found is not None: drop_lock(path)
+    else:
         wanted = {path: c} | {_path(root, x, images, how): x for x in also()}
         _make_once(wanted, images, how, quiet, shards)
         found = open_features(path, len(rows))

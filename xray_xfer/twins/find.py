@@ -17,7 +17,7 @@ from numbers import Real
 import numpy as np, pandas as pd
 
 from ..core.files import replacing, sweep
-from ..core.lock import one_maker
+from ..core.lock import drop_lock, one_maker
 from ..core.say import counted
 from ..data.columns import relative_paths, stated
 from ..data.packing import Pack, pack as packed
@@ -147,7 +147,8 @@ def find_twins(
     path = home/'twins'/f'{pack.key}-{pack.crc:08x}-{MATCHER}-{near:g}.json'
     found = _filed(path, n, near)
     reused = found is not None
-    if found is None:
+    if found is not None: drop_lock(path)
+    else:
         with one_maker(path, f'the twins of {counted(n, "image")}', quiet):
             found = _filed(path, n, near) or _kept(path, n, near, *_sought(pack.pixels, near, quiet))
     pairs, almost = found
