@@ -20,11 +20,12 @@ from ..evaluate.intervals import with_interval
 from ..evaluate.scores import per_class
 from ..evaluate.tables import ROWS, table_markdown
 from .html import interval, number
-from .words import (NOT_CLINICAL, chance_words, frozen_words, limits,
+from .words import (NOT_CLINICAL, chance_words, folds_words, frozen_words, limits,
                                     metric_interval, model_words, origin_words, rejects_words,
                                     score_words, size_words, twins_words)
 from .operating import finding_of
 from ..runs.command import command, use_commands
+from ..runs.crossed import fold_name, is_crossed
 from ..runs.folder import Run, load_run
 
 # %% ../../nbs/report/13_card.ipynb #283f803a
@@ -62,6 +63,13 @@ def card_data(
         eval_results=_results(data, run.metrics) or None, ignore_metadata_errors=True)
 
 # %% ../../nbs/report/13_card.ipynb #5758bb3f
+def _files(config):
+    "Where the weights are"
+    if not is_crossed(config): return 'File: `model.safetensors`'
+    n = len(config['fold_names'])
+    return (f'Files: `{fold_name(1)}/model.safetensors` to `{fold_name(n)}/model.safetensors`, one network per fold, '
+            'which answer together with the mean of their probabilities')
+
 def _model(run):
     "What the network is, and what it takes and gives"
     c, versions = run.config, run.environment.get('versions') or {}
@@ -75,7 +83,7 @@ def _model(run):
             f"and standard deviation {c['std']}.",
             f"Output: logits of {counted(len(c['classes']), 'class', 'classes')}, in this order: "
             f"{', '.join(map(escaped, c['classes']))}.",
-            f"File: `model.safetensors` (`backbone.*`, `head.*`), made with xray_xfer {escaped(c['xray_xfer'])}"
+            f"{_files(c)} (`backbone.*`, `head.*`), made with xray_xfer {escaped(c['xray_xfer'])}"
             + (f' ({escaped(with_)}).' if with_ else '.')]
     return '\n'.join(f'* {line}' for line in said)
 
@@ -85,7 +93,10 @@ def _data(run):
     grouped = bool(twins and twins.get('grouped'))
     parts = [f"{m['n']:,} in the test part"]
     if n := (m.get('valid') or {}).get('n'): parts.append(f'{n:,} in the validation part')
-    if env.get('split_given') or c.get('split'): divided = 'in a split that was given'
+    if is_crossed(c):
+        parts = [f"{m['n']:,} tested once each, by a network that was trained without them"]
+        divided = folds_words(c)
+    elif env.get('split_given') or c.get('split'): divided = 'in a split that was given'
     else: divided = f"divided by class{' and by group' if grouped else ''} with seed {c['split_seed']}"
     said = [f"{counted(c['images'], 'image')} of {escaped(c['data'])}, {' and '.join(parts)}, {divided}; "
             '`split.csv` lists every image.', escaped(rejects_words(c)), escaped(twins_words(twins))]
@@ -132,6 +143,11 @@ def _calibration(run):
     def errors(when):
         ece, brier = (number((k.get(when) or {}).get(key)) for key in ('ece', 'brier'))
         return f'the expected calibration error is {ece} and the Brier score {brier}'
+    if each := k.get('temperatures'):
+        low, high = (number(end(each.values()), 3) for end in (min, max))
+        return ('Each network has a temperature of its own, fitted on the validation part of its fold '
+                f'({low} to {high}): divide its logits by it before the softmax. Over all images, '
+                f"{errors('before')} without them; with them, {errors('after')}.")
     temperature = number(k.get('temperature'), 3)
     return (f'The temperature, fitted on the validation part, is {temperature}: divide the logits by it before the '
             f"softmax. On the test part, {errors('before')} without it; with it, {errors('after')}.")

@@ -62,8 +62,11 @@ def calibration_section(
         ends = ((k.get('intervals') or {}).get(when) or {}).get(key)
         return valued((k.get(when) or {}).get(key), otherwise if ends is None else ends)
     fitted = counted(k.get('fitted_on') or 0, 'validation image')
-    said = [P(f"The logits are divided by one temperature, {number(k.get('temperature'), 3)}, fitted on {fitted}. "
-              'That changes no answer, only how sure the model sounds.')]
+    divided = f"by one temperature, {number(k.get('temperature'), 3)}, fitted on {fitted}"
+    if each := k.get('temperatures'):
+        low, high = (number(end(each.values()), 3) for end in (min, max))
+        divided = f'by the temperature of their network ({low} to {high}), fitted on the validation part of its fold'
+    said = [P(f'The logits are divided {divided}. That changes no answer, only how sure the model sounds.')]
     rows = [[name, *(cell(when, key, otherwise) for when in ('before', 'after'))] for key, name, otherwise in _ERRORS]
     heads = ['on the test part', 'before scaling', 'after scaling']
     said.append(grid(heads, rows, 'Lower is better; small: 95 % intervals'))
