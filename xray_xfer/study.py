@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from fastai.torch_core import no_random
 
 from .controls.ask import controls as ask_controls
-from .core.files import check_room, replacing, settled
+from .core.files import check_room, read_json, replacing, settled
 from .core.say import notes_once, say
 from .evaluate.tables import display_name
 from .learner import settle, source_table
@@ -34,7 +34,7 @@ from .report.page import run_report
 from .report.results import Study, load_study, study_json   # noqa: F401
 from .runs.filing import run_bytes
 from .runs.finished import study_names
-from .runs.crossed import Job, crossed, fold_name, save_crossed
+from .runs.crossed import Job, crossed, fold_name, is_crossed, save_crossed
 from .runs.folder import load_controls, load_run, named, run_place
 from .scale.choose import choose_engine
 from .scale.engines import shards_of
@@ -99,6 +99,9 @@ def _over_folds(plan, data, given, folds, repeats):
     first = settle(Settings(**given), next(iter(plan.networks.values())), data)
     made = file_folds(data, first, source_table(data, first), folds, repeats)
     jobs = [job._replace(repeat=r, fold=f) for job in plan.places for r, f in made.files]
+    for place in plan.places.values():
+        if (place/'config.json').is_file() and not is_crossed(read_json(place/'config.json')):
+            raise FileExistsError(f'{place} holds a run over one split: choose another out= (--out) for folds')
     out = next(iter(plan.places.values())).parent
     places = {job: run_place(out/job.folder, fold_name(job.fold)) for job in jobs}
     return plan._replace(places=places, files=made.files, crossings=made.crossings)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np, pandas as pd
 
-from ..core.files import replacing, write_csv, write_json
+from ..core.files import drop, replacing, write_csv, write_json
 from ..core.say import counted
 from ..data.split import write_split
 from ..evaluate.bootstrap import METRICS
@@ -46,7 +46,7 @@ class Crossing(NamedTuple):
     left: dict|None = None # {value: why it was not left out}
 
 def fold_name(
-    number:int, # From 1
+    number:int|str, # From 1
 ) -> str:
     "The folder of a fold's run, in that of its model"
     return f'fold{number}'
@@ -149,6 +149,9 @@ def save_crossed(
 ) -> None:
     "File it beside the runs of its folds; config.json, which makes the folder a run, comes last"
     run.path.mkdir(parents=True, exist_ok=True)
+    names = {fold_name(i + 1) for i in range(len(run.config['fold_names']))}
+    for old in run.path.glob(f"{fold_name('*')}"):   # of an earlier study with more folds, that this one overwrites
+        if old.name not in names and (old/'config.json').is_file(): drop(old)
     for name, table in dict(rejects=run.rejects, history=run.history, predictions=run.predictions).items():
         with replacing(run.path/f'{name}.csv') as tmp: write_csv(table, tmp)
     write_split(run.split, run.path/'split.csv')
