@@ -131,9 +131,9 @@ class Known:
     def _seen(self, block):
         "New images, those in a frame without it too, and how alike their waves are to those of each signature"
         images, of = frameless(block)
-        waves = spectra(small_details(images, SIDE))
-        alike = waves @ self._filed_spectra.T
-        flat = (waves**2).sum(1) < .5   # nothing is to be seen, and all that is flat is alike
+        details = small_details(images, SIDE)
+        alike = spectra(details) @ self._filed_spectra.T
+        flat = abs(details).max((1, 2)) < .01   # nothing is to be seen but rounding
         return _Seen(images, of, alike, np.unique(of[(alike.max(1) > _NEAR) | flat]).tolist())
 
     def _match(self, kind, row, likeness):
