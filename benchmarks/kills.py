@@ -1,9 +1,11 @@
 """What is left when a study is killed, interrupted, or runs out of disk, at any moment.
 
-    python benchmarks/kills.py [--kills 200] [--seed 0] [--parts kills signals disk readonly clock]
+    python benchmarks/kills.py [--kills 200] [--seed 0] [--parts kills aimed signals disk readonly clock]
 
   kills     a study is killed (SIGKILL) at a random moment, started again, killed again, until it gets to its end
-  signals   the same with SIGINT, SIGTERM and SIGHUP in turn
+  aimed     a study is killed within each of what takes so little time that a random moment seldom meets it;
+            what is written waits 50 ms before it gets its name
+  signals   killed as in `kills`, with SIGINT, SIGTERM and SIGHUP in turn
   disk      the disk of the run folders, or of the cache, is filled up by somebody else; then there is room
   readonly  the cache may only be read, first empty, then with all that is needed
   clock     a study is killed, and the clock is set back by two days before it goes on
@@ -11,7 +13,7 @@
 After each blow every file that bears its final name is looked at: it has to be whole. After each study nothing may lie
 about that is not its own, and its files have to be, byte for byte, those of a study that nobody disturbed. `disk` and
 `readonly` mount file systems of their own and need root on Linux.
-Writes benchmarks/kills.json and .md."""
+Writes benchmarks/kills.json and .md; parts that are not asked for stay there as they were."""
 import argparse, json, os, random, shutil, signal, subprocess, sys, tempfile, time
 from collections import Counter
 from contextlib import contextmanager, suppress
@@ -29,8 +31,8 @@ class Study:
         self.films, self.place = films, Path(place)
         self.out, self.cache = self.place/'out', self.place/'cache'
 
-    def start(self):
-        "A process that runs it; forked, so that it need not import PyTorch again"
+    def start(self, late=0.):
+        "A process that runs it; forked, so that it need not import PyTorch again. Renames come `late` by seconds"
         self.place.mkdir(parents=True, exist_ok=True)
         pid = os.fork()
         if pid: return pid
@@ -42,6 +44,8 @@ class Study:
             os.dup2(log, 2)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.environ['XRAY_XFER_CACHE'] = str(self.cache)
+            rename = os.replace
+            if late: os.replace = lambda a, b: (time.sleep(late), rename(a, b))
             from xray_xfer.cli import main
             code = main(['study', str(self.films), *WORDS, '--out', str(self.out)])
         finally: os._exit(code or 0)
@@ -60,7 +64,7 @@ def wait(pid, seconds):
     while time.monotonic() < until:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done: return os.waitstatus_to_exitcode(status)
-        time.sleep(.005)
+        time.sleep(min(.005, seconds))
 
 def content(study):
     "Every file under its final name: run folders and tables, and of the cache what is computed"
@@ -90,7 +94,7 @@ def phase(study):
     parts = [p for root in (study.out, study.cache) for p in root.rglob('.*') if p.exists()]
     names = ' '.join(str(p.relative_to(study.place)) for p in parts)
     for what, sign in dict(packing='cache/packs/.', twins='cache/twins/.', features='cache/features/.').items():
-        if sign in names and '.part' in names: return what
+        if sign in names: return what   # what is half made, or the lock of who makes it
     if 'checkpoint.safetensors.' in names: return 'writing a checkpoint'
     if any(p.parent == study.out and p.name.endswith('.part') for p in parts): return 'filing a run'
     if any(p.parent.parent == study.out and p.name.endswith('.part') for p in parts): return 'writing a report'
@@ -122,6 +126,41 @@ def blows(films, whole, usual, n, rng, signals):
               f'{len(unlike)} other files, {len(failed)} errors', flush=True)
     return dict(blows=fell, studies=studies, resumed=resumed, phases=dict(phases.most_common()), half_written=half,
                 left_over=left, unlike=unlike, failed=failed)
+
+AIMS = 'packing', 'twins', 'features', 'writing a checkpoint', 'filing a run', 'writing a report'
+
+def _is_at(study, aim):
+    "Whether it is in this phase now; of what takes milliseconds only the folders concerned are looked at"
+    with suppress(FileNotFoundError):   # it is not there yet, or went while it was looked at
+        if aim not in ('writing a checkpoint', 'writing a report'): return phase(study) == aim
+        folders = study.out.glob('.*.unfinished' if aim == 'writing a checkpoint' else '[!.]*/')
+        return any(name.endswith('.part') for f in folders for name in os.listdir(f))
+    return False
+
+def aimed(films, whole, rng, n=6):
+    "Kill studies in each of the short phases, one after the other; a file that is whole waits 50 ms for its name"
+    half, left, unlike, failed, missed, resumed, phases = [], [], [], [], 0, 0, Counter()
+    for _ in range(n):
+        with tempfile.TemporaryDirectory() as d:
+            study = Study(films, d)
+            for aim in AIMS:
+                pid, code = study.start(late=.05), None
+                while not _is_at(study, aim) and (code := wait(pid, .0002)) is None: pass
+                if code is not None:
+                    missed += 1
+                    continue
+                time.sleep(rng.uniform(0, .04))
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                phases[phase(study)] += 1
+                half += different(study, whole, all_of_it=False)
+            if study.to_the_end(): failed.append(study.said()[-300:].replace(str(study.place), 'STUDY'))
+            resumed += study.said().count('goes on after epoch')
+            left += leftovers(study)
+            unlike += different(study, whole, all_of_it=True)
+        print(f'aimed: {dict(phases)}, {missed} missed, {half}, {left}, {unlike}, {failed}', flush=True)
+    return dict(blows=phases.total(), missed=missed, studies=n, resumed=resumed, phases=dict(phases.most_common()),
+                half_written=half, left_over=left, unlike=unlike, failed=failed)
 
 @contextmanager
 def mounted(place, *options):
@@ -200,7 +239,7 @@ def clock_back(films, whole, usual, rng, n=5):
         print(found[-1], flush=True)
     return found
 
-PARTS = 'kills', 'signals', 'disk', 'readonly', 'clock'
+PARTS = 'kills', 'aimed', 'signals', 'disk', 'readonly', 'clock'
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -226,6 +265,7 @@ def main():
         print(f'undisturbed: {usual:.1f} s, {len(whole)} files', flush=True)
         found = dict(date=str(date.today()), environment=environment(), seed=a.seed, seconds=usual, files=len(whole))
         if 'kills' in a.parts: found['kills'] = blows(films, whole, usual, a.kills, rng, [signal.SIGKILL])
+        if 'aimed' in a.parts: found['aimed'] = aimed(films, whole, rng)
         if 'signals' in a.parts:
             mild = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
             found['signals'] = blows(films, whole, usual, max(3, a.kills // 5), rng, mild)
@@ -235,8 +275,17 @@ def main():
         if 'readonly' in a.parts: found['readonly'] = read_only(films, whole)
         if 'clock' in a.parts: found['clock'] = clock_back(films, whole, usual, rng)
     found['minutes'] = round((time.time() - began) / 60, 1)
+    found = _with_earlier(found)
     (HERE/'kills.json').write_text(json.dumps(found, indent=1) + '\n')
     (HERE/'kills.md').write_text(text(found))
+
+def _with_earlier(found):
+    "What was found, and what an earlier call has filed of the other parts, with its date"
+    try: filed = json.loads((HERE/'kills.json').read_text())
+    except FileNotFoundError: return found
+    kept = {part: filed[part] for part in PARTS if part in filed and part not in found}
+    dates = {part: filed.get('earlier', {}).get(part, filed['date']) for part in kept}
+    return found | kept | (dict(earlier=dates) if kept else {})
 
 def _blows(title, f):
     counts = {'files under their final name that were not whole': 'half_written',
@@ -257,7 +306,10 @@ def text(f):
              f'undisturbed; {e["device_name"]}, one thread, xray_xfer {e["versions"]["xray_xfer"]}, PyTorch '
              f'{e["versions"]["torch"]}, {f["date"]}; `python benchmarks/kills.py`, seed {f["seed"]}, '
              f'{f["minutes"]} minutes.\n']
+    if f.get('earlier'):
+        lines.append(f'Of earlier calls: {", ".join(f"{part} ({day})" for part, day in f["earlier"].items())}.\n')
     if 'kills' in f: lines += _blows('SIGKILL at a random moment', f['kills'])
+    if 'aimed' in f: lines += _blows('SIGKILL within what takes little time, each rename held up by 50 ms', f['aimed'])
     if 'signals' in f: lines += _blows('SIGINT, SIGTERM, SIGHUP in turn', f['signals'])
     if 'disk' in f:
         head = 'disk', 'bytes left', 'first start', 'names the place', 'with room again', 'left over or unlike'
