@@ -15,7 +15,7 @@ test: .venv/.installed-dev
 	# the quick pages are run by tests/test_outputs.py, which looks at what they show as well;
 	# one thread each: two processes that both spin on two cores slow each other down twentyfold
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --path-re "$$($(BIN)/python tools/rerun.py --slow)" $(SHARED)
-	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -q -ra -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -q -ra -n 2 --dist loadfile --no-loadscope-reorder
 
 pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make README.md from the index
 	$(BIN)/nbdev-export

@@ -1,4 +1,5 @@
 "Tests marked `shared` run where the development images lie beside the repository; every test has a cache of its own."
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd, pytest
@@ -9,8 +10,9 @@ pd.set_option('mode.string_storage', 'python')
 SHARED = Path(__file__).resolve().parents[2]/'shared'/'data'
 
 def pytest_collection_modifyitems(items):
-    # minutes in one piece: whoever of two workers took it last would end long after the other
-    items.sort(key=lambda item: item.path.name != 'test_outputs.py')
+    # first what is minutes in one piece, then the large files: two workers end at about the same time
+    size = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name != 'test_outputs.py', -size[item.path], str(item.path)))
     if (SHARED/'radiographs').is_dir(): return
     for item in items:
         if 'shared' in item.keywords:
