@@ -170,7 +170,7 @@ def test_names_of_staged_pages(nb, staged):
     for text in re.findall(r'^### .*?^```python\n(.*?)^```', linkable(page), re.M | re.S):
         code = re.sub(r'#.*|\'[^\']*\'', '', text)
         assert not re.search(r'<|__main__|Annotated|NoneType|[a-z_]\w*\.[A-Za-z_]', code), text
-        assert code.count('=') < 40, text
+        assert code.count('=') < 45, text   # the command's `study` has 42, and should not have many more
 
 def test_common_words_are_no_links():
     "A name in backticks is a link where it can mean one thing only: words wait until the page defines or imports them"
