@@ -96,12 +96,12 @@ def _planned(archs, depths, seeds, pretrained, out):
 
 def _over_folds(plan, data, given, folds, repeats):
     "The same over folds: one run per fold, in the folder of its model"
-    first = settle(Settings(**given), next(iter(plan.networks.values())), data)
-    made = file_folds(data, first, source_table(data, first), folds, repeats)
-    jobs = [job._replace(repeat=r, fold=f) for job in plan.places for r, f in made.files]
     for place in plan.places.values():
         if (place/'config.json').is_file() and not is_crossed(read_json(place/'config.json')):
             raise FileExistsError(f'{place} holds a run over one split: choose another out= (--out) for folds')
+    first = settle(Settings(**given), next(iter(plan.networks.values())), data)
+    made = file_folds(data, first, source_table(data, first), folds, repeats)
+    jobs = [job._replace(repeat=r, fold=f) for job in plan.places for r, f in made.files]
     out = next(iter(plan.places.values())).parent
     places = {job: run_place(out/job.folder, fold_name(job.fold)) for job in jobs}
     return plan._replace(places=places, files=made.files, crossings=made.crossings)

@@ -1,4 +1,4 @@
-"""Every image is tested once, by a model that never saw it: stratified folds of whole groups, or one source left out at a time.
+"""Every image is tested once, by a model that never saw it: folds of whole groups, or one source at a time.
 
 Docs: https://xray-xfer.github.io/xray_xfer/data/folds.html.md"""
 
@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from ..core.say import counted, typed
 from .columns import stated
 from .quotas import fill
-from .split import parts_around
+from .split import check_table, numbered, parts_around, path_order
 
 # %% ../../nbs/data/24_folds.ipynb #dae64efa
 MOST_VALUES = 50   # of a column: each is a training of every model
@@ -75,16 +75,7 @@ def _equal(y, group, classes, k, rng):
     fold, _ = fill(counts, quotas, np.zeros_like(quotas), rng)
     return fold[unit.reshape(-1)]
 
-def _numbered(table):
-    "Class and group of each row by number, and the names of the classes"
-    classes = sorted(set(table['label']), key=str)
-    y = table['label'].map({c: i for i, c in enumerate(classes)}).to_numpy(dtype=int)
-    group = np.arange(len(table))
-    if 'group' in table:
-        names = pd.Series(stated(table['group']), dtype=object)
-        named = names.notna().to_numpy()
-        group[named] = len(table) + pd.factorize(names[named])[0]
-    return y, group, classes
+
 
 # %% ../../nbs/data/24_folds.ipynb #079c9915
 def _values_of(table, column):
@@ -135,11 +126,10 @@ def folds_of(
 ) -> Folds:
     "Divide the images so that each is tested once"
     check_folds(folds)
-    if not len(table): raise ValueError('the table has no rows: there is nothing to divide')
-    order = np.array(sorted(range(len(table)), key=[str(p) for p in table['path']].__getitem__)) \
-        if 'path' in table else np.arange(len(table))
+    check_table(table)
+    order = path_order(table)
     t = table.iloc[order].reset_index(drop=True).drop(columns='split', errors='ignore')
-    y, group, classes = _numbered(t)
+    y, classes, group, _ = numbered(t)
     seed = [split_seed, 1 + repeat]   # apart from the split of the same seed
     if isinstance(folds, str):
         said, moved, left = _by_value(y, group, classes, _values_of(t, folds))

@@ -41,8 +41,8 @@ def retrained(
     found = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
     if found.ndim != 1 or not len(found): raise ValueError('no values: give the metric of each fold')
     df = len(found) - 1
-    if np.isnan(found).any() or not df: return Retrained(None if np.isnan(found).any() else float(found[0]),
-                                                         None, None, None, None, df)
+    if np.isnan(found).any(): return Retrained(None, None, None, None, None, df)
+    if not df: return Retrained(float(found[0]), None, None, None, None, df)
     mean, sd = float(found.mean()), float(found.std(ddof=1))
     error = sd * (1 / len(found) + ratio) ** .5
     half = student.ppf((1 + level) / 2, df) * error

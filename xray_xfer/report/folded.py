@@ -1,4 +1,4 @@
-"""What the folds say in a report: each of them, what another training set might have given, and what could not be left out.
+"""What the folds say in a report: each of them, what another training set might give, what was not left out.
 
 Docs: https://xray-xfer.github.io/xray_xfer/report/folded.html.md"""
 

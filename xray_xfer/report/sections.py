@@ -70,10 +70,9 @@ def data_section(
     "What the model saw: images by class and part, groups, rejects"
     c, split, rejects = r.config, r.split, r.rejects
     chosen = 'the epoch and the temperature' if r.calibration else 'the epoch'
-    used = ('The test part was used once, for the numbers here; the validation part chose '
-            f'{chosen}.')
+    used = f'The test part was used once, for the numbers here; the validation part chose {chosen}.'
     if 'folds' in c:
-        used = (f'{folds_words(c).capitalize()}: each image was tested once, by a network that was trained without it; '
+        used = (f'Divided by {folds_words(c)}: each image was tested once, by a network that was trained without it; '
                 f'a validation part of its own, out of its training images, chose {chosen}.')
     said = [P(f"{counted(c['images'], 'image')} of {text_of(c['data'])} at {size_words(c)}. {used}")]
     if not len(split): said.append(remark('split.csv is not in the folder: counts by class and part are not known.'))

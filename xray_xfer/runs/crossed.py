@@ -1,4 +1,4 @@
-"""The runs of all folds are one model to whoever reads them: every image predicted once, by a network that never saw it.
+"""To whoever reads them, the runs of all folds are one model: each image predicted by a network that never saw it.
 
 Docs: https://xray-xfer.github.io/xray_xfer/runs/crossed.html.md"""
 
