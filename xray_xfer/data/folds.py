@@ -14,8 +14,8 @@ import numpy as np, pandas as pd
 
 from ..core.say import counted, typed
 from .columns import stated
-from .quotas import fill
-from .split import check_table, numbered, parts_around, path_order
+from .quotas import check_table, fill, numbered, path_order
+from .split import parts_around
 
 # %% ../../nbs/data/24_folds.ipynb #dae64efa
 MOST_VALUES = 50   # of a column: each is a training of every model
