@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from xray_xfer.bench import timing as room
+from xray_xfer.bench import apart, schedules as soon, timing as room
 from xray_xfer.data import demo
 from xray_xfer.bench.timing import bench
 from xray_xfer.data.table import images_of
@@ -20,14 +20,14 @@ def xrays(tmp_path_factory):
 def jobs(monkeypatch):
     "The specifications of all measurements, in order; importing PyTorch a dozen times is not what is tested"
     done = []
-    def here(spec, folder, quiet):
+    def here(spec, folder):
         spec = spec | dict(result=str(folder/'result.json'))
         monkeypatch.setattr(sys, 'stdin', io.StringIO(json.dumps(spec)))
         if spec.get('cache'): monkeypatch.setenv('XRAY_XFER_CACHE', spec['cache'])
-        room._work()
+        apart.work()
         done.append(spec)
         return json.loads((folder/'result.json').read_text())
-    monkeypatch.setattr(room, '_job', here)
+    for each in room, soon: monkeypatch.setattr(each, 'one_measurement', here)
     return done
 
 @pytest.mark.slow
@@ -104,11 +104,11 @@ def test_every_way_to_its_end(xrays, jobs, tmp_path, capsys):
 
 @pytest.mark.usefixtures('plain_figures')
 def test_what_was_measured_stays_when_the_next_fails(xrays, jobs, tmp_path, monkeypatch):
-    here = room._job
-    def fail(spec, folder, quiet):
+    here = room.one_measurement
+    def fail(spec, folder):
         if spec['way'] == 'warm': raise RuntimeError('warm resnet10t depth 0 failed: the lights went out')
-        return here(spec, folder, quiet)
-    monkeypatch.setattr(room, '_job', fail)
+        return here(spec, folder)
+    monkeypatch.setattr(room, 'one_measurement', fail)
     with pytest.raises(RuntimeError, match='lights'):
         bench(
             xrays,
@@ -158,4 +158,38 @@ def test_a_source_that_is_no_folder_is_resolved_once_for_all(xrays, jobs, tmp_pa
 def test_a_job_that_fails_says_why(tmp_path):
     "In a process of its own, as all are"
     with pytest.raises(RuntimeError, match='stock resnet10t depth 0 failed: .*nowhere'):
-        room._job(dict(way='stock', arch='resnet10t', depth=0, data=str(tmp_path/'nowhere'), timed=1), tmp_path, True)
+        spec = dict(way='stock', arch='resnet10t', depth=0, data=str(tmp_path/'nowhere'), timed=1)
+        apart.one_measurement(spec, tmp_path)
+
+@pytest.mark.usefixtures('plain_figures')
+def test_schedules_go_on_where_they_were_stopped(xrays, jobs, tmp_path, monkeypatch):
+    here = soon.one_measurement
+    def fail(spec, folder):
+        if len(jobs) == 5: raise RuntimeError('the lights went out')
+        return here(spec, folder)
+    def asked(**more):
+        given = dict(pretrained=False, depth=0, ways=('stock', 'cold', 'warm'), epochs=(2, 1), folds=2, size=64, bs=16)
+        return soon.schedules(xrays, 'resnet10t', out=tmp_path/'out', quiet=True, **given | more)
+    monkeypatch.setattr(soon, 'one_measurement', fail)
+    with pytest.raises(RuntimeError, match='lights'): asked()
+    assert len(json.loads((tmp_path/'out'/'schedules.json').read_text())['rows']) == 5
+    monkeypatch.setattr(soon, 'one_measurement', here)
+    res = asked()
+    rows = res['rows']
+    assert [(r['fold'], r['epochs'], r['way']) for r in rows] == [
+        (f, e, w) for f in '12' for e in (2, 1) for w in ('stock', 'cold', 'warm')
+    ]
+    # the cold training whose warm one follows is made again where the cache went with the process
+    assert len(jobs) == len(rows) + 1
+    of = {(r['fold'], r['epochs'], r['way']): r['accuracy'] for r in rows}
+    assert all(of[f, e, 'cold'] == of[f, e, 'warm'] for f in '12' for e in (1, 2))
+    # each fold has parts of its own, and each way the same ones
+    assert len({s['split'] for s in jobs if s['way'] == 'stock'}) == 2
+    assert {a['way'] for a in res['answers']} == {'stock', 'cold', 'warm'}
+    stock = next(s for s in res['schedules'] if (s['way'], s['epochs']) == ('stock', 2))
+    assert stock['accuracy'] == pytest.approx(sum(of[f, 2, 'stock'] for f in '12') / 2) and stock['folds'] == 2
+    assert 'as good as stock' in (tmp_path/'out'/'schedules.md').read_text()
+    with Image.open(tmp_path/'out'/'schedules.png') as im: im.load()
+    n = len(jobs)
+    assert asked()['rows'] == rows and len(jobs) == n
+    with pytest.raises(FileExistsError, match='other settings'): asked(lr=1e-3)

@@ -11,6 +11,7 @@ __all__ = ['VERBS', 'run', 'study', 'demo', 'table', 'Refused', 'check', 'cache'
 import os, signal, sys, traceback, warnings
 from argparse import ArgumentParser, SUPPRESS
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -168,7 +169,10 @@ def bench(
     depths:Annotated[Sequence[int|str], 'Fine-tuning depths', DEPTHS]=(0, 1, 2),
     pretrained:Annotated[Sequence[str], SENTENCES['pretrained'], SEVERAL]=('true',),
     ways:Annotated[Sequence[str], SENTENCES['ways'], SEVERAL]=('stock', 'tuned', 'cold', 'warm'),
-    epochs:int=10, # Epochs of each training
+    epochs:int=10, # Epochs of each training of the baselines
+    ours:int|None=None, # Epochs of each training here (default: as many)
+    folds:int=0, # Time one more study here, over as many folds
+    schedules:Annotated[Sequence[int], SENTENCES['schedules'], NUMBERS]=(),
     timed:Annotated[Sequence[str], SENTENCES['timed'], SEVERAL]=(),
     seeds:Annotated[Sequence[int], SENTENCES['timed_seeds'], NUMBERS]=(0,),
     device:str='auto', # auto, cuda, cuda:1, mps or cpu
@@ -182,10 +186,19 @@ def bench(
     except ValueError:
         raise ValueError(f"--timed {' '.join(timed)}: give ARCH=EPOCHS, such as efficientnet_b0=1") from None
     weights = weights_for(pretrained, archs)
-    measured = bench(data, archs, depths, weights, ways, epochs, epochs_of, seeds=seeds, device=device, out=out,
-                     quiet=quiet)
-    print(bench_text(measured))
+    given = dict(device=device, quiet=quiet, ways=ways)
+    if schedules: return _schedules(data, archs, depths, weights, out, epochs=schedules, folds=folds or 5, **given)
+    given |= dict(epochs=epochs, ours=ours, folds=folds, timed=epochs_of, seeds=seeds, out=out)
+    print(bench_text(bench(data, archs, depths, weights, **given)))
     print(f'bench.json, bench.md and bench.png are in {out}')
+
+def _schedules(data, archs, depths, weights, out, **given):
+    "How soon each model is as good as with stock fastai"
+    from xray_xfer.bench.schedules import schedules, schedules_text
+    for arch, depth in product(archs, depths):
+        of_arch, place = weights.get(arch, True) if isinstance(weights, dict) else weights, out/f'{arch}_{depth}'
+        found = schedules(data, arch, depth, of_arch, out=place, **given)
+        print(schedules_text(found), f'schedules.json, schedules.md and schedules.png are in {place}')
 
 # %% ../nbs/06_cli.ipynb #71d0b082
 VERBS = dict(run=run, study=study, demo=demo, check=check, controls=controls, predict=predict, external=external,

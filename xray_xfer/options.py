@@ -133,6 +133,8 @@ SENTENCES = dict(
     ways='Which of stock, tuned, cold, warm',
     timed='Train the baselines of an arch for fewer epochs, or a share of one, ARCH=EPOCHS or "ARCH DEPTH=EPOCHS", '
           'and scale the time; no accuracy is shown then',
+    schedules='Or: how soon each model is as good as stock fastai, by schedules of these epochs, such as 1 2 3 5 10, '
+              'over folds (default 5); takes hours, goes on where it was stopped',
     timed_seeds='Training seeds: the first is timed, the others are for the accuracy of models whose baselines '
                 'are trained in full',
 )

@@ -8,90 +8,39 @@ Docs: https://xray-xfer.github.io/xray_xfer/bench/timing.html.md"""
 __all__ = ['bench']
 
 # %% ../../nbs/bench/03_timing.ipynb #ba5d39f3
-import json, os, platform, resource, shutil, subprocess, sys, tempfile, time
+import shutil, sys, tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np, pandas as pd, torch
-from fastai.torch_core import set_seed
-from safetensors.torch import save_file
+import numpy as np, pandas as pd
 
-from .baselines import loader_speed, timed_fastai
-from .ratios import WAYS, bench_figure, bench_text, ratios
+from .apart import OURS, TRIES, one_measurement, source_file, split_files, weights_file
+from .ratios import STUDIES, WAYS, bench_figure, bench_text, ratios
 from ..core.files import replacing, write_json
 from ..core.machine import environment, resolve_device
+from ..data.folds import check_folds
 from ..data.packing import Pack
-from ..data.split import PARTS, save_split
+from ..data.split import PARTS
 from ..data.table import images_of
 from ..evaluate.tables import display_name
 from ..models.blueprint import arch_name, stats
-from ..models.classifier import build, calibrate
 from ..models.hub import plain_name
 from ..settings import Settings
-from ..study import study
-from ..train import run
-from ..training.ready import image_batches, prepare
-
-# %% ../../nbs/bench/03_timing.ipynb #07928a0e
-_SAME = ('pretrained', 'epochs', 'bs', 'lr', 'size', 'out', 'device')   # words of a specification and of `run`
-
-def _ours(s):
-    "One model, or a study, by this package"
-    given = {name: s[name] for name in _SAME} | dict(split=s['split_csv'], groups=False, quiet=True)
-    start = time.perf_counter()
-    if s['depth'] is None: runs = study(s['data'], s['arch'], s['depths'], seeds=s['seed'], **given).runs
-    else: runs = [run(s['data'], s['arch'], s['depth'], seed=s['seed'], **given)]
-    took = time.perf_counter() - start
-    phases = {k: sum(r.timings.get(k, 0.) for r in runs) for k in ('features', 'train', 'evaluate', 'figures')}
-    train, evaluate = phases['train'], phases['evaluate']
-    return dict(setup=took - phases['figures'] - train - evaluate, train=train, evaluate=evaluate,
-                features=phases['features'],
-                images_per_second=float(np.mean([r.timings['train_images_per_second'] for r in runs])),
-                accuracy=runs[-1].metrics['accuracy'],
-                accuracies={r.path.name: r.metrics['accuracy'] for r in runs})
-
-def _measured(s):
-    "One measurement, in the way that its specification names"
-    if s['way'] == 'try': return loader_speed(s)
-    if s['way'] in _OURS: return _ours(s)
-    return timed_fastai(s, s['way'] == 'tuned')
-
-def _work():
-    "One measurement in a process of its own: a JSON specification on stdin, a JSON result in its `result` file"
-    s = json.load(sys.stdin)
-    start = time.perf_counter()
-    res = _measured(s)
-    took = time.perf_counter() - start
-    whole = took if s['way'] == 'try' else res['setup'] + res['train'] + res['evaluate']
-    gpu = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_initialized() else None
-    write_json(res | dict(whole=whole, peak_gb=_peak_gb(), peak_gpu_gb=gpu), s['result'])
-
-def _peak_gb():
-    "The most that this process had in memory, files that it mapped included, and its loader processes not"
-    try:
-        with open('/proc/self/status') as lines: peak = next(line for line in lines if line.startswith('VmHWM'))
-        return int(peak.split()[1]) * 1024 / 1e9
-    except (OSError, StopIteration):   # no Linux: there this would begin with the parent's
-        unit = 1 if platform.system() == 'Darwin' else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+from ..training.ready import prepare
 
 # %% ../../nbs/bench/03_timing.ipynb #3ea13e54
-_OURS = ('cold', 'warm')
-
-# what the tuned baseline chooses from: batches, loaders, and images to be timed
-_TRIES = dict(cuda=dict(bs=(32, 64, 128, 256), workers=(0, 4, 8, 16), images=1024),
-              cpu=dict(bs=(8, 16, 32, 64), workers=(0, 1, 2), images=128))
-
 class _Plan(NamedTuple):
     "What is to be measured"
     archs: list     # timm model names
     depths: list    # Fine-tuning depths
     weights: dict   # {arch: pretrained}, True where an arch is missing
     ways: list      # In the order of `WAYS`
-    epochs: int     # Of each training
     timed: dict     # {arch or 'arch depth': epochs of the baselines}
+    epochs: int     # Of each training of a baseline
+    ours: int       # Of each training here
+    folds: int      # Of a study here besides; 0: none
     seeds: list     # The first is timed
 
     def epochs_of(self, arch, depth):
@@ -99,9 +48,9 @@ class _Plan(NamedTuple):
         return self.timed.get(f'{arch} {depth}', self.timed.get(arch, self.epochs))
 
     def jobs(self):
-        "(way, depth) in order, depth None for the study: what is divided by each other, one after the other"
+        "(way, depth or study) in order: what is divided by each other, one after the other"
         return [*((way, depth) for depth in self.depths for way in self.ways),
-                *((way, None) for way in self.ways if way in _OURS)]
+                *((way, 'study') for way in self.ways if way in OURS), *([('cold', 'folds')] if self.folds else [])]
 
 class _Images(NamedTuple):
     "The images of all measurements, and their one split"
@@ -109,18 +58,6 @@ class _Images(NamedTuple):
     pack: Pack # Decoded
     parts: np.ndarray # The part of each
     files: dict # Of every specification: data, split, split_csv, n_train
-
-def _job(spec, folder, quiet):
-    "Run one measurement; its result, or an error with the last line that it said"
-    spec = spec | dict(result=str(folder/'result.json'))
-    env = os.environ | ({'XRAY_XFER_CACHE': spec['cache']} if spec.get('cache') else {})
-    code = f'from {__name__} import _work; _work()'
-    p = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], input=json.dumps(spec), capture_output=True,
-                       text=True, env=env)
-    if p.returncode:
-        said = p.stderr.strip().splitlines() or ['no message']
-        raise RuntimeError(f"{spec['way']} {spec['arch']} depth {spec['depth']} failed: {said[-1]}")
-    return json.loads(Path(spec['result']).read_text())
 
 def _check_timed(timed, archs, depths, epochs):
     "Error where a key of `timed` is none of this bench, or its value no number of epochs to be timed"
@@ -132,30 +69,22 @@ def _check_timed(timed, archs, depths, epochs):
         raise ValueError(f'timed={timed}: {odd[0]!r} epochs cannot be timed; '
                          f'give a share between 0 and 1, or a whole number up to {epochs}')
 
-def _planned(archs, depths, pretrained, ways, epochs, timed, seeds):
+def _planned(archs, depths, pretrained, ways, timed, **numbers):
     "What is to be measured, under the names that the archs have now"
     archs, ways = ([given] if isinstance(given, str) else list(given) for given in (archs, ways))
     if not ways or set(ways) - set(WAYS): raise ValueError(f"ways={ways}: give one or more of {', '.join(WAYS)}")
     current = {a: arch_name(a) for a in archs}   # old names, and addresses in full
     archs = list(current.values())
     timed = {_current(k, current): v for k, v in (timed or {}).items()}
-    _check_timed(timed, archs, depths, epochs)
+    _check_timed(timed, archs, depths, numbers['epochs'])
     if odd := [d for d in depths if isinstance(d, bool) or not isinstance(d, int) or d < 0]:
         raise ValueError(f'depths={list(depths)}: {odd[0]!r} cannot be timed; give 0 or more, such as 0 1 2 '
                          "(at 'all' nothing is frozen, and there is nothing to save)")
     if isinstance(pretrained, dict): weights = {current.get(k, k): v for k, v in pretrained.items()}
     else: weights = dict.fromkeys(archs, pretrained)
     in_order = [w for w in WAYS if w in ways]   # warm follows cold
-    return _Plan(archs, list(depths), weights, in_order, epochs, timed, list(seeds))
-
-def _source(data, table, folder):
-    "Where every measurement finds the images: unpacked, drawn or downloaded once, for all ways"
-    if isinstance(data, (str, Path)) and data not in ('demo', 'kaggle'):
-        given = Path(data).expanduser()
-        if given.is_dir(): return given.absolute()
-    file = folder/'images.csv'
-    table.to_csv(file, index=False, errors='surrogateescape')
-    return file
+    if numbers['folds']: check_folds(numbers['folds'])
+    return _Plan(archs, list(depths), weights, in_order, timed, **numbers)
 
 def _images(data, arch, size, folder):
     "Images that can all be decoded, and files of them and their split"
@@ -165,59 +94,53 @@ def _images(data, arch, size, folder):
     if len(p.rejects):
         raise ValueError(f'{len(p.rejects)} files cannot be decoded, and stock fastai stops at the first: '
                          'take them out first (xray_xfer check)')
-    pd.DataFrame(dict(part=list(parts))).to_csv(folder/'parts.csv', index=False)
-    save_split(p.table, parts, folder/'split.csv')
-    files = dict(data=str(_source(data, table, folder)), split=str(folder/'parts.csv'),
-                 split_csv=str(folder/'split.csv'), n_train=int((parts == 'train').sum()))
+    files = dict(data=str(source_file(data, table, folder))) | split_files(p.table, parts, folder)
     return _Images(table, p, parts, files)
-
-def _weights_of(arch, plan, images, size, folder):
-    "Pretrained weights as every way is given them: random ones are drawn once"
-    given = plan.weights.get(arch, True)
-    if given is False: return str(_calibrated(arch, images.pack, images.parts, size, folder))
-    return given if isinstance(given, bool) else str(Path(given).expanduser().absolute())
 
 def _specification(plan, common, way, depth, folder):
     "What a measurement is told"
     arch, mine = common['arch'], f"{plain_name(common['arch'])} {depth}"
-    s = common | dict(way=way, depth=depth, depths=plan.depths, timed=plan.epochs, workers=None, seed=plan.seeds[0])
-    if way in _OURS: return s | dict(cache=str(folder/f'cache {mine}'), out=str(folder/f'{way} {mine}'))
-    return s | dict(timed=min(plan.epochs, plan.epochs_of(arch, depth)))
+    s = common | dict(way=way, depth=depth, depths=plan.depths, workers=None, seed=plan.seeds[0])
+    if way not in OURS: return s | dict(epochs=plan.epochs, timed=min(plan.epochs, plan.epochs_of(arch, depth)))
+    s |= dict(epochs=plan.ours, timed=plan.ours, cache=str(folder/f'cache {mine}'), out=str(folder/f'{way} {mine}'))
+    if depth in STUDIES: s |= dict(depth=None, folds=plan.folds if depth == 'folds' else 0)
+    return s
 
-def _row(plan, s, folder, quiet):
+def _row(plan, s, folder):
     "One measurement, and the accuracy with the other seeds where its baselines are trained in full"
     arch, way, depth = s['arch'], s['way'], s['depth']
-    measured, full = _job(s, folder, quiet), s['timed'] == plan.epochs
+    measured, full = one_measurement(s, folder), s['timed'] == s['epochs']
     found = [measured['accuracy']]
     if depth is not None and way != 'warm' and plan.epochs_of(arch, depth) >= plan.epochs:
         again = [s | dict(seed=seed, out=s.get('out', '') + f' {seed}') for seed in plan.seeds[1:]]
-        found += [_job(other, folder, quiet)['accuracy'] for other in again]
-    about = dict(arch=arch, depth='study' if depth is None else depth, way=way, bs=s['bs'], workers=s['workers'],
+        found += [one_measurement(other, folder)['accuracy'] for other in again]
+    what = depth if depth is not None else 'folds' if s['folds'] else 'study'
+    about = dict(arch=arch, depth=what, way=way, bs=s['bs'], workers=s['workers'], epochs=s['epochs'],
                  epochs_timed=s['timed'])
     return about | measured | dict(accuracy=float(np.mean(found)) if full else None, seeds=found if full else [])
 
 def _said(row):
     "A row as a line"
-    depth = row['depth'] if row['depth'] == 'study' else f"depth {row['depth']}"
+    depth = STUDIES.get(row['depth']) or f"depth {row['depth']}"
     scaled = '' if row['seeds'] else ' (scaled)'
     parts = [f"{display_name(row['arch'])} {depth}, {row['way']}: {row['whole']:.1f} s{scaled}",
              f"{row['images_per_second']:.0f} images/s in training", f"peak {row['peak_gb']:.1f} GB"]
     if row['seeds']: parts.append(f"accuracy {', '.join(f'{x:.4f}' for x in row['seeds'])}")
     return ', '.join(parts)
 
-def _measure(plan, common, folder, tries, chosen, quiet):
+def _measure(plan, common, folder, tries, chosen):
     "The rows of one arch, one after the other; what the tuned baseline chose goes to `chosen`"
     last = 'warm' if 'warm' in plan.ways else 'cold'
     for way, depth in plan.jobs():
         s = _specification(plan, common, way, depth, folder)
         if way == 'tuned':
-            got = chosen[f"{s['arch']} {depth}"] = _job(s | dict(way='try', tries=tries), folder, quiet)
+            got = chosen[f"{s['arch']} {depth}"] = one_measurement(s | dict(way='try', tries=tries), folder)
             s |= {k: got['best'][k] for k in ('bs', 'workers')}
         if way == 'warm' and 'cold' not in plan.ways:
             first = str(folder/f"first {plain_name(s['arch'])} {depth}")
-            _job(s | dict(way='cold', out=first), folder, quiet)
-        yield _row(plan, s, folder, quiet)
-        if way == last: shutil.rmtree(s['cache'], ignore_errors=True)
+            one_measurement(s | dict(way='cold', out=first), folder)
+        yield _row(plan, s, folder)
+        if way == last or depth == 'folds': shutil.rmtree(s['cache'], ignore_errors=True)
 
 def bench(
     data, # Folder, .zip or .csv, see `images_of`
@@ -225,7 +148,9 @@ def bench(
     depths:Sequence=(0, 1, 2), # Fine-tuning depths
     pretrained:bool|str|Path|Mapping=True, # As in `study`: one value, or {arch: value}
     ways:Sequence|str=WAYS, # Which of stock, tuned, cold, warm
-    epochs:int=10, # Of one-cycle training
+    epochs:int=10, # Of one-cycle training of the baselines
+    ours:int|None=None, # Of our training; default as many
+    folds:int=0, # Of one more study here, cold: all its models by cross-validation; 0: none
     # {arch or 'arch depth': epochs, or a share of one} that the baselines are really trained;
     # their time is scaled, and no accuracy shown
     timed:dict|None=None,
@@ -243,22 +168,24 @@ def bench(
     quiet:bool=False, # No lines while it runs
 ) -> dict: # Rows, ratios, environment
     "Time the same study by stock fastai, tuned fastai, and this package from a cold and a warm cache"
-    plan = _planned(archs, depths, pretrained, ways, epochs, timed, seeds)
+    plan = _planned(archs, depths, pretrained, ways, timed, epochs=epochs, ours=ours or epochs, folds=folds,
+                    seeds=list(seeds))
     device = resolve_device(device)
-    tries = tries or _TRIES['cuda' if device.startswith('cuda') else 'cpu']
+    tries = tries or TRIES['cuda' if device.startswith('cuda') else 'cpu']
     rows:list[dict] = []
     chosen:dict = {}
     with tempfile.TemporaryDirectory() as tmp:
         work = Path(tmp)
         images = _images(data, plan.archs[0], size, work)
-        weights = {a: _weights_of(a, plan, images, size, work) for a in plan.archs}
-        common = images.files | dict(epochs=epochs, lr=lr, device=device, bs=bs)
+        weights = {a: weights_file(a, plan.weights.get(a, True), images.pack, images.parts, size, work)
+                   for a in plan.archs}
+        common = images.files | dict(lr=lr, device=device, bs=bs)
         about = dict(date=date.today().isoformat(), images=len(images.table),
-                     parts={part: int((images.parts == part).sum()) for part in PARTS}, epochs=epochs, lr=lr,
-                     seeds=plan.seeds, environment=environment(device))
+                     parts={part: int((images.parts == part).sum()) for part in PARTS}, epochs=epochs,
+                     ours=plan.ours, folds=folds, lr=lr, seeds=plan.seeds, environment=environment(device))
         for a in plan.archs:
             of_arch = common | dict(arch=a, pretrained=weights[a], size=size or stats(a)['size'])
-            for row in _measure(plan, of_arch, work, tries, chosen, quiet):
+            for row in _measure(plan, of_arch, work, tries, chosen):
                 rows.append(row)
                 if not quiet: print(_said(row), file=sys.stderr, flush=True)
                 result = about | dict(rows=rows, ratios=ratios(rows), chosen=chosen)
@@ -278,12 +205,3 @@ def _current(key, names):
     if key in names: return names[key]
     arch, _, depth = key.rpartition(' ')
     return f'{names[arch]} {depth}' if arch in names else key
-
-def _calibrated(arch, p, parts, size, folder):
-    "A file of random weights with the BatchNorm statistics of these images"
-    set_seed(0)
-    train = np.flatnonzero(parts == 'train')[:256]
-    model = calibrate(build(arch, pretrained=False, size=size), image_batches(p, train, stats(arch)))
-    file = folder/f'{plain_name(arch)}.safetensors'
-    save_file({k: v.contiguous().clone() for k, v in model.backbone.state_dict().items()}, file)
-    return file
