@@ -186,7 +186,7 @@ def bench(
     except ValueError:
         raise ValueError(f"--timed {' '.join(timed)}: give ARCH=EPOCHS, such as efficientnet_b0=1") from None
     weights = weights_for(pretrained, archs)
-    given = dict(device=device, quiet=quiet, ways=ways)
+    given:dict = dict(device=device, quiet=quiet, ways=ways)
     if schedules: return _schedules(data, archs, depths, weights, out, epochs=schedules, folds=folds or 5, **given)
     given |= dict(epochs=epochs, ours=ours, folds=folds, timed=epochs_of, seeds=seeds, out=out)
     print(bench_text(bench(data, archs, depths, weights, **given)))
