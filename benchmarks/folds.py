@@ -81,7 +81,7 @@ def tuned(ready, parts, arch, depth, weights, seed):
     bs = TUNED_BS[arch]
     images = replace(ready, parts=parts, once={})
     learn = learner(images, arch, depth, pretrained=weights, bs=bs, seed=seed, features='float32', backend='torch',
-                    quiet=True, device='cpu')
+                    head_epochs=0, cutmix=0, precision='fp32', quiet=True, device='cpu')
     learn.opt_func = partial(Adam, eps=1e-5)   # fastai's own
     return learn, bs
 

@@ -1,78 +1,91 @@
 """What makes a better model of the same images: candidates, judged by the folds' validation parts alone.
 
-    python benchmarks/recipe.py FOLDER --weights WEIGHTS [--archs shufflenetv2_100] [--depths 2] [--ways base probed]
+    python benchmarks/recipe.py FOLDER --weights WEIGHTS --arch shufflenetv2_100 --depth 2 --folds 1 2 -- "" epochs=5,head=5
+    python benchmarks/recipe.py --show > benchmarks/recipe.md
 
 FOLDER holds a folder per class, WEIGHTS has a file ARCH.safetensors for each arch. The folds are those of
-`study(folds=5)`, the features those that `run` trains on. Each training is looked at in several ways: its last epoch,
-the epoch that `run` keeps, the mean of the weights of the last three epochs, and a running mean of all steps.
-Writes benchmarks/recipe.json after each training, goes on where it stopped, and prints the table of what is there.
-The test parts are not looked at: what is fixed in the end is trained and tested by `study(folds=5)`."""
+`study(folds=5)`, the features those that `run` trains on. A candidate is what differs from ten epochs of one-cycle
+training of head and tail together, batch 64, rate 2e-3 (the deepest group a third of it), dropout 0.2; several
+differences are joined by commas:
+
+    epochs=5     fewer of them            head=5      before them, the head alone (Kumar et al. 2022)
+    lr=4e-3      another rate             low=1       of the deepest group, as a share of the head's
+    batch=32     another batch            wd=.1       more weight decay
+    cutmix=1     Yun et al. 2019          mixup=.4    Zhang et al. 2018; both on features
+    smooth=.1    label smoothing          dropout=.5  in the head
+    flip=1       each image or its mirror image in training, both in validation (`+ mirrored`)
+    bf16=1       bfloat16
+
+Each training is looked at with its last weights and with running means of them (decay 0.9 to 0.98, over all steps).
+Writes benchmarks/recipe.json after each training and goes on where it stopped. The test parts are not looked at: what
+is fixed in the end is trained and tested by `study(folds=5)`."""
 import argparse, json, time
-from copy import deepcopy
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np, torch
-from fastai.callback.core import Callback
-from folds import EPOCHS, FOLDS, LR, VALID, prepared   # noqa: F401, beside this file
+from fastai.callback.core import Callback, CancelValidException
+from folds import LR, prepared   # beside this file
 
 HERE = Path(__file__).parent
 FILE = HERE/'recipe.json'
-WAYS = {   # what is different from `run` as it is
-    'base': {},
-    'probed': dict(probe=5),                  # the head alone first, on the features of the tail as it came
-    'smooth': dict(smoothing=.1),             # label smoothing
-    'mixup': dict(mixup=.2),                  # on features
-    'bs32': dict(bs=32),
-    'gentle': dict(lr=(LR / 10, LR)),         # the tail learns slower than the head
-    'lr1e-3': dict(lr=LR / 2),
-    'probed gentle': dict(probe=5, lr=(LR / 10, LR)),
-    'flips': dict(views=2),
-    'probed smooth': dict(probe=5, smoothing=.1),
-    'epochs5': dict(epochs=5),
-    'probed epochs5': dict(probe=5, epochs=5),
-    'probed epochs3': dict(probe=5, epochs=3),
-}
+USUAL = dict(epochs=10, head=0, lr=LR, low=1/3, batch=64, wd=.01, cutmix=0., mixup=0., smooth=0., dropout=.2, flip=0,
+             bf16=0)
+DECAYS = .9, .95, .98
 
-class Averages(Callback):
-    "A running mean of the weights over all steps, and the weights of each epoch"
-    order = 90   # after the step
-    def __init__(self, decay=.98): self.decay = decay
-    def before_fit(self): self.mean, self.steps, self.epochs = None, 0, []
+def asked(text):
+    "What a candidate's words say"
+    given = dict(word.split('=') for word in text.split(',') if word)
+    if odd := set(given) - set(USUAL): raise SystemExit(f"{', '.join(odd)}: a candidate may change {', '.join(USUAL)}")
+    return USUAL | {k: type(USUAL[k])(v) for k, v in given.items()}
+
+class RunningMeans(Callback):
+    "Running means of the weights over all steps"
+    order, run_valid = 90, False   # after the step
+    def before_fit(self): self.means, self.steps = {}, 0
     def after_batch(self):
-        if not self.training: return
         self.steps += 1
-        now, share = self.model.state_dict(), min(1 - self.decay, 1.)
-        if self.mean is None: self.mean = {k: v.detach().clone() for k, v in now.items()}
-        share = max(1 - self.decay, 1 / self.steps)
-        for k, v in now.items():
-            if v.is_floating_point(): self.mean[k].lerp_(v.detach(), share)
-            else: self.mean[k].copy_(v)
-    def after_epoch(self):
-        self.epochs = [*self.epochs, {k: v.detach().clone() for k, v in self.model.state_dict().items()}][-3:]
-    def of_epochs(self):
-        "The mean of the last three epochs' weights"
-        def mean(k, v): return torch.stack([e[k] for e in self.epochs]).mean(0) if v.is_floating_point() else v
-        return {k: mean(k, v) for k, v in self.epochs[-1].items()}
+        now = self.model.state_dict()
+        for decay in DECAYS:
+            held = self.means.setdefault(decay, {k: v.detach().clone() for k, v in now.items()})
+            for k, v in now.items():
+                if v.is_floating_point(): held[k].lerp_(v.detach(), max(1 - decay, 1 / self.steps))
+                else: held[k].copy_(v)
 
-class Mixup(Callback):
-    "Mixes features and losses of pairs (Zhang et al. 2018)"
+class NoValidation(Callback):
+    "It chooses nothing here, and takes time"
+    order = -100
+    def before_validate(self): raise CancelValidException
+
+class Mixed(Callback):
+    "Features and losses of pairs: all of each in one share (`mixup`), or a rectangle of the other (`cutmix`)"
     run_valid = False
-    def __init__(self, alpha): self.alpha = alpha
+    def __init__(self, alpha, cut): self.alpha, self.cut = alpha, cut
     def before_batch(self):
-        share = float(np.random.beta(self.alpha, self.alpha))
-        self.share, self.order_of = max(share, 1 - share), torch.randperm(len(self.y))
-        self.learn.xb = tuple(self.share * x + (1 - self.share) * x[self.order_of] for x in self.xb)
-        self.learn.yb = (self.y,)
-    def after_pred(self): self.pair = self.y[self.order_of]
+        (x,), share = self.xb, float(np.random.beta(self.alpha, self.alpha))
+        self.pairs = torch.randperm(len(self.y))
+        if self.cut:
+            h, w = x.shape[-2:]
+            rows, columns = (int(round(n * (1 - share) ** .5)) for n in (h, w))
+            top, left = np.random.randint(h - rows + 1), np.random.randint(w - columns + 1)
+            x = x.clone()
+            part = x[:, :, top:top + rows, left:left + columns]
+            part.copy_(part[self.pairs])
+            self.share = 1 - rows * columns / (h * w)
+        else:
+            self.share = max(share, 1 - share)
+            x = self.share * x + (1 - self.share) * x[self.pairs]
+        self.learn.xb = x,
+    def after_pred(self): self.other = self.y[self.pairs]
     def after_loss(self):
-        other = self.loss_func(self.pred, self.pair)
-        self.learn.loss_grad = self.share * self.learn.loss_grad + (1 - self.share) * other
+        self.learn.loss_grad = (self.share * self.learn.loss_grad
+                                + (1 - self.share) * self.loss_func(self.pred, self.other))
 
-def probe(learn, epochs, seed):
-    "Train the head alone on what the tail gives before it has learnt (Kumar et al. 2022, linear probing first)"
-    from xray_xfer.training.feed import pooled_of
+def start_head(learn, epochs, seed):
+    "Train the head alone on what the tail gives before it has learnt"
     from xray_xfer.models.blueprint import stats
+    from xray_xfer.training.feed import pooled_of
     p = learn.prepared
     rows = p.rows('train')
     x = torch.from_numpy(pooled_of(learn.feed, learn.classifier, p, stats(learn.classifier.blueprint), rows))
@@ -90,104 +103,112 @@ def probe(learn, epochs, seed):
             opt.step()
             plan.step()
 
-def train(ready, fold, arch, depth, weights, seed, way):
-    "{how the weights were chosen: classes called and loss of the validation part}"
+def mirrored(learn, ready):
+    "Features of all images, left and right exchanged; the training draws from these and from those as they are"
+    from xray_xfer.models.blueprint import stats
+    from xray_xfer.trunk.cutting import cut
+    from xray_xfer.trunk.once import features
+    norm, p = stats(learn.classifier.blueprint), ready.pack
+    other = replace(p, pixels=np.ascontiguousarray(p.pixels[:, :, ::-1]), key=f'{p.key} mirrored', crc=p.crc ^ 0x5555)
+    made = features(cut(learn.classifier, p.size), other, norm['mean'], norm['std'], quiet=True, device='cpu')
+    learn.dls.train.views = [learn.dls.train.views[0], (list(made.arrays), learn.prepared.rows('train'))]
+    return list(made.arrays)
+
+def train(ready, fold, arch, depth, weights, seed, text):
+    "{which weights: classes called and scaled loss of the validation part}"
     import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
-    from dataclasses import replace
     from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat
+    from xray_xfer.evaluate.calibration import scaled_loss
     from xray_xfer.learner import learner
-    from xray_xfer.training.callbacks import EpochLog, KeepBest
     from xray_xfer.training.feed import logits_of
-    asked = dict(WAYS[way])
-    n_probe, smoothing, mix = asked.pop('probe', 0), asked.pop('smoothing', 0), asked.pop('mixup', 0)
-    epochs, lr = asked.pop('epochs', EPOCHS), asked.pop('lr', LR)
-    rates = lr if isinstance(lr, tuple) else (lr / 3, lr)
+    from xray_xfer.trunk.batches import FeaturesDL
+    a = asked(text)
     learn = learner(replace(ready, parts=fold.parts, once={}), arch, depth, pretrained=weights, seed=seed, quiet=True,
-                    device='cpu', **asked)
-    learn.loss_func = LabelSmoothingCrossEntropyFlat(eps=smoothing) if smoothing else CrossEntropyLossFlat()
-    started = time.perf_counter()
+                    device='cpu', bs=a['batch'], wd=a['wd'], dropout=a['dropout'], head_epochs=0, cutmix=0,
+                    precision='bf16' if a['bf16'] else 'fp32')
+    smooth = a['smooth']
+    learn.loss_func = LabelSmoothingCrossEntropyFlat(eps=smooth) if smooth else CrossEntropyLossFlat()
+    other = mirrored(learn, ready) if a['flip'] else None
     torch.manual_seed(seed)
     np.random.seed(seed)
-    if n_probe: probe(learn, n_probe, seed)
-    averages, best = Averages(), KeepBest()
-    last = {}
-    class Last(Callback):
-        order = EpochLog.order   # before `KeepBest` puts its epoch back
-        def after_fit(self): last.update({k: v.detach().clone() for k, v in self.model.state_dict().items()})
-    cbs = [EpochLog(), averages, Last(), best, *([Mixup(mix)] if mix else [])]
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, slice(*rates), cbs=cbs)
+    started = time.perf_counter()
+    if a['head']: start_head(learn, a['head'], seed)
+    means = RunningMeans()
+    cbs = [means, NoValidation(), *(Mixed(a[k], k == 'cutmix') for k in ('cutmix', 'mixup') if a[k])]
+    with learn.no_bar(), learn.no_logging():
+        learn.remove_cb(learn.recorder)   # it wants a validation
+        learn.fit_one_cycle(a['epochs'], slice(a['lr'] * a['low'], a['lr']), cbs=cbs)
     seconds = time.perf_counter() - started
-    states = dict(kept=deepcopy(learn.model.state_dict()), last=last, mean3=averages.of_epochs(), running=averages.mean)
-    found = {}
+    states = dict(last={k: v.clone() for k, v in learn.model.state_dict().items()})
+    states |= {f'mean {d}': m for d, m in means.means.items()}
+    valid, found = learn.dls[1], {}
+    y = np.array(valid.labels)
     for name, state in states.items():
         learn.model.load_state_dict(state)
-        z, y = logits_of(learn.model, learn.dls[1]), np.array(learn.dls[1].labels)
-        loss = float(torch.nn.functional.cross_entropy(torch.tensor(z), torch.tensor(y)))
-        found[name] = dict(called=''.join(map(str, z.argmax(1))), loss=round(loss, 5))
+        z = {name: logits_of(learn.model, valid)}
+        if other:
+            mirror = FeaturesDL([(other, learn.prepared.rows('valid'))], y, 64)
+            z[f'{name}, mirrored'] = (z[name] + logits_of(learn.model, mirror)) / 2
+        for k, v in z.items():
+            found[k] = dict(called=''.join(map(str, v.argmax(1))), loss=round(float(scaled_loss(v, y)), 5))
     return dict(of=found, seconds_not_a_measurement=round(seconds, 1), date=str(date.today()))
 
-def filed(): return json.loads(FILE.read_text()) if FILE.is_file() else {}
+def filed(): return json.loads(FILE.read_text()) if FILE.is_file() else dict(trainings={})
 
-def shown(ready, folds, there):
-    "A row per arch, depth, way and choice: over all folds that every way has, accuracy and macro F1 less those of base"
+def shown(there):
+    "A row per candidate and choice of weights, over the folds that it and its reference share"
     from sklearn.metrics import f1_score
-    number = {c: i for i, c in enumerate(ready.classes)}
-    y = np.array([number[label] for label in ready.pack.table.label])
     rows = []
-    by_model = {}
-    for key in there:
-        arch, depth, way = key.split(':')
-        by_model.setdefault((arch, depth), []).append(way)
-    for (arch, depth), ways in by_model.items():
-        common = set.intersection(*(set(there[f'{arch}:{depth}:{w}']) for w in ways))
-        of = {f.name: y[f.parts == 'valid'] for f in folds.each}
-        names = [f.name for f in folds.each if f.name in common]
-        base = None
-        for way in ways:
-            for choice in ('kept', 'last', 'mean3', 'running'):
-                said = [there[f'{arch}:{depth}:{way}'][n]['of'][choice] for n in names]
-                called = np.array([int(c) for s in said for c in s['called']])
-                true = np.concatenate([of[n] for n in names])
-                right, f1 = (called == true).astype(float), f1_score(true, called, average='macro')
-                if base is None: base = right, f1
-                gap = right - base[0]
-                rows.append([f'{arch} {depth}', way, choice, f'{right.mean():.4f}',
-                             f'{100 * gap.mean():+.2f} ± {100 * gap.std() / len(gap) ** .5:.2f}',
-                             f'{100 * (f1 - base[1]):+.2f}', f"{np.mean([s['loss'] for s in said]):.4f}", len(true)])
+    for key, each in there['trainings'].items():
+        arch, depth, text = key.split(':')
+        first = there['trainings'].get(f'{arch}:{depth}:{"bf16=1" if "bf16=1" in text else ""}', {})
+        for choice in next(iter(each.values()))['of']:
+            names = sorted(each)
+            true = np.concatenate([[int(c) for c in there['labels'][n]] for n in names])
+            called = np.concatenate([[int(c) for c in each[n]['of'][choice]['called']] for n in names])
+            loss = np.mean([each[n]['of'][choice]['loss'] for n in names])
+            both, gap = [n for n in names if n in first], ''
+            if both:
+                gaps = np.concatenate([[(a == t) - (b == t) for a, b, t in zip(
+                    each[n]['of'][choice]['called'], first[n]['of']['last']['called'], there['labels'][n])] for n in both])
+                gap = f'{100 * gaps.mean():+.2f} ± {100 * gaps.std() / len(gaps) ** .5:.2f}'
+            rows.append([f'{arch} {depth}', text or 'as it was', choice, ' '.join(names), f'{(called == true).mean():.4f}',
+                         gap, f"{f1_score(true, called, average='macro'):.4f}", f'{loss:.4f}'])
     return rows
+
+HEAD = ['model', 'candidate', 'weights', 'folds', 'accuracy', 'less the first, points', 'macro F1', 'loss, scaled']
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('folder', type=Path)
-    parser.add_argument('--weights', type=Path, required=True)
-    parser.add_argument('--archs', nargs='+', default=['shufflenetv2_100'])
-    parser.add_argument('--depths', nargs='+', type=int, default=[2])
-    parser.add_argument('--ways', nargs='+', default=list(WAYS))
-    parser.add_argument('--folds', nargs='+', default=[str(i + 1) for i in range(FOLDS)])
+    parser.add_argument('folder', type=Path, nargs='?')
+    parser.add_argument('candidates', nargs='*', default=[''])
+    parser.add_argument('--weights', type=Path)
+    parser.add_argument('--arch', default='shufflenetv2_100')
+    parser.add_argument('--depth', type=int, default=2)
+    parser.add_argument('--folds', nargs='+', default=['1', '2', '3', '4', '5'])
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--show', action='store_true', help='train nothing')
+    parser.add_argument('--show', action='store_true', help='print the table of what is there, and train nothing')
     a = parser.parse_args()
-    from measure import table
+    from xray_xfer.bench.ratios import markdown_table
+    if a.show: return print('\n'.join(markdown_table(HEAD, shown(filed()), words=4)))
     from xray_xfer.core.files import replacing
     from xray_xfer.core.lock import one_maker
     from xray_xfer.core.machine import keep_buffers
     keep_buffers()
-    ready, folds = prepared(a.folder, a.archs[0])
-    for name in [] if a.show else a.folds:   # fold by fold, so that all ways can be compared early
+    ready, folds = prepared(a.folder, a.arch)
+    number = {c: str(i) for i, c in enumerate(ready.classes)}
+    for name in a.folds:   # fold by fold, so that all candidates can be compared early
         fold = next(f for f in folds.each if f.name == name)
-        for arch in a.archs:
-            for depth in a.depths:
-                for way in a.ways:
-                    key = f'{arch}:{depth}:{way}'
-                    if name in filed().get(key, {}): continue
-                    result = train(ready, fold, arch, depth, a.weights/f'{arch}.safetensors', a.seed, way)
-                    with one_maker(FILE, 'benchmarks/recipe.json', quiet=True):
-                        there = filed()
-                        there.setdefault(key, {})[name] = result
-                        with replacing(FILE) as tmp: tmp.write_text(json.dumps(there) + '\n')
-                    print(key, name, f"{result['seconds_not_a_measurement']} s", flush=True)
-    rows = shown(ready, folds, filed())
-    head = ['model', 'way', 'weights', 'accuracy', 'less base, points', 'macro F1 less base', 'loss', 'images']
-    print(table(rows, head))
+        for text in a.candidates:
+            key = f'{a.arch}:{a.depth}:{text}'
+            if name in filed()['trainings'].get(key, {}): continue
+            result = train(ready, fold, a.arch, a.depth, a.weights/f'{a.arch}.safetensors', a.seed, text)
+            with one_maker(FILE, 'benchmarks/recipe.json', quiet=True):
+                there = filed()
+                labels = ready.pack.table.label[fold.parts == 'valid']
+                there.setdefault('labels', {})[name] = ''.join(number[label] for label in labels)
+                there['trainings'].setdefault(key, {})[name] = result
+                with replacing(FILE) as tmp: tmp.write_text(json.dumps(there) + '\n')
+            print(key, name, f"{result['seconds_not_a_measurement']} s", flush=True)
 
 if __name__ == '__main__': main()

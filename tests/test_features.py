@@ -21,7 +21,9 @@ from xray_xfer.trunk.once import features
 from xray_xfer.trunk.store import _verified
 from xray_xfer.training.feed import feed, logits_of
 from xray_xfer.training.ready import image_batches, prepare
+from xray_xfer.training.headstart import start_head
 from xray_xfer.training.layout import KeepChannelsLast
+from xray_xfer.training.mixing import mixer
 from xray_xfer.training.optimiser import adam_for
 from xray_xfer.core.cache import clear_cache
 from xray_xfer.models.classifier import Classifier, build, calibrate, splitter
@@ -60,21 +62,22 @@ class StepLoss(Callback):
     def after_batch(self): self.all.append(float(self.loss.detach()))
 
 def train(p, arch, depth, epochs=2, **kw):
-    "The loss of every step, the network, and its state before"
+    "The loss of every step, the network, and its state before; mixed at depth 1 and 2, as by default"
     with no_random(3, reproducible=False):
         model = build(arch, depth, pretrained=False, size=p.size)
         calibrate(model, image_batches(p, range(64), stats(arch)))
         before = {k: v.clone() for k, v in model.state_dict().items()}
-        fed = fed_with(model, p, even(p), seed=3, **kw)
-        log = StepLoss()
+        prepared = replace(prepare(p, USUAL), parts=np.array(even(p)))
+        s = replace(USUAL, seed=3, **kw)
+        fed, loss, log = feed(model, prepared, s, stats(arch)), CrossEntropyLossFlat(), StepLoss()
         learn = Learner(
             fed.dls,
             fed.net,
-            CrossEntropyLossFlat(),
+            loss,
             splitter=lambda _: splitter(model),
             train_bn=False,
             opt_func=adam_for(model),
-            cbs=[log, KeepChannelsLast()],
+            cbs=[log, KeepChannelsLast(), *mixer(s.cutmix, model, p.size, fed.trains_on == 'features')],
         )
         torch.manual_seed(3)
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 2e-3)
@@ -108,6 +111,22 @@ def test_cached_training_is_uncached_training(packed, arch, depth, threads, monk
         images = fed_with(cached, packed, even(packed), cache=False).dls[i]
         a, b = (torch.from_numpy(x).softmax(1) for x in (logits_of(fed.net, fed.dls[i]), logits_of(cached, images)))
         assert (a - b).abs().max() < 5e-3
+
+def test_the_head_starts_alike_on_images_and_on_features(packed, monkeypatch, phantoms):
+    monkeypatch.setenv('XRAY_XFER_CACHE', str(phantoms))
+    found = []
+    for how in dict(cache=False), dict(backend='torch', features='float32'):
+        with no_random(3, reproducible=False):
+            model = build('shufflenetv2_100', 1, pretrained=False, size=packed.size)
+            calibrate(model, image_batches(packed, range(64), stats(model.arch)))
+            prepared = replace(prepare(packed, USUAL), parts=np.array(even(packed)))
+            s = replace(USUAL, **how)
+            fed = feed(model, prepared, s, stats(model.arch))
+            first = logits_of(fed.net, fed.dls[1])
+            assert start_head(model, fed, prepared, s, CrossEntropyLossFlat())
+            found.append(torch.from_numpy(logits_of(fed.net, fed.dls[1])).softmax(1))
+            assert abs(torch.from_numpy(first).softmax(1) - found[-1]).max() > .1
+    assert abs(found[0] - found[1]).max() < 5e-3
 
 @pytest.mark.parametrize('arch', ['shufflenetv2_100', 'efficientnet_b0'])
 @pytest.mark.parametrize('depth', [0, 1, 2])

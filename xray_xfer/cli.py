@@ -170,7 +170,7 @@ def bench(
     pretrained:Annotated[Sequence[str], SENTENCES['pretrained'], SEVERAL]=('true',),
     ways:Annotated[Sequence[str], SENTENCES['ways'], SEVERAL]=('stock', 'tuned', 'cold', 'warm'),
     epochs:int=10, # Epochs of each training of the baselines
-    ours:int|None=None, # Epochs of each training here (default: as many)
+    ours:int|None=None, # Epochs of each training here (default: those of run)
     folds:int=0, # Time one more study here, over as many folds
     schedules:Annotated[Sequence[int], SENTENCES['schedules'], NUMBERS]=(),
     timed:Annotated[Sequence[str], SENTENCES['timed'], SEVERAL]=(),

@@ -30,9 +30,11 @@ from .settings import Options, Settings, takes_settings
 from .training.balance import loss_weights
 from .training.bfloat16 import CpuBfloat16
 from .training.feed import feed, make_features
+from .training.headstart import start_head
 from .training.layout import KeepChannelsLast
 from .training.loaders import dataloaders
-from .training.optimiser import adam_for, lr_range
+from .training.mixing import mixer
+from .training.optimiser import adam_for, lr_range, scheduled
 from .training.ready import Prepared, frame_of, image_batches, prepare
 
 # %% ../nbs/03_learner.ipynb #b2f16740
@@ -41,12 +43,12 @@ def settle(
     plan:Blueprint, # The network
     data, # A source, a `Pack` or what was `Prepared`: the latter two have a frame
 ) -> Settings:
-    "The same with nothing left open: arch, device, precision, learning rates, and how pictures fill their square"
+    "The same with nothing left open: arch, device, precision, epochs, rates, and how pictures fill their square"
     device = resolve_device(settings.device)
     if isinstance(data, Prepared): frame = data.frame
     else: frame = frame_of(data, plan, settings.size, settings.resize, settings.colour)
-    return replace(settings, arch=plan.name, device=device, precision=resolve_precision(settings.precision, device),
-                   lr=lr_range(settings.lr), **frame._asdict())
+    return replace(scheduled(settings), arch=plan.name, device=device,
+                   precision=resolve_precision(settings.precision, device), **frame._asdict())
 
 def source_table(
     data, # A source, a `Pack` or what was `Prepared`
@@ -120,7 +122,9 @@ def hand_over(
     loss = CrossEntropyLossFlat(weight=None if weights is None else weights.to(s.device))
     learn = Learner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False,
                     opt_func=adam_for(model), lr=lr_range(s.lr)[1], wd=s.wd, cbs=callbacks(s.precision, s.device))
+    learn.add_cbs(mixer(s.cutmix, model, prepared.pack.size, fed.trains_on == 'features'))
     learn.classifier, learn.prepared, learn.images, learn.feed = model, prepared, images, fed
+    with timer('head'): start_head(model, fed, prepared, s, learn.loss_func)
     return learn
 
 def callbacks(

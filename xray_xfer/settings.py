@@ -17,7 +17,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_origin, get_type_hints
 
-from .core.checks import (depth_of, file_of, groups_of, one_of, seconds_between, weights_of,
+from .core.checks import (depth_of, file_of, groups_of, one_of, seconds_between, unless_none, weights_of,
                                    whole, within, yes_or_no)
 
 # %% ../nbs/01_settings.ipynb #a8938ead
@@ -56,16 +56,22 @@ class Settings:
     # The arch's own release, a weights file, or False for random weights
     pretrained:Annotated[bool|str|Path, Option(
         "true: the arch's own release; a .safetensors or .pth file; false: random weights", weights_arg, 'true')]=True
-    # Of one-cycle training
-    epochs:Annotated[int, whole(1), Option('Epochs of one-cycle training')]=10
-    # The head's peak learning rate, or (deepest group, head)
-    lr:Annotated[float|tuple, Option("The head's peak learning rate; the backbone's groups get less", float)]=2e-3
+    # Of one-cycle training; default 5, and 20 at depth 0, where an epoch takes a moment
+    epochs:Annotated[int|None, unless_none(whole(1)), Option(
+        'Epochs of one-cycle training (default: 5, and 20 at depth 0)')]=None
+    # Before them, of the head alone, on what the backbone gives as it came; at depth 0 nothing
+    head_epochs:Annotated[int, whole(0), Option('Before them, epochs of the head alone (not at depth 0)')]=5
+    # Peak learning rate of all that learns, or (deepest group, head)
+    lr:Annotated[float|tuple, Option('Peak learning rate of all that learns', float)]=2e-3
     # Images in a batch, at most the training part
     bs:Annotated[int, whole(2, 'BatchNorm needs more than one image')]=64
     # Weight decay (decoupled, not on norms and biases)
     wd:Annotated[float, within(0, float('inf'), '0 or more')]=0.01
     # Before each layer of the head
     dropout:Annotated[float, within(0, 1, 'a probability from 0 to below 1')]=0.2
+    # CutMix of what the tail gets: how far from all or nothing the shares of two images lie; 0: none
+    cutmix:Annotated[float, within(0, float('inf'), '0 or more'), Option(
+        'CutMix of what the tail gets: alpha of the Beta distribution of the shares; 0: none')]=1.
     # What each class weighs in the loss: 'balanced' (as much as any other), or {class: weight}
     class_weights:Annotated[str|list|None, weights_of, Option(
         'What each class weighs in the loss: balanced, or CLASS=WEIGHT for each', several=True)]=None
@@ -143,11 +149,13 @@ class Settings:
 class Options(TypedDict, total=False):
     "The same for type checkers, which cannot read a dataclass as keywords: held to `Settings` by a test"
     pretrained:bool|str|Path
-    epochs:int
+    epochs:int|None
+    head_epochs:int
     lr:float|tuple
     bs:int
     wd:float
     dropout:float
+    cutmix:float
     class_weights:str|list|None
     sampler:str|None
     augment:bool

@@ -193,7 +193,7 @@ def _gathered(plan):
         of_folds = [load_run(place) for place in places]   # as they are filed: the same whoever trained them, and when
         r = crossed(of_folds, plan.models[model], plan.crossings[model.repeat], model.repeat)
         title = f"{r.name}: {r.metrics['n']:,} images of {r.config['data']}, {len(of_folds)} folds"
-        figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch']),
+        figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch'], r.mixed),
                    'confusion.png': confusion_figure(r.predictions, title),
                    'calibration.png': calibration_figure(r.calibration, title), 'operating.png': operating_of(r, title)}
         save_crossed(r, figures)

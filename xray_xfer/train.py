@@ -238,7 +238,8 @@ def _environment(learn, settings):
     "environment.json: where it was trained, and on what"
     fed = learn.feed
     trunk = fed.features[0].engine if fed.features else None
-    return environment(settings.device) | dict(trained_on=fed.trains_on, trunk=trunk, note=fed.note,
+    mixed = any(getattr(cb, 'mixed', False) for cb in learn.cbs)
+    return environment(settings.device) | dict(trained_on=fed.trains_on, mixed=mixed, trunk=trunk, note=fed.note,
                                                split_given=learn.prepared.given,
                                                read_as=learn.prepared.pack.depths.read_as)
 
@@ -246,7 +247,7 @@ def _save(r, learn, more):
     "File a run that has just ended, with its figures, report and model card"
     c, model = r.config, learn.classifier
     title = f"{display_name(c['arch'])}, depth {c['depth']}, {from_weights(c)}: {c['images']:,} images of {c['data']}"
-    figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch'])}
+    figures = {'curves.png': curves(r.history, title, r.metrics['best_epoch'], r.mixed)}
     figures |= run_figures(r, model, learn.prepared.pack)
     save_run(r, model, summary(model, c['size']), figures, more)
     _tell(r.path)

@@ -43,8 +43,8 @@ def _ours(s):
     took = time.perf_counter() - start
     phases = {k: sum(r.timings.get(k, 0.) for r in runs) for k in ('features', 'train', 'evaluate', 'figures')}
     train, evaluate = phases['train'], phases['evaluate']
-    return dict(setup=took - phases['figures'] - train - evaluate, train=train, evaluate=evaluate,
-                features=phases['features'],
+    return dict(epochs=runs[-1].config['epochs'], setup=took - phases['figures'] - train - evaluate, train=train,
+                evaluate=evaluate, features=phases['features'],
                 images_per_second=float(np.mean([r.timings['train_images_per_second'] for r in runs])),
                 accuracy=runs[-1].metrics['accuracy'],
                 accuracies={r.path.name: r.metrics['accuracy'] for r in runs})

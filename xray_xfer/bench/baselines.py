@@ -61,7 +61,8 @@ def fastai_learner(
     "A Learner of body and head, frozen as fastai freezes"
     model = build(s['arch'], s['depth'], len(dls.vocab), s['pretrained'], size=s['size'])
     if tuned:
-        precision = resolve_precision('auto', s['device'])
+        # on a CPU fastai has no other
+        precision = 'fp32' if s['device'] == 'cpu' else resolve_precision('auto', s['device'])
         cbs = [ChannelsLast()] if precision == 'fp32' else [ChannelsLast(), MixedPrecision(precision)]
         return Learner(dls, model, CrossEntropyLossFlat(), splitter=splitter, train_bn=False, wd=.01, cbs=cbs)
     for p in model.parameters(): p.requires_grad_(True)
@@ -127,7 +128,7 @@ def loader_speed(
     "The quickest batch size and number of loader processes for a tuned run"
     table, parts, norm, rows = images_of(s['data']), pd.read_csv(s['split']).part.to_numpy(), stats(s['arch']), []
     n_train, cuda = (parts == 'train').sum(), s['device'].startswith('cuda')
-    half = torch.bfloat16 if resolve_precision('auto', s['device']) == 'bf16' else torch.float16
+    half = torch.bfloat16 if cuda and resolve_precision('auto', s['device']) == 'bf16' else torch.float16
     sync = torch.cuda.synchronize if cuda else lambda: None
     for workers, bs in itertools.product(s['tries']['workers'], s['tries']['bs']):
         if n_train < 2 * bs: continue   # one batch to warm up, one to be timed

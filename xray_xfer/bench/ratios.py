@@ -55,6 +55,11 @@ def _whole(t, **where):
 def _times(baseline, ours): return baseline / ours if baseline and ours else None
 
 # %% ../../nbs/bench/01_ratios.ipynb #f01eb894
+def _own_epochs(res):
+    "How many were ours, where they are not as many as the baselines'"
+    found = sorted({r.get('epochs', res['epochs']) for r in res.get('rows', []) if r['way'] in ('cold', 'warm')})
+    return '' if found in ([], [res['epochs']]) else f", ours {' and '.join(map(str, found))}"
+
 def where(
     res:dict, # Of a `bench`, or of `schedules`
 ) -> str:
@@ -64,7 +69,7 @@ def where(
     libraries = [f"Python {e['python']}", *(f'{name} {version}' for name, version in versions.items())]
     said = [f"{e['device_name']}, {counted(e['cores'], 'core')}, {e['device']}", ', '.join(libraries),
             f"{counted(res['images'], 'image')} ({test} in the test part), {counted(res['epochs'], 'epoch')}"
-            + (f", ours {res['ours']}" if res.get('ours', res['epochs']) != res['epochs'] else ''), res['date']]
+            + _own_epochs(res), res['date']]
     return '; '.join(said)
 
 def _range(seeds): return f' ({min(seeds):.4f}–{max(seeds):.4f}, {len(seeds)} seeds)' if len(seeds) > 1 else ''

@@ -39,7 +39,7 @@ class _Plan(NamedTuple):
     ways: list      # In the order of `WAYS`
     timed: dict     # {arch or 'arch depth': epochs of the baselines}
     epochs: int     # Of each training of a baseline
-    ours: int       # Of each training here
+    ours: int|None  # Of each training here; None: as by default
     folds: int      # Of a study here besides; 0: none
     seeds: list     # The first is timed
 
@@ -115,8 +115,8 @@ def _row(plan, s, folder):
         again = [s | dict(seed=seed, out=s.get('out', '') + f' {seed}') for seed in plan.seeds[1:]]
         found += [one_measurement(other, folder)['accuracy'] for other in again]
     what = depth if depth is not None else 'folds' if s['folds'] else 'study'
-    about = dict(arch=arch, depth=what, way=way, bs=s['bs'], workers=s['workers'], epochs=s['epochs'],
-                 epochs_timed=s['timed'])
+    about = dict(arch=arch, depth=what, way=way, bs=s['bs'], workers=s['workers'],
+                 epochs=s['epochs'] or measured['epochs'], epochs_timed=s['timed'] or measured['epochs'])
     return about | measured | dict(accuracy=float(np.mean(found)) if full else None, seeds=found if full else [])
 
 def _said(row):
@@ -149,7 +149,7 @@ def bench(
     pretrained:bool|str|Path|Mapping=True, # As in `study`: one value, or {arch: value}
     ways:Sequence|str=WAYS, # Which of stock, tuned, cold, warm
     epochs:int=10, # Of one-cycle training of the baselines
-    ours:int|None=None, # Of our training; default as many
+    ours:int|None=None, # Of our training; default those of `run`
     folds:int=0, # Of one more study here, cold: all its models by cross-validation; 0: none
     # {arch or 'arch depth': epochs, or a share of one} that the baselines are really trained;
     # their time is scaled, and no accuracy shown
@@ -168,7 +168,7 @@ def bench(
     quiet:bool=False, # No lines while it runs
 ) -> dict: # Rows, ratios, environment
     "Time the same study by stock fastai, tuned fastai, and this package from a cold and a warm cache"
-    plan = _planned(archs, depths, pretrained, ways, timed, epochs=epochs, ours=ours or epochs, folds=folds,
+    plan = _planned(archs, depths, pretrained, ways, timed, epochs=epochs, ours=ours, folds=folds,
                     seeds=list(seeds))
     device = resolve_device(device)
     tries = tries or TRIES['cuda' if device.startswith('cuda') else 'cpu']

@@ -76,9 +76,14 @@ class Classifier(nn.Module):
         # what `build` made it from, and the file of weights where there is one
         self.blueprint:Blueprint|None = None
         self.file:Path|None = None
+        # what takes a training batch that is no longer images: set for that batch, in a tuple, so that its weights
+        # are not counted again
+        self.tail:tuple = ()
         self.freeze(0)
 
-    def forward(self, x:torch.Tensor) -> torch.Tensor: return self.head(self.backbone(x))
+    def forward(self, x:torch.Tensor) -> torch.Tensor:
+        if self.tail and self.training: return self.tail[0](*x)
+        return self.head(self.backbone(x))
 
     def freeze(self,
         depth:int|str, # 0: head only; d: and the last d layer groups; 'all': everything

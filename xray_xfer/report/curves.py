@@ -21,12 +21,14 @@ def curves(
     history:pd.DataFrame, # Per epoch (from 1): epoch, and loss and accuracy as train_… and valid_…
     title:str='', # What was trained, and from which weights
     best:int|None=None, # The epoch that was kept; marked
+    mixed:bool=False, # Whether it was trained on mixtures of two images
 ) -> Figure: # 8 × 3.2 inches, two panels
     "Accuracy and loss by epoch, for training and validation"
     fig = Figure(figsize=(8, 3.2), layout='constrained')
     for ax, (column, axis, corner) in zip(fig.subplots(1, 2), _PANELS):
         for part, name, color, style in _LINES:
-            ax.plot(history.epoch, history[f'{part}_{column}'], style, color=color, label=name, markersize=4)
+            label = f'{name}, on mixtures' if mixed and part == 'train' else name
+            ax.plot(history.epoch, history[f'{part}_{column}'], style, color=color, label=label, markersize=4)
         if best is not None: ax.axvline(best, color='#777777', lw=1, ls=':', label=f'kept: epoch {best}')
         ax.set(xlabel='epoch', ylabel=axis)
         ax.xaxis.get_major_locator().set_params(integer=True)

@@ -29,6 +29,9 @@ def _epochs(r):
     if best:
         scaled = ' after temperature scaling' if 'epoch_kept_by' in r.config else ''
         said.append(f'Epoch {best} had the lowest validation loss{scaled}, so it was kept.')
+    if r.mixed:
+        said.append('It was trained on mixtures of two images (CutMix), so losses and accuracies of training are of '
+                    'these, and worse than those of validation.')
     return ' '.join(said)
 
 def curves_section(

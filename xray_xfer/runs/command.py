@@ -50,7 +50,7 @@ def command(
     study = study or 'folds' in first   # a single run has one split
     settings, weights = _settings_of(configs, study), _weights(configs)
     low, high = settings.pop('lr')
-    if abs(low - high / 3) > 1e-12: return _call(configs, settings | dict(lr=(low, high)), folder, study, margin)
+    if abs(low - high) > 1e-12: return _call(configs, settings | dict(lr=(low, high)), folder, study, margin)
     words = [['xray_xfer', 'study' if study else 'run', first['data']]]
     if study:
         each = lambda key: list(dict.fromkeys(str(c[key]) for c in configs))

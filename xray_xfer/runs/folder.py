@@ -77,6 +77,10 @@ class Run:
     @property
     def seed(self): return self.config['seed']
     @property
+    def mixed(self) -> bool:
+        "Whether it was trained on mixtures of two images"
+        return bool(self.environment.get('mixed'))
+    @property
     def reader(self) -> tuple: # Seed, and repetition of the folds
         "Which of the trainings of its model this is"
         return self.config['seed'], self.config.get('repeat', 0)

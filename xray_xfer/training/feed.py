@@ -180,7 +180,7 @@ def pooled_of(
     if fed.trains_on == 'features':
         arrays = fed.dls.valid.views[0][0]   # of the images as they are
         batches = FeaturesDL([(arrays, rows)], [0] * len(rows), fed.dls.valid.bs, device=device)
-    else: batches = ((x, None) for x in image_batches(prepared.pack, rows, norm, str(device)))
+    else: batches = ((x, None) for x in image_batches(prepared.pack, rows, norm, str(device), bs=fed.dls.valid.bs))
     # the head begins with Dropout, which does nothing here; the whole network and its tail share it
     hook = model.head.register_forward_pre_hook(lambda _, args: found.append(args[0].float().cpu().numpy()))
     try: logits_of(fed.net, batches)
