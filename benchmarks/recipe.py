@@ -1,6 +1,6 @@
 """What makes a better model of the same images: candidates, judged by the folds' validation parts alone.
 
-    python benchmarks/recipe.py FOLDER --weights WEIGHTS --arch shufflenetv2_100 --depth 2 --folds 1 2 -- "" epochs=5,head=5
+    python benchmarks/recipe.py FOLDER "" epochs=5,head=5 --weights WEIGHTS --arch shufflenetv2_100 --folds 1 2
     python benchmarks/recipe.py --show > benchmarks/recipe.md
 
 FOLDER holds a folder per class, WEIGHTS has a file ARCH.safetensors for each arch. The folds are those of
@@ -155,6 +155,10 @@ def train(ready, fold, arch, depth, weights, seed, text):
 
 def filed(): return json.loads(FILE.read_text()) if FILE.is_file() else dict(trainings={})
 
+def gained(there, fold, of, first):
+    "Of each image: 1 where it is right and was not, -1 where it was"
+    return [(a == t) - (b == t) for a, b, t in zip(of['called'], first['called'], there['labels'][fold], strict=True)]
+
 def shown(there):
     "A row per candidate and choice of weights, over the folds that it and its reference share"
     from sklearn.metrics import f1_score
@@ -169,11 +173,12 @@ def shown(there):
             loss = np.mean([each[n]['of'][choice]['loss'] for n in names])
             both, gap = [n for n in names if n in first], ''
             if both:
-                gaps = np.concatenate([[(a == t) - (b == t) for a, b, t in zip(
-                    each[n]['of'][choice]['called'], first[n]['of']['last']['called'], there['labels'][n])] for n in both])
+                gaps = [gained(there, n, each[n]['of'][choice], first[n]['of']['last']) for n in both]
+                gaps = np.concatenate(gaps)
                 gap = f'{100 * gaps.mean():+.2f} ± {100 * gaps.std() / len(gaps) ** .5:.2f}'
-            rows.append([f'{arch} {depth}', text or 'as it was', choice, ' '.join(names), f'{(called == true).mean():.4f}',
-                         gap, f"{f1_score(true, called, average='macro'):.4f}", f'{loss:.4f}'])
+            rows.append([f'{arch} {depth}', text or 'as it was', choice, ' '.join(names),
+                         f'{(called == true).mean():.4f}', gap,
+                         f"{f1_score(true, called, average='macro'):.4f}", f'{loss:.4f}'])
     return rows
 
 HEAD = ['model', 'candidate', 'weights', 'folds', 'accuracy', 'less the first, points', 'macro F1', 'loss, scaled']

@@ -14,7 +14,7 @@ from xray_xfer.train import run
 
 root = Path(__file__).resolve().parents[1]
 # name, kind, default, type and sentence of each parameter, as they were before `Settings`, and None in each type
-# that allows it
+# that allows it; since then `epochs` has become None (5 or 20) and `lr` one rate for all
 BEFORE = json.loads((Path(__file__).parent/'fixtures'/'signatures.json').read_text(encoding='utf-8'))
 
 def rows(function):
@@ -52,7 +52,7 @@ def test_a_new_option_is_one_line(tmp_path):
     shutil.copytree(root/'xray_xfer', tmp_path/'xray_xfer')
     room = tmp_path/'xray_xfer'/'settings.py'
     code = room.read_text(encoding='utf-8')
-    line = '    # Of one-cycle training\n'
+    line = '    # Before each layer of the head\n'
     assert code.count(line) == 1
     room.write_text(code.replace(line, '    # A field of a test\n    dummy:int=7\n' + line), encoding='utf-8')
     env = os.environ | dict(PYTHONPATH=str(tmp_path), XRAY_XFER_CACHE=str(tmp_path/'cache'))

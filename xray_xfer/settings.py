@@ -56,9 +56,9 @@ class Settings:
     # The arch's own release, a weights file, or False for random weights
     pretrained:Annotated[bool|str|Path, Option(
         "true: the arch's own release; a .safetensors or .pth file; false: random weights", weights_arg, 'true')]=True
-    # Of one-cycle training; default 5, and 20 at depth 0, where an epoch takes a moment
+    # Of one-cycle training; default 6, but where an epoch takes less more of them: 20 at depth 0, 10 at depth 1
     epochs:Annotated[int|None, unless_none(whole(1)), Option(
-        'Epochs of one-cycle training (default: 5, and 20 at depth 0)')]=None
+        'Epochs of one-cycle training (default: 20 at depth 0, 10 at depth 1, else 6)')]=None
     # Before them, of the head alone, on what the backbone gives as it came; at depth 0 nothing
     head_epochs:Annotated[int, whole(0), Option('Before them, epochs of the head alone (not at depth 0)')]=5
     # Peak learning rate of all that learns, or (deepest group, head)

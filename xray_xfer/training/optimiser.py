@@ -103,10 +103,12 @@ def lr_range(
         raise ValueError(f'lr={lr!r}: give a positive number, or (deepest group, head) in rising order')
     return float(low), float(high)
 
+_EPOCHS = {0: 20, 1: 10}   # the less that learns, the less an epoch costs, and the more of them are worth it
+
 def scheduled(
     settings:Settings, # As asked for
 ) -> Settings:
     "The same with its epochs and its learning rates settled"
     s = settings
-    epochs = (20 if s.depth == 0 else 5) if s.epochs is None else s.epochs
+    epochs = _EPOCHS.get(s.depth, 6) if s.epochs is None else s.epochs
     return replace(s, epochs=epochs, lr=lr_range(s.lr))
