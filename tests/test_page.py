@@ -39,7 +39,7 @@ def invent(folder, classes=PLAIN, depth=1, seed=0, skill=2., figures=True, arch=
                           [classes[c] for c in y], logits, classes)
     config = dict(schema=1, xray_xfer='0.1.0', data=data, images=700, rejects=1, classes=classes,
                   data_digest='0123456789abcdef', arch=arch, depth=depth, pretrained='w.safetensors sha256:0',
-                  weights='w.safetensors', left_out=[], epochs=3, lr=[.002 / 3, .002], bs=64, wd=.01, dropout=.2,
+                  weights='w.safetensors', left_out=[], epochs=3, lr=[.002, .002], bs=64, wd=.01, dropout=.2,
                   augment=False, size=96, resize='squish', mean=[.5] * 3, std=[.5] * 3, valid=.1, test=.2, split=None,
                   seed=seed, split_seed=0, precision='fp32', device='cpu')
     write_json(config, folder/'config.json')

@@ -123,10 +123,16 @@ class Study:
         test = [tested_words(self.runs)]
         if c['rejects']: test.append(f"{c['rejects']:,} files could not be decoded")
         seed = 'training seeds' if len(seeds) > 1 else 'training seed'
-        said = [f"{c['images']:,} images of {c['data']} ({'; '.join(test)})", counted(c['epochs'], 'epoch'),
+        said = [f"{c['images']:,} images of {c['data']} ({'; '.join(test)})", self._epochs,
                 f'{sizes} px', f"{'fold' if 'folds' in c else 'split'} seed {c['split_seed']}",
                 f"{seed} {', '.join(map(str, seeds))}"]
         return f"{', '.join(said)}. {origin}. {self._intervals}.{self._missing}"
+    @property
+    def _epochs(self):
+        # as many at each depth, or the usual ones
+        by = {r.config['epochs']: str(r.depth) for r in self.runs}
+        if len(by) == 1: return counted(self.runs[0].config['epochs'], 'epoch')
+        return f"{', '.join(map(str, by))} epochs at depths {', '.join(by.values())}"
     @property
     def _intervals(self):
         # what stands beside a number

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..core.files import read_json, settled, sweep
 from ..core.say import counted
 from .folder import FILES, Run, load_run
+from ..settings import usual_epochs
 
 # %% ../../nbs/runs/03_identity.ipynb #d3b5f26e
 # what these lead to is in `data_digest`
@@ -92,6 +93,11 @@ def _one_set(configs):
         sets = [s for s in sets if not s & mine] + [mine.union(*touched)]
     return len(sets) == 1
 
+def _as_usual(config):
+    "A config without its number of epochs, where that is the usual one at its depth"
+    usual = config.get('epochs') == usual_epochs(config.get('depth', 0))
+    return {k: v for k, v in config.items() if not (usual and k == 'epochs')}
+
 def unlike(
     configs:Iterable, # config.json of each run
     folders:Iterable, # Their folders
@@ -99,9 +105,9 @@ def unlike(
     "What differs between runs beyond backbone, depth and seed"
     configs, files = list(configs), [Path(f)/'split.csv' for f in folders]
     by_arch, by_frame = _sorted_by(configs, 'arch'), _sorted_by(configs, 'size', 'resize', 'colour')
-    alike = [identity(c) for c in configs]
+    alike = [identity(_as_usual(c)) for c in configs]
     odd = [k for k in _differing(alike) if k not in _VARIED + _BY_ARCH + ('data_digest',)]
-    odd += [k for k in _BY_ARCH if any(k in _differing(map(identity, same)) for same in by_arch)]
+    odd += [k for k in _BY_ARCH if any(k in _differing(identity(_as_usual(c)) for c in same) for same in by_arch)]
     splits = {f.read_bytes() if f.is_file() else None for f in files}
     # whether the parts are the same
     unknown = None in splits and len({c.get('data_digest') for c in configs}) > 1

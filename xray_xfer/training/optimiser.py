@@ -19,7 +19,7 @@ from fastai.torch_core import norm_bias_params
 from torch import nn
 from torch.optim.adamw import adamw
 
-from ..settings import Settings
+from ..settings import Settings, usual_epochs
 
 # %% ../../nbs/training/06_optimiser.ipynb #48718710
 class FusedAdam(Optimizer):
@@ -103,12 +103,10 @@ def lr_range(
         raise ValueError(f'lr={lr!r}: give a positive number, or (deepest group, head) in rising order')
     return float(low), float(high)
 
-_EPOCHS = {0: 20, 1: 10}   # the less that learns, the less an epoch costs, and the more of them are worth it
-
 def scheduled(
     settings:Settings, # As asked for
 ) -> Settings:
     "The same with its epochs and its learning rates settled"
     s = settings
-    epochs = _EPOCHS.get(s.depth, 6) if s.epochs is None else s.epochs
+    epochs = usual_epochs(s.depth) if s.epochs is None else s.epochs
     return replace(s, epochs=epochs, lr=lr_range(s.lr))
