@@ -9,6 +9,7 @@ import argparse, json
 from pathlib import Path
 
 import numpy as np
+from folds import digest   # beside this file
 
 HERE = Path(__file__).parent
 METRICS = 'accuracy', 'f1', 'auc'
@@ -28,13 +29,14 @@ def baselines():
         found[arch, int(depth), way] = z
     return found, fold, there
 
-def ours(folder, paths):
-    "{(arch, depth, way): (n, k) logits}: the out-of-fold predictions of a study, in the order of `paths`"
+def ours(folder, order):
+    "{(arch, depth, way): (n, k) logits}: the out-of-fold predictions of a study, whose images lie in this order"
     from xray_xfer.runs.folder import load_run
     found = {}
     for config in sorted(Path(folder).glob('*/config.json')):
         r = load_run(config.parent, whole=False)
-        test = r.predictions.of('test').set_index('path').loc[paths]
+        test = r.predictions.of('test')
+        if digest(list(test.path)) != order: raise SystemExit(f'{r.path} is of other images than folds.json')
         way = f"ours, {r.config['precision']}, {r.config['epochs']} epochs"
         found[r.arch, r.depth, way] = test[[f'logit_{c}' for c in r.config['classes']]].to_numpy()
         where = r.environment
@@ -57,10 +59,10 @@ def main():
     table, fold, there = baselines()
     about = there['images']
     for folder in a.studies:
-        found, where = ours(folder, about['paths'])
+        found, where = ours(folder, about['order'])
         table |= found
     classes, groups = about['classes'], about['groups']
-    y = np.array([classes.index(label) for label in about['labels']])
+    y = np.array(about['labels'])
     probs = {k: softmax(z) for k, z in table.items()}
     rows, gaps = [], []
     in_order = sorted(probs, key=lambda k: (k[0], k[1], 'ours' in k[2], k[2]))

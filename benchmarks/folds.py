@@ -8,9 +8,13 @@ images are decoded once; the tuned baseline, whose BatchNorms are in evaluation,
 of PyTorch, which gives every loss to the last bit (nbs/training/04_feed.ipynb); stock fastai, whose frozen BatchNorms
 go on learning, passes every image through the whole network in each step, as it must.
 Writes benchmarks/folds.json after each fold: logits of its validation and its test part."""
-import argparse, json, time
+import argparse, hashlib, json, time
 from datetime import date
 from pathlib import Path
+
+import numpy as np, pandas as pd
+
+from xray_xfer.data.columns import relative_paths
 
 HERE = Path(__file__).parent
 FILE = HERE/'folds.json'
@@ -30,9 +34,19 @@ def prepared(folder, arch):
 
 def about(ready):
     "What the filed logits are of"
-    from xray_xfer.data.columns import relative_paths
-    return dict(crc=ready.pack.crc, paths=relative_paths(ready.pack.table), labels=list(ready.pack.table.label),
-                groups=list(ready.pack.table.group.fillna('')), classes=ready.classes)
+    table = ready.pack.table.iloc[in_order(ready)]
+    number = {c: i for i, c in enumerate(ready.classes)}
+    groups = [str(g) for g in pd.factorize(table.group)[0]]   # -1: alone
+    return dict(crc=ready.pack.crc, order=digest(relative_paths(table)), labels=[number[c] for c in table.label],
+                groups=['' if g == '-1' else g for g in groups], classes=ready.classes)
+
+def in_order(ready):
+    "The rows of the images in the order of their names, as predictions are filed"
+    return np.argsort(relative_paths(ready.pack.table), kind='stable')
+
+def digest(paths):
+    "Of the order of the images, whose names are nobody's business"
+    return hashlib.sha256('\n'.join(paths).encode()).hexdigest()[:16]
 
 def filed():
     "What is there"
@@ -47,15 +61,15 @@ def file_fold(case, name, result, images):
         if there.setdefault('images', images) != images:
             raise SystemExit(f'{FILE} is of other images: move it away first')
         there['cases'].setdefault(case, {})[name] = result
-        with replacing(FILE) as tmp: tmp.write_text(json.dumps(there) + '\n')
+        with replacing(FILE) as tmp: tmp.write_text(json.dumps(there, separators=(',', ':')) + '\n')
 
 def logits(learn, ready, parts):
     "{part: (rows, logits)}, in the order of the table"
     from xray_xfer.training.feed import logits_of
-    import numpy as np
+    place = np.argsort(in_order(ready))
     for i, part in ((1, 'valid'), (2, 'test')):
         z = logits_of(learn.model, learn.dls[i])
-        yield part, dict(rows=np.flatnonzero(parts == part).tolist(), logits=z.round(3).tolist())
+        yield part, dict(rows=place[parts == part].tolist(), logits=z.round(3).tolist())
 
 def stock(ready, parts, arch, depth, weights, seed):
     "fastai as it comes: batch 64, BatchNorms of the frozen layers learn on"

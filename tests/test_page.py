@@ -371,7 +371,7 @@ def test_sizes(tmp_path):
 def test_the_command_says_what_the_config_says(changes):
     "Read back by the command's own parser"
     from xray_xfer import cli
-    config = dict(data='d', arch='resnet18', depth=1, pretrained='w s.pth sha256:ab', epochs=3, lr=[.003 / 3, .003],
+    config = dict(data='d', arch='resnet18', depth=1, pretrained='w s.pth sha256:ab', epochs=3, lr=[.003, .003],
                   bs=32, wd=.02, dropout=.1, augment=False, size=96, resize='pad', valid=.15, test=.25, split=None,
                   seed=0, split_seed=4, precision='fp32', device='cpu') | changes
     words = shlex.split(command([config], 'the name').replace('\\\n', ''))   # as a shell joins the lines
