@@ -181,13 +181,13 @@ def shown(there):
                          f"{f1_score(true, called, average='macro'):.4f}", f'{loss:.4f}'])
     return rows
 
-READ = '''Validation parts of the folds, 360 images each, one seed; a difference is against ten epochs of head and tail
-together, over the folds that both have, ± one standard error. What a candidate's words mean stands in recipe.py. No
-candidate has more than three folds: one fold tells half a point from another half by nothing but luck, and the scaled loss
-tells more than the accuracy. Chosen, before any test part was looked at: `epochs=6` (10 at depth 1, 20 at depth 0),
-`head=5`, `cutmix=1`, `low=1`. Not taken: mirror images (a chest has two sides), label smoothing, dropout 0.5, another
-batch, running means of the weights; mixup is as good as CutMix where it was tried. AMD EPYC, PyTorch 2.14.1, fastai
-2.8.12, timm 1.0.31, 29 November 2026.'''
+READ = '''Validation parts of the folds, 360 images each, one seed; a difference is against ten epochs of head and
+tail together, over the folds that both have, ± one standard error. What a candidate's words mean stands in recipe.py.
+No candidate has more than three folds: one fold tells half a point from another half by nothing but luck, and the
+scaled loss tells more than the accuracy. Chosen, before any test part was looked at: `epochs=6` (10 at depth 1, 20 at
+depth 0), `head=5`, `cutmix=1`, `low=1`. Not taken: mirror images (a chest has two sides), label smoothing, dropout
+0.5, another batch, running means of the weights; mixup is as good as CutMix where it was tried. AMD EPYC, PyTorch
+2.14.1, fastai 2.8.12, timm 1.0.31, 29 November 2026.'''
 
 HEAD = ['model', 'candidate', 'weights', 'folds', 'accuracy', 'less the first, points', 'macro F1', 'loss, scaled']
 
