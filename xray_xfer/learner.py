@@ -29,6 +29,7 @@ from .models.classifier import Classifier, build, calibrate, splitter
 from .settings import Options, Settings, takes_settings
 from .training.balance import loss_weights
 from .training.bfloat16 import CpuBfloat16
+from .training.callbacks import RangeTest
 from .training.feed import feed, make_features
 from .training.headstart import start_head
 from .training.layout import KeepChannelsLast
@@ -132,9 +133,10 @@ def callbacks(
     device:str, # Where it trains
 ) -> list: # Of fastai callbacks
     "What every Learner here trains with"
-    if precision == 'fp32': return [KeepChannelsLast()]
+    always = [KeepChannelsLast(), RangeTest()]
+    if precision == 'fp32': return always
     # fastai's enters CUDA's autocast only
-    return [KeepChannelsLast(), CpuBfloat16() if device == 'cpu' else MixedPrecision(precision)]
+    return [*always, CpuBfloat16() if device == 'cpu' else MixedPrecision(precision)]
 
 # %% ../nbs/03_learner.ipynb #79286ee0
 @takes_settings
