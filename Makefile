@@ -41,12 +41,13 @@ docs: .venv/.installed-dev   # the site in _docs, which needs Quarto; tools/page
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'xray_xfer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...'; exit 1; }
 	$(PYTHON) -m venv .venv
 
+# Python compiles what is imported when it first is: pip would compile 17,000 files, most of them for nobody, in a minute or more
 .venv/.installed: .venv/bin/python settings.ini setup.py pyproject.toml
-	$(BIN)/python -m pip install --disable-pip-version-check -e .
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -e .
 	@touch $@
 
 .venv/.installed-dev: .venv/bin/python settings.ini setup.py pyproject.toml
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -e '.[dev]'
 	@touch .venv/.installed $@
 
 clean:
