@@ -44,6 +44,16 @@ def test_every_public_name_has_its_proof(nb):
     names = re.findall(r'^(?:def|class) ([A-Za-z]\w*)', exported, re.M)
     assert [n for n in names if not re.search(rf'\b{n}\b', tests)] == []
 
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=place)
+def test_imports_have_a_cell_of_their_own(nb):
+    "nbdev runs each cell that imports something while it stages a page: one trained networks for eight minutes"
+    for c in cells(nb):
+        text = ''.join(c['source'])
+        if c['cell_type'] != 'code' or re.match(r'#\| *(export|hide)', text): continue
+        lines = ast.parse(re.sub(r'^[%!].*$', '', text, flags=re.M)).body
+        imports = [isinstance(l, ast.Import | ast.ImportFrom) for l in lines]
+        assert all(imports) or not any(imports), text
+
 # Pictures
 
 def directives(cell): return dict(re.findall(r'^#\| *([\w-]+):? *(.*)$', ''.join(cell['source']), re.M))
