@@ -8,7 +8,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/train.html.md"""
 __all__ = ['run']
 
 # %% ../nbs/04_train.ipynb #8e63c533
-import hashlib, warnings
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from fastai.torch_core import no_random
 from tqdm import tqdm
 
 from . import __version__
-from .core.files import check_room, drop, shown, sweep
+from .core.files import check_room, content_digest, drop, shown, sweep
 from .core.machine import Timer, environment, keep_buffers
 from .core.say import say
 from .data.columns import relative_paths
@@ -56,8 +56,7 @@ from .training.ready import image_batches, prepare
 def _pretrained_name(value):
     "What config.json says of `pretrained`: a file by its name and content, for the path may hold another one tomorrow"
     if isinstance(value, bool): return value
-    digest = hashlib.sha256(Path(value).expanduser().read_bytes()).hexdigest()
-    return f'{Path(value).name} sha256:{digest[:16]}'
+    return f'{Path(value).name} sha256:{content_digest(value)}'
 
 def _network(model, pretrained):
     "What config.json says of a network outside timm's list: how it is built again, and its weights by their content"

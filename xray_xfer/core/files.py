@@ -6,10 +6,10 @@ Docs: https://xray-xfer.github.io/xray_xfer/core/files.html.md"""
 
 # %% auto #0
 __all__ = ['DAMAGED', 'settled', 'shown', 'cache_dir', 'PlaceError', 'sized', 'cannot_write', 'make_folder', 'check_room', 'drop',
-           'replacing', 'sweep', 'write_csv', 'read_csv', 'write_json', 'read_json']
+           'replacing', 'sweep', 'write_csv', 'read_csv', 'write_json', 'read_json', 'content_digest']
 
 # %% ../../nbs/core/02_files.ipynb #08794773
-import errno, json, os, platform, re, secrets, shutil, time, tokenize, zlib
+import errno, hashlib, json, os, platform, re, secrets, shutil, time, tokenize, zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -240,3 +240,10 @@ def read_json(
         again = Path(path).name in _MADE_AGAIN
         way = 'this file, which can be made again' if again else 'its folder and train the run again'
         raise ValueError(f'{path} is damaged ({e}): remove {way}') from e
+
+# %% ../../nbs/core/02_files.ipynb #8a1e00cc
+def content_digest(
+    path:str|os.PathLike, # Of a file, however large
+) -> str: # 16 hexadecimal digits, the first of its SHA-256
+    "What a file holds, whatever it is called"
+    with open(settled(path), 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]

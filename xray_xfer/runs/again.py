@@ -11,16 +11,21 @@ __all__ = ['again']
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core.files import read_json, settled, shown
+from ..core.files import content_digest, read_json, settled, shown
 from ..settings import filed_settings
 
 # %% ../../nbs/runs/06_again.ipynb #ee6b1863
-def _weights(value, given):
-    "The weights: those that are given, else a file of the filed name where the command is called"
-    if 'pretrained' in given or isinstance(value, bool): return value
-    if Path(value).is_file(): return value
-    raise FileNotFoundError(f'that run began from the weights {value}, and there is no such file here: '
-                            'give it (--pretrained PATH)')
+def _weights(name, filed, given):
+    "The weights: those that are given, else the file of the filed name and content where the command is called"
+    if 'pretrained' in given or isinstance(name, bool): return name
+    if not Path(name).is_file():
+        raise FileNotFoundError(f'that run began from the weights {name}, and there is no such file here: '
+                                'give it (--pretrained PATH)')
+    held = filed.rpartition(' sha256:')[2] if ' sha256:' in filed else ''
+    if held and (here := content_digest(name)) != held:
+        raise ValueError(f'that run began from a file {name} of another content (SHA-256 {held}…, and here it is '
+                         f'{here}…): give that file, or --pretrained {name} to begin from this one')
+    return name
 
 def again(
     config:str|Path, # config.json of a finished run
@@ -37,6 +42,6 @@ def again(
         raise FileNotFoundError(f"that run was trained on {said['data']}, and there is nothing of that name here: "
                                 f'give its images, xray_xfer run DATA --config {shown(file)}')
     arguments = filed_settings(said)
-    arguments['pretrained'] = _weights(arguments.get('pretrained', True), given)
+    arguments['pretrained'] = _weights(arguments.get('pretrained', True), said.get('pretrained'), given)
     if arguments.get('split') and (file.parent/'split.csv').is_file(): arguments['split'] = file.parent/'split.csv'
     return said['data'] if data is None else data, arguments | given

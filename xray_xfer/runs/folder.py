@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..core.files import read_csv, read_json, settled, shown
+from ..core.files import content_digest, read_csv, read_json, settled, shown
 from ..core.say import text_of
 from ..evaluate.predictions import Predictions
 from ..evaluate.tables import display_name
@@ -202,7 +202,7 @@ def weights_digest(
     if not file.is_file():
         of_folds = [weights_digest(p) for p in sorted(file.parent.glob('fold*')) if (p/'config.json').is_file()]
         return hashlib.sha256(' '.join(of_folds).encode()).hexdigest()[:16] if any(of_folds) else ''
-    with open(file, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()[:16]
+    return content_digest(file)
 
 def load_controls(
     path:str|Path, # A run folder
