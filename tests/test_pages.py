@@ -54,6 +54,20 @@ def test_imports_have_a_cell_of_their_own(nb):
         imports = [isinstance(l, ast.Import | ast.ImportFrom) for l in lines]
         assert all(imports) or not any(imports), text
 
+def test_commands_parse():
+    "What a page tells its reader to type is understood by the command, option by option"
+    import shlex
+    from xray_xfer.cli import VERBS, verb_parser
+    lines = [(place(nb), line) for nb in NOTEBOOKS for block in re.findall(r'^```sh\n(.*?)^```', prose(nb), re.M | re.S)
+             for line in block.splitlines() if line.startswith('xray_xfer ')]
+    assert len(lines) > 30
+    for page, line in lines:
+        verb, *words = shlex.split(line, comments=True)[1:]
+        if verb == '--version': continue
+        assert verb in VERBS, (page, line)
+        try: verb_parser(verb).parse_args([w for w in words if w != '--debug'])
+        except SystemExit: pytest.fail(f'{page}: {line}')
+
 # Pictures
 
 def directives(cell): return dict(re.findall(r'^#\| *([\w-]+):? *(.*)$', ''.join(cell['source']), re.M))
@@ -209,8 +223,8 @@ def test_site():
     assert site['page-navigation'] is True and (root/'nbs'/site['favicon']).is_file()
     first, *sections = site['sidebar']['contents']
     order = [s['contents'][0].split('/')[0] for s in sections if '/' in s['contents'][0]]
-    flow = ('tutorials data twins models trunk training evaluate runs controls report inference bench core '
-            'explanations').split()
+    flow = ('tutorials howto explanations data twins models trunk training evaluate runs controls report inference '
+            'bench core').split()
     assert first == 'index.ipynb' and [f for f in flow if f in order] == [f for f in order if f in flow]
 
 def test_the_index_leads_to_every_page():
