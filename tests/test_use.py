@@ -244,6 +244,21 @@ def test_from_end_to_end(made, drawings, tmp_path, capsys, monkeypatch):
         assert code == 1 and why in err and out == '', (words, err)
 
 @pytest.mark.slow
+def test_a_study_beside_what_another_program_said(made, tmp_path, capsys):
+    "The chosen model with both its seeds against a table: of one seed's own answers, so they agree on its accuracy"
+    runs, _ = made
+    p = load_run(runs[0]).predictions.of('test')
+    columns = {f'prob_{c}': p.probs[:, i] for i, c in enumerate(p.classes)}
+    pd.DataFrame(dict(path='/elsewhere/' + p.path) | columns).to_csv(tmp_path/'old.csv', index=False)
+    assert main(['compare', str(runs[0].parent), str(tmp_path/'old.csv'), '--out', str(tmp_path/'out.csv')]) == 0
+    said = capsys.readouterr().out
+    assert f'On the same {len(p)} images' in said and '| Accuracy |' in said
+    out = pd.read_csv(tmp_path/'out.csv').set_index('metric')
+    assert (out.seeds_a == 2).all() and (out.seeds_b == 1).all()
+    assert np.isclose(out.value_b['accuracy'], load_run(runs[0]).metrics['accuracy'])
+    assert main(['compare', str(runs[0]), str(tmp_path/'none.csv')]) == 1
+    assert 'is no run, study or .csv' in capsys.readouterr().err
+
 def test_another_operating_point_leaves_the_numbers_alone(made):
     runs, _ = made
     before = (runs[1]/'metrics.json').read_bytes(), (runs[1]/'predictions.csv').read_bytes()
