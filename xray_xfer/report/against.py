@@ -98,16 +98,16 @@ def _in_order(b, classes):
     return [spelled[c.casefold()] for c in classes]
 
 def _one_truth(a, b, names):
-    "The label of each shared image, from whoever states it"
+    "The label of each shared image, from whoever states it; '' where neither does"
     both = [(n, x, y) for n, x, y in zip(names, a.label, b.label) if x and y and x.casefold() != y.casefold()]
     if both:
         n, x, y = both[0]
         raise ValueError(f'{counted(len(both), "label")} {are(len(both), "differs", "differ")} between the two, the '
                          f'first that of {plain(n)}: {plain(x)} and {plain(y)}')
     found = [x or y for x, y in zip(a.label, b.label)]
-    if none := found.count(''):
-        raise ValueError(f'neither side has a label of {counted(none, "image")}, such as '
-                         f'{plain(names[found.index("")])}: give a column label')
+    if not any(found):
+        raise ValueError(f'neither side has a label of any of the {counted(len(found), "image")} that both have: '
+                         'give a column label')
     return found
 
 @dataclass
@@ -117,6 +117,7 @@ class Compared:
     b: str # Name of the second
     n: int # Images that both have
     only: tuple[int, int] # Images that one has alone
+    unlabelled: int # Images that both have, and neither has a label of
     scores: pd.DataFrame # A row per metric, as from `compare_models`
     by_class: pd.DataFrame # AUC of each class, as from `compare`; empty where a side has several seeds or folds
 
@@ -150,6 +151,7 @@ def _words(c):
     else: verdict = 'Which is better is not shown; the interval says how large a difference may still be.'
     left = [f'{counted(k, "image")} of {name} {are(k, "is", "are")} not among them'
             for k, name in zip(c.only, (c.a, c.b)) if k]
+    if k := c.unlabelled: left.append(f'{counted(k, "image")} that both have {are(k)} left out, for no label is known')
     limits = ('Whether a model learnt from some of these images is not known of a table: if it did, its score is '
               'too high.')
     return [f'{said} {verdict}', *([f"{'; '.join(left)}."] if left else []), limits]
@@ -173,13 +175,15 @@ def _beside(a:Answers, b:Answers) -> Compared:
         raise ValueError(f'{a.name} and {b.name} have {counted(len(rows), "image")} in common: of the first there are '
                          f'{plain(a.table.path[0])} and others, of the second {plain(b.table.path[0])}')
     at = [place[keys[0][i]] for i in rows]
-    here, there = a.table.iloc[rows].reset_index(drop=True), b.table.iloc[at].reset_index(drop=True)
+    here, there = a.table.iloc[rows], b.table.iloc[at]
     truth = _one_truth(here, there, [keys[0][i] for i in rows])
+    groups = [x or z for x, z, t in zip(here.group, there.group, truth) if t]
+    rows, at = ([i for i, t in zip(which, truth) if t] for which in (rows, at))
+    unlabelled, truth = truth.count(''), [t for t in truth if t]
     spelled = {c.casefold(): c for c in a.classes}
     if odd := sorted({t for t in truth if t.casefold() not in spelled}):
         raise ValueError(f'{some(odd)} is no class of the models: they know {", ".join(a.classes)}')
     y = class_numbers([spelled[t.casefold()] for t in truth], a.classes)
-    groups = [x or z for x, z in zip(here.group, there.group)]
     first, second = a.name, b.name if b.name != a.name else f'{b.name} (second)'
     order = _in_order(b, a.classes)
     probs = {first: [p[rows] for p in a.probs], second: [p[at][:, order] for p in b.probs]}
@@ -189,4 +193,5 @@ def _beside(a:Answers, b:Answers) -> Compared:
     alone = len(a.probs) == len(b.probs) == 1 and a.folds == b.folds == [None]
     by_class = compare(y, probs[first][0], probs[second][0], a.classes, groups) if alone else pd.DataFrame()
     if alone: by_class = by_class[by_class.metric.str.startswith('auc of')]
-    return Compared(first, second, len(rows), (len(a.table) - len(rows), len(b.table) - len(rows)), scores, by_class)
+    only = len(a.table) - len(rows) - unlabelled, len(b.table) - len(rows) - unlabelled
+    return Compared(first, second, len(rows), only, unlabelled, scores, by_class)
