@@ -53,7 +53,7 @@ def join_lines(
     "The lines that join backbone and head"
     ours = type(model.backbone).__module__.startswith('xray_xfer.')   # timm alone has not this one
     layers = ', '.join(f'nn.Linear({m.in_features}, {m.out_features})' if isinstance(m, nn.Linear) else 'nn.ReLU()'
-                       for m in model.head if not isinstance(m, nn.Dropout))
+                       for m in model.head.children() if not isinstance(m, nn.Dropout))
     size, mean, std = config['size'], list(config['mean']), list(config['std'])
     return '\n'.join([
         f"import timm, torch{', xray_xfer.models.shufflenet' if ours else ''}",
@@ -79,7 +79,7 @@ def one_network(
 ) -> Run: # Read from its folder, `whole=False`
     "The run, if it is filed and is a single network; else an error that says which folder to give"
     path = run.path if isinstance(run, Run) else settled(run)
-    if path is None: raise ValueError('the run was not filed (out=None), and what is handed on is filed: train it with out=')
+    if path is None: raise ValueError('the run was not filed (out=None), and cannot be handed on: train it with out=')
     found = load_run(path, whole=False)
     if is_crossed(found.config):
         raise ValueError(f'{shown(path)} is a model of several folds, and one network is handed on: give that of a '
@@ -116,9 +116,10 @@ def save_backbone(
     run, folder = one_network(run), settled(folder)
     _check_place(folder, run)
     told, model = handed(run), load_model(run.path)
-    bare = nn.Sequential(*[m for m in model.head if not isinstance(m, nn.Dropout)])
+    bare = nn.Sequential(*[m for m in model.head.children() if not isinstance(m, nn.Dropout)])
     card = handed_card(told, join_lines(model, run.config))
-    files:dict[str, Any] = dict(config=timm_config(run.config, bare[0].in_features), training=handed_facts(told))
+    width = bare.state_dict()['0.weight'].shape[1]
+    files:dict[str, Any] = dict(config=timm_config(run.config, width), training=handed_facts(told))
     with replacing(folder) as tmp:
         tmp.mkdir()
         for name, content in files.items(): write_json(content, tmp/f'{name}.json')

@@ -64,7 +64,7 @@ def origin_of(
     if pretrained is not True or (where and where.kind == 'local-dir'): return OWN
     if where: return where.place if re.fullmatch(r'[\w.-]+/[\w.-]+(@[\w.-]+)?', where.place) else OWN
     cfg = blueprint(config['arch']).cfg   # timm's own words, not the file's
-    return cfg.hf_hub_id or cfg.url or OWN
+    return cfg.hf_hub_id or (cfg.url if isinstance(cfg.url, str) else None) or OWN
 
 def _version(text): return m[0] if isinstance(text, str) and (m := re.match(r'\d+(\.\d+)+', text)) else None
 
