@@ -18,6 +18,7 @@ from ..core.files import read_json, sized
 from ..core.say import counted, error_words, text_of
 from .backbone import HANDED, one_network, save_backbone
 from ..models.hub import no_network
+from ..report.handed import OWN, RANDOM
 from ..runs.folder import Run
 
 # %% ../../nbs/inference/17_publish.ipynb #52047141
@@ -66,7 +67,9 @@ def parcel(
     rows = {**sizes, f'{counted(len(sizes), "file")}': sum(sizes.values())}
     said = [f'To the Hugging Face Hub, repository {name} ({who}):']
     said += [f'  {n:20} {sized(size):>10}' for n, size in rows.items()]
-    said += [f"Classes: {', '.join(map(text_of, facts['classes']))}. Weights began as: {text_of(facts['weights'])}.",
+    origin = {RANDOM: 'random weights', OWN: 'weights that have no public name'}.get(facts['weights'], facts['weights'])
+    said += [f"They name the classes ({', '.join(map(text_of, facts['classes']))}) and where training started "
+             f'({text_of(origin)}). The card states no licence: write yours there.',
              'No figures, predictions, split, file names or groups are among them.']
     return '\n'.join(said)
 

@@ -109,6 +109,8 @@ def handed(
     thresholds = _thresholds(run.thresholds, classes)
     versions = (run.environment.get('versions') or {}) | dict(xray_xfer=run.config.get('xray_xfer'))
     environment = dict(versions={name: v for name in _SOFTWARE if (v := _version(versions.get(name)))})
+    if read_as := numbers_in(run.environment.get('read_as') or {}, map(str, range(1, 33))):   # bits: bits
+        environment |= dict(read_as=read_as)
     return Run(_NOWHERE, c, metrics, predictions=_predictions(run.predictions, classes), calibration=calibration,
                environment=environment, thresholds=thresholds, twins=numbers_in(run.twins, _TWINS),
                controls=_controls(run.controls) if run.controls else {})
@@ -146,12 +148,17 @@ def _input(c):
     "How a picture becomes the network's input"
     kind = 'RGB' if c.get('colour') else 'one grey channel (Pillow: mode L) repeated three times'
     return (f'Input: {kind}, {escaped(size_words(c))} with bilinear interpolation (Pillow: BILINEAR), as bytes 0 to '
-            '255; the lines scale them to 0..1 and normalise them.')
+            '255; the lines scale them to 0..1 and normalise them. Films of more than 8 bits, and DICOM files, are '
+            'developed by `xray_xfer.data.decode` first.')
 
 def _use(run, code):
     "The lines that join backbone and head, and what goes in"
     t = run.calibration.get('temperature')
-    said = [f'In plain timm and torch, in the folder of these files:\n\n```python\n{code}\n```', _input(run.config)]
+    said = [f'In plain timm and torch, in the folder of these files:\n\n```python\n{code}\n```']
+    if 'xray_xfer' in code.partition('\n')[0]:
+        said.append(f"timm has no `{run.config['arch']}`: the first line puts it into timm's list, and needs "
+                    '`pip install xray_xfer`.')
+    said.append(_input(run.config))
     if t: said.append(f'Probabilities: `(logits(pixels) / {t!r}).softmax(1)`.')
     said.append('`timm.create_model` alone gives the backbone: pooled features, without the head. xray_xfer starts a '
                 'new study from it with `--archs local-dir:FOLDER`.')
