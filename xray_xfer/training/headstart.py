@@ -19,6 +19,7 @@ from ..models.blueprint import stats
 from ..models.classifier import Classifier
 from ..settings import Settings
 from .balance import EquallyOften
+from .callbacks import Diverged, lower_rate
 from .feed import Feed, pooled_of
 from .optimiser import adam_for, autocast_ends, lr_range
 from .ready import Prepared
@@ -51,4 +52,7 @@ def start_head(
                     wd=s.wd, cbs=_TrainOnly())
     torch.manual_seed(s.seed)   # Dropout draws the same, whatever came before
     with autocast_ends(), learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(s.head_epochs, lr_range(s.lr)[1])
+    if not all(torch.isfinite(p).all() for p in model.head.parameters()):
+        raise Diverged(f'training broke down where the head learns alone (learning rate {lr_range(s.lr)[1]:g}). '
+                       f'Give {lower_rate(lr_range(s.lr))}')
     return True
