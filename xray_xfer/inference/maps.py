@@ -58,8 +58,8 @@ class _Network:
         maps, logits = grad_cam(self.model, self.images(pixels), own)
         return maps, self.probs(logits)
 
-_SHOWN = ('maps take networks whose last features lie on the image (convolutional ones, Swin, and ViT, DeiT, BEiT, EVA): '
-          'give a run of such a backbone, which timm.list_models() names')
+_SHOWN = ('maps take a backbone whose last features lie on the image (a convolutional one, Swin, ViT, DeiT, BEiT, EVA): '
+          'give a run of such a one')
 
 class Explainer:
     "A run, ready to say where it looks"
@@ -81,7 +81,7 @@ class Explainer:
         self.networks = [_Network(r, resolve_device(device), self.classes) for r in runs]
         self.temperature = 1. if folds else self.networks[0].temperature   # of folds each network has its own
         try: self(np.zeros((1, *[3] * self.frame.colour, self.frame.size, self.frame.size), np.uint8))
-        except ValueError as e: raise ValueError(f'{self.run.path}: {e}; {_SHOWN}') from e
+        except ValueError as e: raise ValueError(f'{self.run.path}: {e}. {_SHOWN}') from e
 
     def __call__(self,
         pixels:np.ndarray, # uint8 (n, [3,] size, size) in its frame
