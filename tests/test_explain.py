@@ -1,6 +1,7 @@
-"""Where a run looks, from end to end: names that collide or lead elsewhere, files that cannot be read, runs over folds,
-what is refused, and a second start."""
+"""Where a run looks, from end to end: names that collide or lead elsewhere, files that cannot be read, what is
+refused, and a second start. Runs over folds: test_folds.py."""
 import json, os, shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
@@ -9,13 +10,12 @@ from PIL import Image
 from xray_xfer import train
 from xray_xfer.cli import main
 from xray_xfer.core.files import read_csv
-from xray_xfer.data.decode import decode
 from xray_xfer.data.table import images_of
 from xray_xfer.inference import maps, predict, sheet
-from xray_xfer.inference.ensemble import OverFolds
 from xray_xfer.inference.maps import Explained, Explainer
 from xray_xfer.inference.sheet import explain
 from xray_xfer.models.classifier import build
+from xray_xfer.runs.folder import load_run
 from xray_xfer.study import study
 
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('plain_figures')]
@@ -99,9 +99,10 @@ def test_names_that_nobody_should_give(home, paths, tmp_path):
     assert len(rows) == done.images == len(names) + 2 and rows.picture.is_unique
     assert {p.name for p in done.path.glob('*.png')} == set(rows.picture)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['films', 'out']
-    explain(home, tmp_path/'films', tmp_path/'out', quiet=True)   # relative names
+    assert all(n.startswith('0') and len(os.fsencode(n)) < 200 and os.sep not in n for n in rows.picture)
+    explain(home, tmp_path/'films', tmp_path/'out', quiet=True)   # by their names alone; what is hidden is no image
     assert {os.fsencode(p) for p in read_csv(done.path/'explained.csv').path} == {
-        b"'" + n if n[:1] in b'=-' else n for n in names if n != b'..png'} | {b'..png'}
+        b"'" + n if n[:1] in b'=-' else n for n in names if n[:1] != b'.'}
 
 def test_what_is_not_its_own_stays(home, films, tmp_path):
     "A note in the folder, a folder that only looks like its own; and its pictures are no images"
@@ -166,20 +167,7 @@ def test_the_patient_is_in_no_picture(home, paths, tmp_path):
 
 # ---- runs
 
-def test_a_run_over_folds_looks_with_all_its_networks(xrays, paths, tmp_path):
-    r = study(xrays, 'resnet10t', 1, folds=2, out=tmp_path/'s', **SMALL).runs[0]
-    e = Explainer(r.path)
-    pixels = np.stack([decode(p, *e.frame) for p in paths[:20]])
-    found = e(pixels)
-    ours = OverFolds(r)(pixels).logits
-    assert found.probs == pytest.approx(np.exp(ours), abs=1e-4) and e.temperature == 1
-    assert (found.targets == ours.argmax(1)).all()
-    each = [Explainer(f'{r.path}/fold{k}')(pixels, found.targets).maps for k in (1, 2)]
-    assert found.maps == pytest.approx(np.mean(each, axis=0), abs=1e-5) and abs(each[0] - each[1]).max() > .01
-    assert explain(r, paths[:3], tmp_path/'out', quiet=True).images == 3
-    assert explain(tmp_path/'s', paths[:3], tmp_path/'out', quiet=True).images == 3   # of a study the chosen model
-
-def test_what_has_no_maps_says_so(home, tmp_path, monkeypatch, xrays, paths):
+def test_what_has_no_maps_says_so(home, tmp_path, monkeypatch, paths):
     (tmp_path/'model.onnx').write_bytes(b'x')
     with pytest.raises(ValueError, match='is an ONNX file, .* give the folder of the run'):
         Explainer(tmp_path/'model.onnx')
@@ -192,10 +180,12 @@ def test_what_has_no_maps_says_so(home, tmp_path, monkeypatch, xrays, paths):
         explain(tmp_path/'mixer', paths[:1], tmp_path/'out', quiet=True)
     assert not (tmp_path/'out').exists()
     with pytest.raises(ValueError, match='was not filed'):
-        Explainer(study(xrays, 'resnet10t', 0, out=None, **SMALL).runs[0])
+        Explainer(replace(load_run(home), path=None))
 
 def test_several_seeds_are_several_runs(home, paths, tmp_path):
     shutil.copytree(home.parent, tmp_path/'s')
+    assert explain(tmp_path/'s', paths[:2], tmp_path/'out', quiet=True).images == 2   # of a study the chosen model
+    (tmp_path/'s'/'study.json').write_text(json.dumps(dict(schema=1, runs=['resnet10t_1', 'resnet10t_1_seed1'])))
     shutil.copytree(home, tmp_path/'s'/'resnet10t_1_seed1')
     config = json.loads((home/'config.json').read_text()) | dict(seed=1)
     (tmp_path/'s'/'resnet10t_1_seed1'/'config.json').write_text(json.dumps(config))
