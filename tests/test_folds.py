@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from xray_xfer.cli import main
+from xray_xfer.data.decode import decode
 from xray_xfer.data.table import images_of
 from xray_xfer.evaluate.scores import metrics
+from xray_xfer.inference.ensemble import OverFolds
+from xray_xfer.inference.maps import Explainer
 from xray_xfer.report.results import load_study
 from xray_xfer.runs.crossed import fold_runs
 from xray_xfer.runs.folder import load_run
@@ -134,3 +137,16 @@ def test_bad_input(words, said, xrays, tmp_path, capsys):
     assert main(['study', str(xrays), *out, *words]) != 0
     assert said in capsys.readouterr().err
     assert not list((tmp_path/'s').glob('*/*/metrics.json'))
+
+def test_maps_of_a_model_over_folds_are_the_means_of_its_networks(folded, xrays, tmp_path):
+    "For the class that all call together, at the probabilities that predict gives"
+    r, paths = folded.runs[1], images_of(xrays).path[::6].tolist()
+    e = Explainer(r.path)
+    pixels = np.stack([decode(p, *e.frame) for p in paths])
+    found, said = e(pixels), np.exp(OverFolds(r)(pixels).logits)
+    assert found.probs == pytest.approx(said, abs=1e-4) and e.temperature == 1
+    assert (found.targets == said.argmax(1)).all()
+    each = [Explainer(f'{r.path}/fold{k}')(pixels, found.targets).maps for k in (1, 2)]
+    assert found.maps == pytest.approx(np.mean(each, axis=0), abs=1e-5) and abs(each[0] - each[1]).max() > .01
+    assert main(['explain', str(r.path), *paths, '--out', str(tmp_path/'out'), '--sheet', '--quiet']) == 0
+    assert pd.read_csv(tmp_path/'out'/'explained.csv').called.tolist() == [e.classes[i] for i in found.called]
