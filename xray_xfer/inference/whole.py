@@ -140,7 +140,7 @@ def assembled(
     for i, model in enumerate(models):
         g.add('Identity', ['pixels'], f'net{i}/in0')
         inner.append(onnx.compose.add_prefix(model, f'net{i}/'))
-        g.nodes += inner[-1].graph.node
+        g.nodes += inner[-1].graph.node   # of ONNX's own operators, also when it is reduced
     each = [_calibrated(g, i, t) for i, t in enumerate(temperatures)]
     g.add('Mean', each, 'probabilities')
     if len(each) == 1: g.add('Identity', ['net0/out1'], 'logits')
@@ -151,9 +151,7 @@ def assembled(
     given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ['n', classes])
              for name in ('probabilities', 'logits')]
     constants = [*g.constants.values(), *(t for m in inner for t in m.graph.initializer)]
-    opsets = {o.domain: o.version for m in inner for o in m.opset_import} | {'': OPSET}
     model = helper.make_model(helper.make_graph(g.nodes, 'xray_xfer', [taken], given, constants), ir_version=_IR,
-                              producer_name='xray_xfer',
-                              opset_imports=[helper.make_opsetid(d, v) for d, v in opsets.items()])
+                              producer_name='xray_xfer', opset_imports=[helper.make_opsetid('', OPSET)])
     onnx.checker.check_model(model)
     return model
