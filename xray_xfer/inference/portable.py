@@ -230,6 +230,7 @@ class Portable:
         def said(batch): return self.session.run(['logits'], dict(images=batch))[0]
         found = [z[:, self.columns] for z in ahead(said, jobs, os.cpu_count() or 1, 'portable')]
         logits = np.concatenate(found) if found else np.zeros((0, len(self.columns)), np.float32)
+        if len(logits) != len(x): raise NotPortable(f'{self.path} gives {len(logits)} answers for {len(x)} images')
         return Outputs(logits, np.zeros((len(x), 0), np.float32))
     def _taken(self, pixels):
         "Images as the session takes them, or an error that says what it takes"
