@@ -17,11 +17,12 @@ from .options import NUMBER, SEVERAL
 # %% ../nbs/07_use.ipynb #bbae6a38
 def runs_and_images(
     given:Sequence[str], # Words of the command
-) -> tuple[list[str], list[str]]: # Run and study folders, and what else there is
+) -> tuple[list[str], list[str]]: # Run and study folders and exported files, and what else there is
     "Runs come first; what is no run begins the images"
     from xray_xfer.core.files import settled
     from xray_xfer.runs.folder import no_run
-    is_one = [any((settled(g)/name).is_file() for name in ('config.json', 'study.json')) for g in given]
+    is_one = [g.lower().endswith('.onnx') or any((settled(g)/name).is_file() for name in ('config.json', 'study.json'))
+              for g in given]
     n = is_one.index(False) if False in is_one else len(given)
     if not n: raise no_run(given[0])
     if n == len(given): raise ValueError(f'{" ".join(given)}: these are runs; give the images after them')
@@ -86,7 +87,7 @@ def report(
     else: made = write(folder)
     print(shown(made))
 
-_WHERE = 'Folders of finished runs, or of a study, then the images'
+_WHERE = 'Folders of finished runs, or of a study, or exported .onnx files, then the images'
 _MAP = 'LABEL=CLASS, such as TB=Tuberculosis'
 _EXCLUDE = 'Names of files and folders to leave out; * and ? stand for anything'
 _GIVEN = dict(nargs='+', type=str, metavar='RUN_OR_IMAGES')

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np, onnx
-from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from ..core.ahead import ahead
@@ -145,7 +144,8 @@ def _is_frame(x):
 def _are_thresholds(x):
     if not isinstance(x, Mapping) or not isinstance(x.get('classes', {}), Mapping): return False
     points = [of.get('point') if isinstance(of, Mapping) else None for of in x.get('classes', {}).values()]
-    return all(isinstance(p, Mapping) and (p.get('threshold') is None or _is_number(p['threshold'])) for p in points)
+    def holds(p): return _is_number(p['threshold']) if p.get('threshold') is not None else isinstance(p.get('why'), str)
+    return all(isinstance(p, Mapping) and holds(p) for p in points)
 
 _WORDS:dict[str, Callable] = dict(
     classes=_are_classes, frame=_is_frame, temperature=lambda x: _is_number(x) and x > 0, thresholds=_are_thresholds,
@@ -164,9 +164,11 @@ def _words(model, path):
         said = text_of(found.get('format'))[:20]
         raise NotPortable(f'{path} has format {said}, and this version reads {FORMAT}: '
                           'update xray_xfer, or export the run again')
+    def odd(key): return NotPortable(f'{path}: {_PREFIX}{key} of its metadata is not as xray_xfer export writes it')
     for key, holds in _WORDS.items():
-        if key not in found or not holds(found[key]):
-            raise NotPortable(f'{path}: {_PREFIX}{key} of its metadata is not as xray_xfer export writes it')
+        if key not in found or not holds(found[key]): raise odd(key)
+    points = found['thresholds'].get('classes')
+    if points is not None and set(points) != set(found['classes']): raise odd('thresholds')
     return found
 
 # %% ../../nbs/inference/15_portable.ipynb #6999a5df
@@ -210,7 +212,8 @@ class Portable:
         path = settled(path)
         body = _read(path, limit)
         try: model = ModelProto.FromString(body)
-        except DecodeError as e: raise NotPortable(f'{path} is no ONNX file ({error_words(e)})') from None
+        # protobuf's own kind of error
+        except Exception as e: raise NotPortable(f'{path} is no ONNX file ({error_words(e)})') from None
         about = _words(model, path)
         if why := _wrong(model, about['frame']['colour'], about['classes']):
             raise NotPortable(f'{path} is not run: {why}')

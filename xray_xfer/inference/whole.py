@@ -35,7 +35,7 @@ class Whole(nn.Module):
     ):
         super().__init__()
         self.model = model
-    def forward(self, x:torch.Tensor) -> tuple:
+    def forward(self, x):
         features = self.model.backbone(x)
         return features, self.model.head(features)
 

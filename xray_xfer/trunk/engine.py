@@ -12,7 +12,7 @@ import io, time, warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from copy import deepcopy
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np, torch
 from torch import nn
@@ -68,13 +68,13 @@ def onnx_of(
     "The module as ONNX, serialised; the first axis is free"
     names = [f'in{i}' for i in range(len(example))]
     with torch.no_grad(): outs = [f'out{i}' for i in range(len(module(*example)))]
-    file = io.BytesIO()
+    file:Any = io.BytesIO()   # which the exporter's types have forgotten
     with warnings.catch_warnings():   # of the exporter's age: the newer one takes three times as long
         # where it fails it prints the whole graph; not into what a command prints for its user
         if divert := getattr(torch._C, '_jit_set_onnx_log_output_stream', None): divert('stderr')
         warnings.simplefilter('ignore')
-        torch.onnx.export(module, example, file, dynamo=False, input_names=names, output_names=outs, opset_version=opset,
-                          dynamic_axes={n: {0: 'n'} for n in names + outs})
+        torch.onnx.export(module, example, file, dynamo=False, input_names=names, output_names=outs,
+                          opset_version=opset, dynamic_axes={n: {0: 'n'} for n in names + outs})
     return file.getvalue()
 
 class _OnnxRuntime:
