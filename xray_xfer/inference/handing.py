@@ -7,9 +7,9 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/handing.html.md"""
 # %% auto #0
 __all__ = ['IMAGES', 'SAME_PIXELS', 'FROM_FILES', 'find_images', 'Seen', 'Unequal', 'check_file', 'Exported', 'export']
 
-# %% ../../nbs/inference/19_handing.ipynb #a98100f6
+# %% ../../nbs/inference/19_handing.ipynb #6d348f83
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ import numpy as np, torch
 from PIL import Image
 
 from ..core.files import replacing, settled, shown, sized
-from ..core.machine import environment, full_float32, installed
-from ..core.say import are, counted, text_of
+from ..core.machine import full_float32, installed
+from ..core.say import counted, text_of
 from ..data.decode import decode, fit
 from ..data.fetch import demo_folder
 from ..data.table import images_of
@@ -45,7 +45,8 @@ def find_images(
         found = [{n: p for n in names if os.path.isfile(p := os.path.join(top, n))} for top in here]
         return max(found, key=len)
     paths = [str(settled(p)).replace(os.sep, '/') for p in images_of(demo_folder() if data is None else data).path]
-    there, best = set(paths), {}
+    there = set(paths)
+    best:dict[str, str] = {}
     tops = {p[:-len(n)] for n in names[:50] for p in paths if p.endswith(f'/{n}')}
     for top in sorted(tops):
         found_here = {n: top + n for n in names if top + n in there}
@@ -68,7 +69,7 @@ def _spread(items, most):
 def _decoded(paths, frame, read_as, most):
     "(pixels, number of each path) of the files that can be decoded"
     found = [(i, p) for i, path in enumerate(paths[:most])
-             if not isinstance(p := decode(path, *frame, read_as), str)]   # type: ignore[arg-type]   # of a filed frame
+             if not isinstance(p := decode(path, *frame, read_as), str)]
     return (np.stack([p for _, p in found]) if found else None), [i for i, _ in found]
 
 def _drawn(frame):

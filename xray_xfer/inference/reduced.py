@@ -8,10 +8,9 @@ Docs: https://xray-xfer.github.io/xray_xfer/inference/reduced.html.md"""
 __all__ = ['CALIBRATION', 'MOST_LOST', 'reduced', 'session_of', 'probabilities', 'images_per_second', 'costs', 'refusal',
            'costs_lines']
 
-# %% ../../nbs/inference/18_reduced.ipynb #cb8e436a
+# %% ../../nbs/inference/18_reduced.ipynb #2852cc05
 import math, tempfile, time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np, onnx
