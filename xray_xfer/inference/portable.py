@@ -119,17 +119,17 @@ def _wrong(model, colour, classes):
                     'and only those of ONNX are run')
         if why := next(filter(None, map(_wrong_tensor, _tensors(graph))), ''): return why
     constants = {t.name for t in model.graph.initializer}
-    found = {v.name: _shape(v) for v in (*model.graph.input, *model.graph.output) if v.name not in constants}
+    found = sorted(((v.name, *_shape(v)) for v in (*model.graph.input, *model.graph.output) if v.name not in constants), key=str)
     k = len(classes)
     wanted = dict(images=[None, *[3] * colour, None, None], probabilities=[None, k], logits=[None, k])
-    if found != {name: (_KINDS[name], dims) for name, dims in wanted.items()}:
+    if found != sorted(((name, _KINDS[name], dims) for name, dims in wanted.items()), key=str):
         return f'it does not take and give what {k} classes and {"colour" if colour else "grey"} ask for'
     return ''
 
 # %% ../../nbs/inference/15_portable.ipynb #c7e86905
 def _is_text(x): return isinstance(x, str) and 0 < len(x) <= 1000 and text_of(x) == x and '\n' not in x
 
-def _is_number(x): return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+def _is_number(x): return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e300
 
 def _are_classes(x):
     return isinstance(x, list) and 2 <= len(x) <= 10_000 and all(map(_is_text, x)) and len(set(x)) == len(x)
