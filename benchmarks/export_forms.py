@@ -2,10 +2,10 @@
 
     python benchmarks/export_forms.py FOLDER --weights WEIGHTS --arch shufflenetv2_100 --depth 1 --epochs 2 --each 200
 
-FOLDER holds a folder per class, WEIGHTS has a file ARCH.safetensors for each arch. Each arch is trained once on so many
-images of each class (0: all), then exported in float32, int8 and fp16 by `export`, with its checks. All forms answer for
-the same test part, in the run's frame, and are timed in turns: one thread, batches of 4 (PyTorch 16), the median of
---rounds rounds. `--note` says under which circumstances. Writes benchmarks/export_forms.json and .md."""
+FOLDER holds a folder per class, WEIGHTS has a file ARCH.safetensors for each arch. Each arch is trained once, on so
+many images of each class (0: all), then exported in float32, int8 and fp16 by `export`, with its checks. All forms
+answer for the same test part, in the run's frame, and are timed in turns: one thread, batches of 4 (PyTorch 16), the
+median of --rounds rounds. `--note` says under which circumstances. Writes benchmarks/export_forms.json and .md."""
 import argparse, json, tempfile, time
 from datetime import date
 from pathlib import Path
@@ -84,9 +84,10 @@ def as_markdown(found):
     said += ['', *(f'Refused: {name}: {why}' for name, why in found['refused'].items())]
     v, a = found['versions'], found['asked']
     images = f"{a['each']} images of each class" if a['each'] else 'all images'
-    said.append(f"Depth {a['depth']}, {a['epochs']} epochs, {images}, one seed. Differences are from the run in PyTorch. "
-                f"Images already in the run's frame; in turns, one thread, the median of {a['rounds']} rounds of "
-                f"{a['timed']} images. {found['machine']}; torch {v['torch']}, onnxruntime {v['onnxruntime']}; "
+    said.append(f"Depth {a['depth']}, {a['epochs']} epochs, {images}, one seed. Differences are from the run in "
+                'PyTorch. '
+                f"Images in the run's frame; in turns, one thread, the median of {a['rounds']} rounds of {a['timed']} "
+                f"images. {found['machine']}; torch {v['torch']}, onnxruntime {v['onnxruntime']}; "
                 f"{found['date']}. {a['note']}".rstrip())
     return '\n'.join(said) + '\n'
 

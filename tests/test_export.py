@@ -105,7 +105,8 @@ def test_without_test_images_drawn_pictures_are_looked_at(runs, tmp_path, monkey
 def test_a_file_that_answers_otherwise_is_not_written(runs, drawings, tmp_path, monkeypatch):
     whole = handing.assembled
     monkeypatch.setattr(handing, 'assembled', lambda models, t, *rest: whole(models, [4 * x for x in t], *rest))
-    with pytest.raises(handing.Unequal, match='was not written'): export(runs['resnet'], tmp_path/'m.onnx', data=drawings)
+    with pytest.raises(handing.Unequal, match='was not written'):
+        export(runs['resnet'], tmp_path/'m.onnx', data=drawings)
     assert list(tmp_path.iterdir()) == []
 
 @pytest.mark.parametrize('precision', ['int8', 'fp16'])
@@ -170,7 +171,8 @@ def another_input(model): model.graph.input[0].type.tensor_type.elem_type = Tens
 
 @pytest.mark.parametrize('change, why', [
     (in_a_subgraph, 'lie in another file'), (as_an_attribute, 'lie in another file'), (a_function, 'functions of its'),
-    (four_outputs, 'does not take and give'), (another_input, 'does not take and give'), (twice, 'does not take and give'),
+    (four_outputs, 'does not take and give'), (another_input, 'does not take and give'),
+    (twice, 'does not take and give'),
 ])
 def test_a_forged_graph_is_refused(film, tmp_path, change, why):
     (tmp_path/'m.onnx').write_bytes(resealed(film, change))
