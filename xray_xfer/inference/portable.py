@@ -119,7 +119,8 @@ def _wrong(model, colour, classes):
                     'and only those of ONNX are run')
         if why := next(filter(None, map(_wrong_tensor, _tensors(graph))), ''): return why
     constants = {t.name for t in model.graph.initializer}
-    found = sorted(((v.name, *_shape(v)) for v in (*model.graph.input, *model.graph.output) if v.name not in constants), key=str)
+    ends = [v for v in (*model.graph.input, *model.graph.output) if v.name not in constants]
+    found = sorted(((v.name, *_shape(v)) for v in ends), key=str)
     k = len(classes)
     wanted = dict(images=[None, *[3] * colour, None, None], probabilities=[None, k], logits=[None, k])
     if found != sorted(((name, _KINDS[name], dims) for name, dims in wanted.items()), key=str):
