@@ -56,8 +56,10 @@ def _read(path, limit):
     except FileNotFoundError: raise FileNotFoundError(f'{path} does not exist: give a file that xray_xfer export '
                                                       'wrote') from None
     if not stat.S_ISREG(st.st_mode): raise NotPortable(f'{path} is not a regular file')
-    with open(path, 'rb') as f: data = f.read(limit + 1)   # not what it says it has: it may grow
-    if len(data) > limit:
+    data = b''
+    if st.st_size <= limit:
+        with open(path, 'rb') as f: data = f.read(limit + 1)   # it may grow meanwhile
+    if max(st.st_size, len(data)) > limit:
         raise NotPortable(f'{path} has {sized(max(st.st_size, len(data)))}, and {sized(limit)} are read at most '
                           '(limit= of Portable.read)')
     n = len(_seal(b''))
