@@ -340,7 +340,7 @@ def parts(a):
     from xray_xfer.models.blueprint import stats
     from xray_xfer.data.packing import pack
     from xray_xfer.evaluate.intervals import intervals
-    from xray_xfer.trunk.engine import Engine, FromPixels, _onnx
+    from xray_xfer.trunk.engine import Engine, FromPixels, onnx_of
     from xray_xfer.twins.find import find_twins
     keep_buffers()
     rows, res, t = [], {}, images_of(a.folder)
@@ -379,7 +379,7 @@ def parts(a):
             start = time.perf_counter()
             e = Engine(trunk, (x[:3],))
             ready = time.perf_counter() - start
-            session = onnxruntime.InferenceSession(_onnx(trunk, (torch.from_numpy(x[:2]),)),
+            session = onnxruntime.InferenceSession(onnx_of(trunk, (torch.from_numpy(x[:2]),)),
                                                    providers=['CPUExecutionProvider'])
             whole = best(lambda: [None for _ in e(x)], len(x))
             yard = max(best(lambda: [session.run(None, {'in0': x[i:i + b]}) for i in range(0, len(x), b)], len(x), 2)

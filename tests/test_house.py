@@ -63,7 +63,7 @@ def test_every_room_has_its_page():
     assert pages == set(ROOMS)
 
 # the front doors, and the verbs of the command: their arguments are what they are for
-WIDE = {'run', 'study', 'bench', 'schedules', 'learner', 'pack', 'features', 'dataloaders', 'check'}
+WIDE = {'run', 'study', 'bench', 'schedules', 'learner', 'pack', 'features', 'dataloaders', 'check', 'export'}
 
 @pytest.mark.parametrize('name', ROOMS)
 def test_functions_are_short_and_take_little(name):

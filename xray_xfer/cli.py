@@ -260,9 +260,9 @@ def _any_names():
     import pandas
     pandas.set_option('mode.string_storage', 'python')
 
-_STOPPED = {None: 'finished runs stay, and the same command goes on from there',
+_STOPPED:dict[str|None, str] = {None: 'finished runs stay, and the same command goes on from there',
             'predict': 'the rows that are written stay, and the same command goes on from there',
-            'external': 'nothing was written', 'check': 'nothing was written', 'explain': 'nothing was written'}
+            **dict.fromkeys(('external', 'check', 'explain', 'export'), 'nothing was written')}
 
 def main(
     argv:list|None=None, # Words after `xray_xfer`; default: those of the process

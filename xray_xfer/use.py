@@ -1,4 +1,4 @@
-"""What is done with finished runs, as verbs of the command: controls, compare, predict, explain, external, thresholds, report.
+"""What is done with finished runs, as verbs of the command: controls, compare, predict, explain, external, thresholds, export, report.
 
 Docs: https://xray-xfer.github.io/xray_xfer/use.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/use.html.md"""
 
 # %% auto #0
 __all__ = ['USES', 'runs_and_images', 'named_values', 'shares_of', 'controls', 'report', 'compare', 'predict', 'explain',
-           'external', 'thresholds']
+           'external', 'thresholds', 'export']
 
 # %% ../nbs/07_use.ipynb #06be83ae
 from collections.abc import Sequence
@@ -18,11 +18,12 @@ from .options import NUMBER, SEVERAL
 # %% ../nbs/07_use.ipynb #bbae6a38
 def runs_and_images(
     given:Sequence[str], # Words of the command
-) -> tuple[list[str], list[str]]: # Run and study folders, and what else there is
+) -> tuple[list[str], list[str]]: # Run and study folders and exported files, and what else there is
     "Runs come first; what is no run begins the images"
     from xray_xfer.core.files import settled
     from xray_xfer.runs.folder import no_run
-    is_one = [any((settled(g)/name).is_file() for name in ('config.json', 'study.json')) for g in given]
+    is_one = [g.lower().endswith('.onnx') or any((settled(g)/name).is_file() for name in ('config.json', 'study.json'))
+              for g in given]
     n = is_one.index(False) if False in is_one else len(given)
     if not n: raise no_run(given[0])
     if n == len(given): raise ValueError(f'{" ".join(given)}: these are runs; give the images after them')
@@ -104,7 +105,7 @@ def compare(
     with replacing(settled(out)) as part: write_csv(pd.concat([found.scores, found.by_class]), part)
     print(f'Every digit is in {shown(out)}')
 
-_WHERE = 'Folders of finished runs, or of a study, then the images'
+_WHERE = 'Folders of finished runs, or of a study, or exported .onnx files, then the images'
 _MAP = 'LABEL=CLASS, such as TB=Tuberculosis'
 _EXCLUDE = 'Names of files and folders to leave out; * and ? stand for anything'
 _GIVEN = dict(nargs='+', type=str, metavar='RUN_OR_IMAGES')
@@ -187,5 +188,30 @@ def thresholds(
     for of in found['classes'].values(): print(of['words'])
     print(f"\nFiled in {shown(folder/'thresholds.json')}; the report with them: {shown(folder/'report.html')}")
 
+def export(
+    folder:Path, # Folder of a finished run, also over folds
+    out:Annotated[Path|None, 'File that ends in .onnx (default: model.onnx in the folder)', dict(type=Path)]=None,
+    int8:bool=False, # The network in 8 bits, which needs the images it was trained on; what it costs is measured
+    fp16:bool=False, # The network in 16 bits; what it costs is measured
+    images:Annotated[str|None, 'The images it was trained on, for the checks: folder, .zip, .csv, kaggle or demo',
+                     dict(type=str)]=None,
+    timm:Annotated[Path|None, 'Instead: the backbone alone, into this folder, as timm loads it', dict(type=Path)]=None,
+    hub:Annotated[str|None, 'Instead: the run, to the Hugging Face Hub as OWNER/NAME', dict(type=str)]=None,
+    public:bool=False, # With --hub: for everybody to see; else it is private
+    yes:bool=False, # With --hub: do not ask
+    device:str='auto', # Where the run answers that the file is compared with: auto, cuda, cuda:1, mps or cpu
+):
+    "Hand a model on: one ONNX file with everything inside, its backbone for timm, or a place on the Hub"
+    from xray_xfer.core.files import shown
+    if timm is not None:
+        from xray_xfer.inference.backbone import save_backbone
+        print(f'The backbone is in {shown(save_backbone(folder, timm))}')
+    if hub is not None:
+        from xray_xfer.inference.publish import publish
+        print(publish(folder, hub, public=public, yes=yes))
+    if (timm or hub) and not (out or int8 or fp16): return
+    from xray_xfer.inference.handing import export as write
+    print('\n'.join(write(folder, out, int8, fp16, images, device).lines))
+
 # %% ../nbs/07_use.ipynb #476e0632
-USES = controls, compare, predict, explain, external, thresholds, report   # the command has them in this order
+USES = controls, compare, predict, explain, external, thresholds, export, report   # the command has them in this order

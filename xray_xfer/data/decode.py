@@ -69,17 +69,18 @@ def rgb(
 # %% ../../nbs/data/10_decode.ipynb #b0e8fb59
 def fit(
     im:Image.Image, # PIL image, mode L, F or RGB
-    size:int, # Side of the result, pixels
+    size:int|None, # Side of the result, pixels; None: as large as it is
     resize:Literal['squish', 'pad']='squish', # Ignore the aspect, or keep it and add black
 ) -> np.ndarray: # uint8 (size, size), or (3, size, size) of an RGB image
     "`im` as a square of bytes"
     w, h = im.size
-    if resize == 'pad': w, h = (max(1, round(size*side/max(im.size))) for side in (w, h))
+    if size is None: pass
+    elif resize == 'pad': w, h = (max(1, round(size*side/max(im.size))) for side in (w, h))
     else: w = h = size
     a = np.asarray(im if im.size == (w, h) else im.resize((w, h), Image.Resampling.BILINEAR))
     if a.dtype != np.uint8: a = a.round().clip(0, 255).astype(np.uint8)
     if a.ndim == 3: a = np.ascontiguousarray(a.transpose(2, 0, 1))
-    if (h, w) == (size, size): return a
+    if size is None or (h, w) == (size, size): return a
     out = np.zeros((*a.shape[:-2], size, size), np.uint8)
     top, left = (size-h)//2, (size-w)//2
     out[..., top:top+h, left:left+w] = a
@@ -113,7 +114,7 @@ class _Picture(NamedTuple):
 
 def read_picture(
     path:str|Path, # File that should be a PNG, a JPEG or a DICOM film
-    size:int, # Side of the result, pixels
+    size:int|None, # Side of the result, pixels; None: as large as it is
     resize:Literal['squish', 'pad'], # See `fit`
     colour:bool, # Keep red, green and blue
     read_as:dict|None, # See `decode`
@@ -168,7 +169,7 @@ def _developed(f, path, n_bytes, size, resize, colour, read_as):
 
 def decode(
     path:str|Path, # File that should be a PNG, a JPEG or a DICOM film
-    size:int, # Side of the result, pixels
+    size:int|None, # Side of the result, pixels; None: as large as it is
     resize:Literal['squish', 'pad']='squish', # See `fit`
     colour:bool=False, # Keep red, green and blue
     read_as:dict|None=None, # `Depths.read_as` of the file's set; None: 16 bits by the file alone

@@ -4,5 +4,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     'elsewhere': ['external'],
     'sheet': ['explain'],
+    'handing': ['export'],
     'stream': ['predict'],
 })

@@ -67,14 +67,16 @@ def _stated(name, text):
 
 def _filed(ensemble, label):
     "The operating point of a class: of one run as it is filed, of several chosen on their validation part"
-    runs = [m.run for m in ensemble.members]
-    first = runs[0].thresholds
+    runs = [m.run or m for m in ensemble.members]   # an exported file has its thresholds with it
+    first, files = runs[0].thresholds, any(m.run is None for m in ensemble.members)
+    if not first and ensemble.members[0].run is None:
+        raise ValueError(f'{runs[0].path} has no operating points: give {label}=PROBABILITY')
     if not first:
         raise ValueError(f'{runs[0].path} has no operating points (an older version wrote it): '
                          f'xray_xfer thresholds {runs[0].path} files them, or give {label}=PROBABILITY')
     if len(runs) == 1: filed = first['classes'][label]['point']
     else:
-        shared = shared_valid(runs, ensemble.classes)
+        shared = None if files else shared_valid(runs, ensemble.classes)
         if shared is None:
             raise ValueError('the runs have no validation part in common, on which their threshold together could be '
                              f'chosen: give {label}=PROBABILITY')

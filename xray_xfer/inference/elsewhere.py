@@ -27,7 +27,7 @@ from ..evaluate.scores import class_numbers, metrics
 from ..evaluate.shift import (column_alone, gap_words, largest_gap, set_difference, subgroup_columns,
                                       subgroup_table)
 from ..evaluate.thresholds import Part
-from .ensemble import load_ensemble
+from .ensemble import load_ensemble, with_folders
 from .growing import for_sheets
 from .labelled import groups_in, labelled, set_name
 from .sources import source_digest
@@ -192,7 +192,7 @@ def external(
 ) -> External: # `.table .subgroups .predictions .found .path`
     "Finished runs on another labelled set, beside what they are worth at home"
     asked, name = _runs_of(runs), set_name(data)
-    ensemble, source = load_ensemble(asked, device), source_digest(data)
+    ensemble, source = with_folders(load_ensemble(asked, device), 'external'), source_digest(data)
     folder = None if out is None else _place(out, asked, runs, name, source)
     table = labelled(data, ensemble.classes, mapping, exclude)
     said = _asked(ensemble, table, quiet)

@@ -28,7 +28,6 @@ from .choose import thresholds_for
 from .ensemble import Ensemble, Outputs, load_ensemble
 from .growing import Growing, for_sheets, pyarrow_or_error, to_parquet
 from .sources import images_to_predict, source_digest
-from ..runs.folder import weights_digest
 
 # %% ../../nbs/inference/06_stream.ipynb #c25bc872
 CHUNK = 256   # images, at most: what is done once per chunk (distances, a file put in place) costs little then
@@ -139,7 +138,7 @@ def predicted(
         yield Chunk(rows, pd.DataFrame(rejects, columns=['path', 'reason'], dtype=object))
 
 def predict(
-    runs:Any, # Run folders, or one of them, or `Run`s
+    runs:Any, # Run folders, exported .onnx files, or one of them, or `Run`s
     images:Any, # Folder, image files, .zip, .csv or table with the column path, see `images_to_predict`
     threshold:Sequence=(), # Classes to be called at an operating point, see `thresholds_for`
     exclude:Sequence=(), # Names of files and folders to leave out
@@ -207,7 +206,7 @@ def predict_to(
     if parquet: pyarrow_or_error()
     table, ensemble = images_to_predict(images, exclude), load_ensemble(runs, device)
     thresholds = thresholds_for(ensemble, threshold)
-    runs_of = [weights_digest(m.run.path) for m in ensemble.members]
+    runs_of = [m.digest for m in ensemble.members]
     said = dict(xray_xfer=__version__, runs=runs_of, classes=ensemble.classes,
                 source=source_digest(images), label='label' in table, thresholds=thresholds, seen=seen)
     stream = Growing(path.with_name(f'{path.name}.csv') if parquet else path, said)

@@ -28,7 +28,8 @@ ASKED = {'controls.json', 'controls.png', 'external'}   # where `xray_xfer contr
 FILES = {'config.json', 'environment.json', 'metrics.json', 'timings.json', 'calibration.json', 'twins.json',
          'thresholds.json', 'split.csv', 'rejects.csv', 'history.csv', 'predictions.csv', 'model.safetensors',
          'summary.txt', 'curves.png', 'confusion.png', 'roc.png', 'calibration.png', 'operating.png', 'errors.png',
-         'gradcam.png', 'unlike.safetensors', 'known.safetensors', 'report.html', 'MODEL_CARD.md'} | ASKED
+         'gradcam.png', 'unlike.safetensors', 'known.safetensors', 'report.html', 'MODEL_CARD.md'} | ASKED | {
+         'model.onnx', 'model.int8.onnx', 'model.fp16.onnx'}   # where `export` put them
 SCHEMA = 1   # of the run folder; raised when a reader of the old one would misread the new
 
 # what must be in each file: keys and their types, and columns
@@ -132,7 +133,8 @@ def no_run(
     if folder.is_dir(): why = 'it has no config.json'
     else: why = 'it is a file' if folder.exists() else 'it does not exist'
     there = runs_in(folder)
-    if there: way = f'It holds {named(there)}: give one of these folders'
+    if folder.suffix.lower() == '.onnx' and folder.is_file(): way = 'Give the folder of its run: a file only predicts'
+    elif there: way = f'It holds {named(there)}: give one of these folders'
     else: way = 'Give a folder that `run` or `study` wrote'
     return FileNotFoundError(f'{folder} is no run folder: {why}. {way}')
 
