@@ -9,50 +9,84 @@ __all__ = ['grad_cam', 'picks']
 
 # %% ../../nbs/report/03_gradcam.ipynb #93785d11
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np, pandas as pd, torch
+from torch import nn
 
 from ..evaluate.predictions import Predictions, judged
 from ..models.classifier import Classifier
 
 # %% ../../nbs/report/03_gradcam.ipynb #cf22f422
-def _feature_map(model, x):
-    "Last features of the backbone, and whether their channels come last (Swin's do); an error where they are no map"
+def _no_map(model, said): return ValueError(f'Grad-CAM is not defined for {model.arch or "this backbone"}: {said}')
+
+def _grid(side):
+    "A map needs some extent"
+    if min(side) >= 2: return
+    said = f'the last feature map has {side[0]} × {side[1]} pixels; train at a larger size'
+    raise ValueError(f'Grad-CAM is not defined here: {said}')
+
+class _Pass(NamedTuple):
+    "One way through a network"
+    features: torch.Tensor   # As the network has them; the logits' gradient can be asked for
+    logits: torch.Tensor     # (n, classes)
+    as_map: Callable         # Such a tensor → (n, channels, h, w)
+
+def _through_map(model, x):
+    "By way of a last feature map; its channels may come last (Swin's do)"
     width = model.backbone.num_features
     with torch.no_grad(): features = model.backbone.forward_features(x)
     tensor = isinstance(features, torch.Tensor)
     if not tensor or features.ndim != 4 or width not in (features.shape[1], features.shape[3]):
         shape = tuple(features.shape) if tensor else type(features).__name__
-        name = model.arch or 'this backbone'
-        raise ValueError(f'Grad-CAM is not defined for {name}: its last features, {shape}, are no map')
+        raise _no_map(model, f'its last features, {shape}, are no map')
     last = width != features.shape[1]
-    side = features.shape[1:3] if last else features.shape[2:]
-    if min(side) < 2:
-        said = f'the last feature map has {side[0]} × {side[1]} pixels; train at a larger size'
-        raise ValueError(f'Grad-CAM is not defined here: {said}')
-    return features, last
+    _grid(features.shape[1:3] if last else features.shape[2:])
+    features.requires_grad_()
+    pool = cast(Callable, model.backbone.forward_head)   # timm's networks have it
+    logits = model.head(pool(features.clone()))   # cloned, for some heads work in place
+    return _Pass(features, logits, lambda t: t.permute(0, 3, 1, 2) if last else t)
+
+def _through_tokens(model, x):
+    "By way of the row of tokens that the last block's attention reads"
+    net, kept = model.backbone, []
+    def read(module, args, out):
+        torch.set_grad_enabled(True)   # from here on; nobody asks for a gradient of what lies before
+        kept.append(out.detach().requires_grad_())
+        return kept[0]
+    handle = net.blocks[-1].norm1.register_forward_hook(read)
+    try:
+        with torch.no_grad(): logits = model(x)
+    finally: handle.remove()
+    features, (h, w), prefix = kept[0], net.patch_embed.grid_size, net.num_prefix_tokens
+    if features.ndim != 3 or features.shape[1] != prefix + h * w:
+        raise _no_map(model, f'its last features, {tuple(features.shape)}, are not {prefix} + {h} × {w} tokens')
+    _grid((h, w))
+    return _Pass(features, logits, lambda t: t[:, prefix:].unflatten(1, (h, w)).permute(0, 3, 1, 2))
+
+def _has_tokens(net):
+    "Whether timm says how a backbone's row of tokens lies on the image"
+    last = next(iter(reversed(getattr(net, 'blocks', None) or [])), None)
+    grid = getattr(getattr(net, 'patch_embed', None), 'grid_size', None)
+    return hasattr(net, 'num_prefix_tokens') and bool(grid) and isinstance(getattr(last, 'norm1', None), nn.Module)
 
 def grad_cam(
     model:Classifier, # A timm `backbone` and a `head`; it comes back in the mode it was in
     x:torch.Tensor, # Normalised images (n, 3, h, w), on the model's device
-    targets:Sequence[int]|torch.Tensor, # Class of each image whose evidence is shown
+    targets:Sequence[int]|torch.Tensor|None=None, # Class of each image whose evidence is shown; default the one called
 ) -> tuple[np.ndarray, np.ndarray]: # Maps (n, h, w) float32 in 0..1, and logits (n, k)
     "Grad-CAM of the last feature map, enlarged to the size of the image and scaled to its own maximum"
     was_training = model.training
     model.eval()
     try:
-        features, last = _feature_map(model, x)
         with torch.enable_grad():
-            features.requires_grad_()
-            pool = cast(Callable, model.backbone.forward_head)   # timm's networks have it
-            logits = model.head(pool(features.clone()))   # cloned, for some heads work in place
-            score = logits.gather(1, torch.as_tensor(targets, device=logits.device).long()[:, None]).sum()
-            grad, = torch.autograd.grad(score, features)
+            features, logits, as_map = (_through_tokens if _has_tokens(model.backbone) else _through_map)(model, x)
+            shown = logits.argmax(1) if targets is None else torch.as_tensor(targets, device=logits.device).long()
+            grad, = torch.autograd.grad(logits.gather(1, shown[:, None]).sum(), features)
     finally: model.train(was_training)
-    if last: features, grad = features.permute(0, 3, 1, 2), grad.permute(0, 3, 1, 2)
-    cam = torch.relu((features.detach() * grad.mean((2, 3), keepdim=True)).sum(1, keepdim=True)).float()
-    cam = torch.nn.functional.interpolate(cam, x.shape[2:], mode='bilinear', align_corners=False)[:, 0]
+    features, grad = as_map(features.detach()), as_map(grad)
+    cam = torch.relu((features * grad.mean((2, 3), keepdim=True)).sum(1, keepdim=True)).float()
+    cam = nn.functional.interpolate(cam, x.shape[2:], mode='bilinear', align_corners=False)[:, 0]
     top = cam.amax((1, 2), keepdim=True).clamp_min(torch.finfo(cam.dtype).tiny)
     return (cam / top).cpu().numpy(), logits.detach().float().cpu().numpy()
 
