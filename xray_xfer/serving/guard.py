@@ -50,12 +50,19 @@ Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[
 
 class _Answer:
     "The way out: headers are set, and some taken away"
-    def __init__(self, send, as_json): self.send, self.as_json, self.started = send, as_json, False
+    def __init__(self, send, as_json):
+        self.send, self.as_json, self.started, self.failed = send, as_json, False, False
 
     async def __call__(self, message):
         if message['type'] == 'http.response.start':
-            if self.started: return
-            self.started = True
+            self.failed = message['status'] == 500   # a library's page of an error: ours is said instead
+            self.started = not self.failed
+        if self.failed: return
+        await self.tell(message)
+
+    async def tell(self, message):
+        "Send a message of an answer"
+        if message['type'] == 'http.response.start':
             mine = {k.encode() for k in HEADERS}
             def stays(name): return name not in mine and name not in _NEVER and not name.startswith(b'access-control-')
             kept = [(k, v) for k, v in message.get('headers', ()) if stays(k.lower())]
@@ -65,13 +72,14 @@ class _Answer:
     async def say(self, refused):
         "A sentence in place of an answer; the connection ends, for the rest of the request may still be coming"
         if self.started: return
+        self.started = True
         text = json.dumps(dict(error=str(refused))) if self.as_json else f'{refused}\n'
         kind = 'application/json' if self.as_json else 'text/plain; charset=utf-8'
         headers = dict(refused.headers) | {'content-type': kind, 'content-length': str(len(text.encode())),
                                            'connection': 'close'}
         encoded = [(k.replace('_', '-').encode(), v.encode()) for k, v in headers.items()]
-        await self(dict(type='http.response.start', status=refused.status, headers=encoded))
-        await self(dict(type='http.response.body', body=text.encode()))
+        await self.tell(dict(type='http.response.start', status=refused.status, headers=encoded))
+        await self.tell(dict(type='http.response.body', body=text.encode()))
 
 # %% ../../nbs/serving/02_guard.ipynb #1a20586e
 def _headers(scope):
@@ -115,11 +123,12 @@ class Guard:
             headers = _headers(scope)
             self._check(scope, headers)
             await self._answered(scope, headers, receive, answer)
+            if answer.failed: await answer.say(_failed())
         except Refused as e: await answer.say(e)
         except ConnectionError: pass   # whoever asked is gone
         except Exception as e:
             print(f'xray_xfer: an answer failed: {_where(e)}', file=sys.stderr)
-            await answer.say(Refused(500, 'Something went wrong inside; the terminal of xray_xfer serve says what.'))
+            await answer.say(_failed())
 
     def _check(self, scope, headers):
         "Refuse whoever may not ask"
@@ -182,6 +191,7 @@ class Guard:
         if message['type'] == 'http.disconnect': raise ConnectionError
         return message
 
+def _failed(): return Refused(500, 'Something went wrong inside; the terminal of xray_xfer serve says what.')
 def _full(): return Refused(503, 'Too many files at once: try again in a few seconds.', retry_after='5')
 def _too_large(most): return Refused(413, f'The file is too large: {most / 2**20:g} MB are taken.')
 

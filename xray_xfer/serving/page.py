@@ -155,7 +155,7 @@ def home(
     tools = Div(H2('Answers'), Button('Remove all', type='button', id='clear', cls='quiet', hidden=True, data_js='show'), cls='tools')
     answers = Section(tools, Div(*cards, id='cards'), id='answers', aria_label='Answers', hidden=not cards)
     return _framed('xray_xfer: what do the networks say of this X-ray?', top,
-                   Main(_login() if token else Form(id='login', hidden=True), _form(most, token),
+                   Main(_login() if token else None, _form(most, token),
                         P(id='status', cls='unseen', role='status', aria_live='polite'), answers), _who(about), script=True)
 
 # %% ../../nbs/serving/06_page.ipynb #38e98010

@@ -52,7 +52,7 @@ SCRIPT = r'''
     } catch (e) {
       return failed(file.name, 'There was no answer. Is xray_xfer serve still running?');
     }
-    if (got.status === 401) ask_for_token('The token is missing or wrong.');
+    if (got.status === 401 && guarded) ask_for_token('The token is missing or wrong.');
     if (!got.ok) {
       let why = 'The server refused it (' + got.status + ').';
       try { why = JSON.parse(text).error; } catch (e) { /* no sentence of ours */ }
