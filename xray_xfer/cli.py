@@ -23,7 +23,7 @@ from .job import job
 from .options import (DEPTHS, FOLDS, NUMBER, NUMBERS, SENTENCES, SEVERAL, from_options, takes_options,
                                weights_for)
 from .settings import Settings
-from .use import controls, external, predict, report, thresholds
+from .use import controls, explain, external, predict, report, thresholds
 
 # %% ../nbs/06_cli.ipynb #c4ee3093
 _REPORT_NOTE = (' Columns marked (report): the lab report, on hold-out images of the COVID-19 Radiography Database '
@@ -201,8 +201,8 @@ def _schedules(data, archs, depths, weights, out, **given):
         print(schedules_text(found), f'schedules.json, schedules.md and schedules.png are in {place}')
 
 # %% ../nbs/06_cli.ipynb #71d0b082
-VERBS = dict(run=run, study=study, demo=demo, check=check, controls=controls, predict=predict, external=external,
-             thresholds=thresholds, table=table, report=report, cache=cache, bench=bench, job=job)
+VERBS = dict(run=run, study=study, demo=demo, check=check, controls=controls, predict=predict, explain=explain,
+             external=external, thresholds=thresholds, table=table, report=report, cache=cache, bench=bench, job=job)
 
 def _overview():
     width = max(map(len, VERBS)) + 1
@@ -263,7 +263,7 @@ def _any_names():
 
 _STOPPED = {None: 'finished runs stay, and the same command goes on from there',
             'predict': 'the rows that are written stay, and the same command goes on from there',
-            'external': 'nothing was written', 'check': 'nothing was written'}
+            'external': 'nothing was written', 'check': 'nothing was written', 'explain': 'nothing was written'}
 
 def main(
     argv:list|None=None, # Words after `xray_xfer`; default: those of the process
