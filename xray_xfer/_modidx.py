@@ -2882,5 +2882,6 @@ d = { 'settings': { 'branch': 'main',
                                'xray_xfer.use.predict': ('use.html#predict', 'xray_xfer/use.py'),
                                'xray_xfer.use.report': ('use.html#report', 'xray_xfer/use.py'),
                                'xray_xfer.use.runs_and_images': ('use.html#runs_and_images', 'xray_xfer/use.py'),
+                               'xray_xfer.use.serve': ('use.html#serve', 'xray_xfer/use.py'),
                                'xray_xfer.use.shares_of': ('use.html#shares_of', 'xray_xfer/use.py'),
                                'xray_xfer.use.thresholds': ('use.html#thresholds', 'xray_xfer/use.py')}}}

@@ -23,7 +23,7 @@ from .job import job
 from .options import (DEPTHS, FOLDS, NUMBER, NUMBERS, SENTENCES, SEVERAL, from_options, takes_options,
                                weights_for)
 from .settings import Settings
-from .use import controls, explain, external, predict, report, thresholds
+from .use import controls, explain, external, predict, report, serve, thresholds
 
 # %% ../nbs/06_cli.ipynb #c4ee3093
 _REPORT_NOTE = (' Columns marked (report): the lab report, on hold-out images of the COVID-19 Radiography Database '
@@ -202,7 +202,7 @@ def _schedules(data, archs, depths, weights, out, **given):
 
 # %% ../nbs/06_cli.ipynb #71d0b082
 VERBS = dict(run=run, study=study, demo=demo, check=check, controls=controls, predict=predict, explain=explain,
-             external=external, thresholds=thresholds, table=table, report=report, cache=cache, bench=bench, job=job)
+  serve=serve, external=external, thresholds=thresholds, table=table, report=report, cache=cache, bench=bench, job=job)
 
 def _overview():
     width = max(map(len, VERBS)) + 1

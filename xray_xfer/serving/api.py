@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from ..core.say import text_of
 from ..data.dicomfile import InMemory
-from .guard import Guard, Limits, Refused, is_token
+from .guard import LIMITS, Guard, Limits, Refused, is_token
 from .page import ICON, card, error_card, home, manual, markup
 from .reply import About, Reply
 from .script import SCRIPT
@@ -26,7 +26,7 @@ INSTALL = "pip install 'xray_xfer[serve]'"
 
 def fasthtml_or_error() -> Any:
     "FastHTML's class of applications; an `ImportError` that says what brings it"
-    try: from fasthtml.core import FastHTML
+    try: from fasthtml.core import FastHTML   # type: ignore[import-untyped]
     except ImportError as e: raise ImportError(f'xray_xfer serve takes FastHTML: {INSTALL}') from e
     return FastHTML
 
@@ -105,7 +105,8 @@ def _posts(respond, about, token, most):
         except Refused as e: found, status = error_card(name, str(e)), e.status
         return HTMLResponse(markup(home(None if token else about, most, [found])), status)
 
-    return [Route('/api/predict', in_json(predict), methods=['POST']), Route('/card', in_json(one_card), methods=['POST']),
+    return [Route('/api/predict', in_json(predict), methods=['POST']), Route('/card', in_json(one_card),
+                                                                             methods=['POST']),
             Route('/answer', answer, methods=['POST'])]
 
 PRIVATE = '/api/predict', '/api/about', '/card'   # the form of /answer brings its token in a field
@@ -116,17 +117,18 @@ def application(
     hosts:Collection[str]|None, # Under which names, see `Guard`
     address:str, # That people type, for the examples
     token:str='', # That whoever asks must have
-    limits:Limits=Limits(), # What may come in
+    limits:Limits=LIMITS, # What may come in
 ) -> Guard: # An ASGI application
     "The page with all that belongs to it"
     FastHTML = fasthtml_or_error()
     from starlette.responses import JSONResponse, Response
     def missing(request, exc): return Response('There is nothing here.\n', 404, media_type='text/plain')
-    app = FastHTML(routes=_posts(respond, about, token, limits.body), default_hdrs=False, sess_cls=None, secret_key='none',
-                   canonical=False, exception_handlers={404: missing})
+    app = FastHTML(routes=_posts(respond, about, token, limits.body), default_hdrs=False, sess_cls=None,
+                   secret_key='none', canonical=False, exception_handlers={404: missing})
     whole = markup(home(None if token else about, limits.body))
     texts = {'/': (whole, 'text/html'), '/api': (markup(manual(address, bool(token), limits.body)), 'text/html'),
-             '/style.css': (STYLE, 'text/css'), '/script.js': (SCRIPT, 'text/javascript'), '/icon.svg': (ICON, 'image/svg+xml')}
+             '/style.css': (STYLE, 'text/css'), '/script.js': (SCRIPT, 'text/javascript'),
+             '/icon.svg': (ICON, 'image/svg+xml')}
     def shows(text, kind):
         def show(): return Response(text, media_type=kind)
         return show

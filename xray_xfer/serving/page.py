@@ -11,7 +11,8 @@ __all__ = ['ICON', 'card', 'error_card', 'home', 'manual', 'markup']
 import secrets
 from collections.abc import Sequence
 
-from fastcore.xml import (A, Article, B, Body, Button, Code, Div, FT, Figcaption, Figure, Footer, Form, H1, H2, H3, Head,
+from fastcore.xml import (A, Article, B, Body, Button, Code, Div, FT, Figcaption, Figure, Footer, Form, H1, H2, H3,
+                          Head,
                           Header, Html, Img, Input, Label, Li, Link, Main, Meta, Noscript, P, Pre, Script, Section,
                           Small, Span, Strong, Svg, Table, Tbody, Td, Th, Thead, Title, Tr, Ul, ft, to_xml)
 
@@ -27,7 +28,8 @@ def _verdict(reply, label):
     at = reply.thresholds[label]
     if isinstance(at, str): return Small('No threshold: ', text_of(at))
     said = f'{_percent(reply.probs[label])} against a threshold of {_percent(at)}'
-    if reply.reached(label): return Small(f'Called {text_of(label)} at its threshold ({_percent(at)})', cls='yes', title=said)
+    if reply.reached(label): return Small(f'Called {text_of(label)} at its threshold ({_percent(at)})', cls='yes',
+                                          title=said)
     return Small(f'Below its threshold ({_percent(at)})', title=said)
 
 def _bar(reply, label):
@@ -38,18 +40,22 @@ def _bar(reply, label):
              ft('rect', width=across(p), height='100%', rx='4', cls='part')]
     if not isinstance(at, str): drawn.append(ft('line', x1=across(at), x2=across(at), y1='-15%', y2='115%', cls='at'))
     top = Div(Span(text_of(label)), B(_percent(p)), cls='top')
-    return Li(top, Svg(*drawn, aria_hidden='true'), _verdict(reply, label), cls='first' if label == reply.called else None)
+    return Li(top, Svg(*drawn, aria_hidden='true'), _verdict(reply, label), cls='first' if label == reply.called
+              else None)
 
 def _flags(reply):
     "What `predict` flags, as sentences; what is to be minded first"
     said = []
     if reply.unlike == 'yes':
         said.append(('warn', 'Unlike the training images: it lies further from them than '
-                             f'{_percent(reply.further)} of the validation images. The classes may not be meant for it.'))
+                             f'{_percent(reply.further)} of the validation images. The classes may not be '
+                             'meant for it.'))
     if reply.seen not in ('no', 'unknown'):
         said.append(('warn', f'Known to the runs: {text_of(reply.seen)} image. What they say of it proves nothing.'))
     if reply.unlike == 'no':
-        said.append((None, f'Like the training images: {_percent(reply.further)} of the validation images lie nearer to them.'))
+        said.append((None,
+                     f'Like the training images: {_percent(reply.further)} of the validation images '
+                     'lie nearer to them.'))
     if reply.unlike == 'unknown': said.append((None, 'Whether it is like the training images is not known.'))
     if reply.seen == 'no': said.append((None, 'Not among the images of the runs.'))
     if reply.seen == 'unknown': said.append((None, 'Whether it is among the images of the runs was not looked up.'))
@@ -73,7 +79,8 @@ def _film(reply, mark):
     w, h = reply.size
     # shown as large as the column, whatever its own size
     film = [Img(src=reply.picture, alt=f'The picture of {text_of(reply.name)}, {w} by {h} pixels', width=w, height=h)]
-    if not reply.heat: return Figure(Div(*film, cls='film'), Figcaption(P(f'No heat map: {text_of(reply.no_map)}.', cls='soft')))
+    if not reply.heat: return Figure(Div(*film, cls='film'), Figcaption(P(f'No heat map: {text_of(reply.no_map)}.',
+                                                                          cls='soft')))
     where = f'The same under a heat map of the evidence for {text_of(reply.called)}'
     film.append(Img(src=reply.heat, alt=where, cls='heat', width=w, height=h))
     switch = Input(type='checkbox', id=f'heat-{mark}', cls='toggle', checked=True)
@@ -107,27 +114,32 @@ def error_card(
 def _framed(title, *inside, script=False, look=None):
     "A page around its matter"
     head = Head(Meta(charset='utf-8'), Meta(name='viewport', content='width=device-width, initial-scale=1'),
-                Meta(name='robots', content='noindex'), Title(title), Link(rel='icon', href='/icon.svg', type='image/svg+xml'),
+                Meta(name='robots', content='noindex'), Title(title), Link(rel='icon', href='/icon.svg',
+                                                                           type='image/svg+xml'),
                 Link(rel='stylesheet', href='/style.css'))
     foot = [Script(src='/script.js', defer=True)] if script else []
-    never = P(Strong(NOT_CLINICAL), Span('A research tool: no diagnosis, no decision about a patient.'), cls='never', role='note')
+    never = P(Strong(NOT_CLINICAL), Span('A research tool: no diagnosis, no decision about a patient.'), cls='never',
+              role='note')
     return Html(head, Body(Div(never, *inside, cls='page'), *foot, cls=look), lang='en')
 
 def _form(most, token):
     "Where files go in: with the script many, dropped or chosen; without it one, posted"
     choose = Label('Choose images', fr='file', cls='button', hidden=True, data_js='show')
     entry = [P(Label('Image (PNG, JPEG or DICOM)', fr='file'), data_js='hide'),
-             Input(type='file', id='file', name='file', accept='.png,.jpg,.jpeg,.dcm,.dicom,image/png,image/jpeg,application/dicom',
+             Input(type='file', id='file', name='file',
+                   accept='.png,.jpg,.jpeg,.dcm,.dicom,image/png,image/jpeg,application/dicom',
                    aria_describedby='kinds'), choose,
              P('or drop them here, or paste one', hidden=True, data_js='show'),
              P(f'PNG, JPEG or DICOM, up to {most / 2**20:g} MB each. Nothing is stored, nothing leaves this server.',
                cls='soft', id='kinds')]
-    if token: entry.append(Noscript(P(Label('Token', fr='bare'), ft('br'), Input(type='password', id='bare', name='token',
+    if token: entry.append(Noscript(P(Label('Token', fr='bare'), ft('br'), Input(type='password', id='bare',
+                                                                                 name='token',
                                                                                 autocomplete='off'))))
     entry.append(P(Button('Ask', type='submit'), data_js='hide'))
     without = Noscript(P('Without JavaScript: choose one image and press Ask; the answer is a page of its own. '
                          'Dropping files and several at a time need JavaScript.', cls='soft'))
-    return Form(Div(*entry, cls='drop'), without, id='form', action='/answer', method='post', enctype='multipart/form-data',
+    return Form(Div(*entry, cls='drop'), without, id='form', action='/answer', method='post',
+                enctype='multipart/form-data',
                 data_most=str(most), data_token='yes' if token else 'no')
 
 def _login():
@@ -152,19 +164,23 @@ def home(
     token = about is None
     top = Header(H1('What do the networks say of this X-ray?'),
                  P('Calibrated probabilities, the verdict at each threshold, and where the networks look.'))
-    tools = Div(H2('Answers'), Button('Remove all', type='button', id='clear', cls='quiet', hidden=True, data_js='show'), cls='tools')
+    tools = Div(H2('Answers'), Button('Remove all', type='button', id='clear', cls='quiet', hidden=True,
+                                      data_js='show'), cls='tools')
     answers = Section(tools, Div(*cards, id='cards'), id='answers', aria_label='Answers', hidden=not cards)
     return _framed('xray_xfer: what do the networks say of this X-ray?', top,
                    Main(_login() if token else None, _form(most, token),
-                        P(id='status', cls='unseen', role='status', aria_live='polite'), answers), _who(about), script=True)
+                        P(id='status', cls='unseen', role='status', aria_live='polite'), answers), _who(about),
+                        script=True)
 
 # %% ../../nbs/serving/06_page.ipynb #38e98010
 _FIELDS = [
     ('name', 'as it was sent'), ('called', 'the most probable class'),
     ('probabilities', '{class: calibrated probability}; they add up to 1'),
-    ('thresholds', '{class: {threshold, reached}}: the operating point that the run has filed, and whether the probability '
+    ('thresholds',
+     '{class: {threshold, reached}}: the operating point that the run has filed, and whether the probability '
                    'reaches it; {why} where there is none'),
-    ('disagreement', 'of several runs on the class called: the largest difference of their probabilities; null of one run'),
+    ('disagreement',
+     'of several runs on the class called: the largest difference of their probabilities; null of one run'),
     ('unlike', '"yes": further from the training images than 99 % of the validation images are; "no"; "unknown"'),
     ('further', 'share of the validation images that lie nearer to the training images'),
     ('seen', '"no", "unknown", or what it is among the images of the runs: "same (train)", "twin (test)", …'),
@@ -173,15 +189,20 @@ _FIELDS = [
     ('note', f'"{NOT_CLINICAL}"'),
 ]
 _STATUS = [
-    ('400', 'the request makes no sense: it has no file, or headers that contradict each other'), ('401', 'the token is missing or wrong'),
-    ('403, 421', 'another page sent it, or under another name'), ('408', 'the file came too slowly'),
-    ('413', 'the file is too large'), ('422', 'the file is no picture that can be read; the sentence says why'),
-    ('503', 'too many at once: try again after the seconds of Retry-After'), ('500', 'something went wrong inside'),
+    ('400', 'the request makes no sense: it has no file, or headers that contradict each other'),
+    ('401', 'the token is missing or wrong'),
+    ('403, 421', 'another page sent it, or under another name'),
+    ('408', 'the file came too slowly'),
+    ('413', 'the file is too large'),
+    ('422', 'the file is no picture that can be read; the sentence says why'),
+    ('503', 'too many at once: try again after the seconds of Retry-After'),
+    ('500', 'something went wrong inside'),
 ]
 
 def _table(head, rows):
     body = (Tr(Th(Code(a), scope='row'), Td(b)) for a, b in rows)
-    return Div(Table(Thead(Tr(*(Th(h, scope='col') for h in head))), Tbody(*body)), cls='wide', tabindex='0', role='region',
+    return Div(Table(Thead(Tr(*(Th(h, scope='col') for h in head))), Tbody(*body)), cls='wide', tabindex='0',
+               role='region',
                aria_label=', '.join(head))
 
 def manual(
@@ -199,25 +220,30 @@ def manual(
               "print(json.load(urllib.request.urlopen(request))['probabilities'])")
     ask = Section(
         H2('POST /api/predict'),
-        P(f'The body is the file as it is: PNG, JPEG or DICOM, up to {most / 2**20:g} MB. Its name may stand in the header ',
+        P(f'The body is the file as it is: PNG, JPEG or DICOM, up to {most / 2**20:g} MB. Its name may stand in '
+          'the header ',
           Code('X-File-Name'), ', percent-encoded; a DICOM file without its mark (DICM) is known by that alone.'),
         Pre(Code(curl), tabindex='0'), Pre(Code(python), tabindex='0'),
-        P(Code('?picture=1'), ' adds the picture, ', Code('?heat_map=1'), ' the same under the map of the class called.'),
-        P('A token is needed: in the header ', Code('Authorization: Bearer TOKEN'), ', and nowhere else.') if token else None)
+        P(Code('?picture=1'), ' adds the picture, ', Code('?heat_map=1'),
+          ' the same under the map of the class called.'),
+        P('A token is needed: in the header ', Code('Authorization: Bearer TOKEN'),
+          ', and nowhere else.') if token else None)
     return _framed(
         'xray_xfer: the JSON endpoint',
         Header(H1('The JSON endpoint'), P('What the page asks, for programs. ', A('Back to the page', href='/'), '.')),
         Main(ask, Section(H2('What comes back'), _table(('Field', 'Meaning'), _FIELDS)),
-             Section(H2('GET /api/about'), P('Which runs answer, their classes and thresholds, and whether there are heat maps.')),
+             Section(H2('GET /api/about'),
+                     P('Which runs answer, their classes and thresholds, and whether there are heat maps.')),
              Section(H2('What is refused'), P('Each refusal is ', Code('{"error": "a sentence"}'), '.'),
                      _table(('Status', 'Why'), _STATUS))), look='doc')
 
-ICON = ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#0b5c9e"/>'
-        '<path d="M9 23V11a4 4 0 0 1 6 0v12M23 23V11a4 4 0 0 0-6 0v12" fill="none" stroke="#fff" stroke-width="2.4"/></svg>')
+ICON = ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" fill="none">'
+        '<rect width="32" height="32" rx="7" fill="#0b5c9e"/>'
+        '<path d="M9 23V11a4 4 0 0 1 6 0v12M23 23V11a4 4 0 0 0-6 0v12" stroke="#fff" stroke-width="2.4"/></svg>')
 
 def markup(
     element:FT, # A page, or a card
 ) -> str:
     "It as HTML"
     text = to_xml(element, indent=False)
-    return text if text.lstrip().lower().startswith('<!doctype') or not text.startswith('<html') else f'<!doctype html>{text}'
+    return f'<!doctype html>{text}' if text.startswith('<html') else text

@@ -7,9 +7,9 @@ Docs: https://xray-xfer.github.io/xray_xfer/serving/reply.html.md"""
 # %% auto #0
 __all__ = ['NOT_CLINICAL', 'VIEW', 'About', 'Reply', 'Responder']
 
-# %% ../../nbs/serving/03_reply.ipynb #6c87b29a
+# %% ../../nbs/serving/03_reply.ipynb #097c6c34
 import base64, io, threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +144,7 @@ class Responder:
         heat:bool=False, # And with the map of the class called
     ) -> Reply: # `NotRead` where the file is no picture
         "What the runs say of a file"
-        frames = dict(self.frames)
+        frames:dict = dict(self.frames)
         if picture or heat: frames[self.view] = frames[next(iter(self.frames))]
         found = self.workers(file, frames)
         pixels = {f: found.pixels[f][None] for f in self.frames}

@@ -47,7 +47,8 @@ SCRIPT = r'''
     let got, text;
     try {
       got = await fetch('/card', { method: 'POST', body: file, cache: 'no-store', credentials: 'omit',
-        headers: headers({ 'Content-Type': 'application/octet-stream', 'X-File-Name': encodeURIComponent(file.name) }) });
+        headers: headers({ 'Content-Type': 'application/octet-stream',
+                          'X-File-Name': encodeURIComponent(file.name) }) });
       text = await got.text();
     } catch (e) {
       return failed(file.name, 'There was no answer. Is xray_xfer serve still running?');

@@ -16,7 +16,6 @@ from typing import Any
 
 from PIL import Image
 
-from ..core.say import typed
 from ..data.dicomfile import InMemory
 from ..inference.ensemble import load_ensemble
 from ..core.machine import resolve_device
@@ -48,10 +47,11 @@ def bound(
         sock.listen(128)
     except OSError as e:
         sock.close()
+        another = port + 1 if port < 65_535 else 8765
         if isinstance(e, PermissionError): why = 'may not be taken by you: give one from 1024 on'
         else: why = f'cannot be taken ({e.strerror}): give another'
-        raise ValueError(f'port {port} of {host} {why}, such as --port {port + 1 if port < 65_535 else 8765}, or --port 0 '
-                         'for any that is free') from None
+        raise ValueError(f'port {port} of {host} {why}, such as --port {another}, or --port 0 for any '
+                         'that is free') from None
     return sock
 
 _LEAST = 16   # characters of a token
@@ -114,7 +114,8 @@ def server_of(
             if workers: workers.close()   # whoever still waits for a file is told, and no thread is left
             await super().shutdown(sockets)
     return Server(uvicorn.Config(
-        app, http=_protocol(), loop='asyncio', ws='none', lifespan='off', log_config=None, access_log=False, log_level='critical',
+        app, http=_protocol(), loop='asyncio', ws='none', lifespan='off', log_config=None, access_log=False,
+        log_level='critical',
         server_header=False, proxy_headers=False, timeout_keep_alive=5, timeout_graceful_shutdown=3,
         h11_max_incomplete_event_size=16_384))
 

@@ -46,7 +46,8 @@ button, .button { font: inherit; font-weight: 600; border: 1px solid var(--accen
 button.quiet { background: none; color: var(--accent); }
 button:hover, .button:hover { filter: brightness(1.08); }
 .js .drop input:focus-visible + .button { outline: 3px solid var(--accent); outline-offset: 3px; }
-.login { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 1.2rem; margin: 0 0 1rem; }
+.login { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 1.2rem;
+  margin: 0 0 1rem; }
 .login input, noscript input { font: inherit; padding: .5rem .7rem; border: 1px solid var(--soft); border-radius: 8px;
   min-height: 2.75rem; width: min(24rem, 100%); background: var(--ground); color: var(--ink); margin: 0 .5rem .5rem 0; }
 .tools { display: flex; justify-content: space-between; align-items: center; gap: 1rem; margin: 1.4rem 0 .8rem; }
@@ -71,7 +72,8 @@ figure { margin: 0; }
 .toggle { position: absolute; opacity: 0; width: 1px; height: 1px; }
 .switch { display: inline-flex; align-items: center; gap: .6rem; min-height: 2.75rem; cursor: pointer;
   padding-right: .4rem; font-weight: 600; }
-.switch::before { content: ""; width: 2.5rem; height: 1.45rem; border-radius: 1rem; flex: none; border: 1px solid var(--soft);
+.switch::before { content: ""; width: 2.5rem; height: 1.45rem; border-radius: 1rem; flex: none;
+  border: 1px solid var(--soft);
   background: radial-gradient(circle at .68rem 50%, var(--card) .5rem, transparent .54rem) var(--soft); }
 .toggle:checked ~ .switch::before { border-color: var(--accent);
   background: radial-gradient(circle at 1.72rem 50%, var(--card) .5rem, transparent .54rem) var(--accent); }
@@ -93,7 +95,8 @@ figure { margin: 0; }
   line-height: 1.45; }
 .flags li.warn { background: var(--warn-tint); border-color: var(--warn-line); color: var(--warn); }
 .clinic { font-size: .85rem; color: var(--soft); margin: 1rem 0 0; }
-footer { color: var(--soft); font-size: .9rem; margin-top: 2.2rem; border-top: 1px solid var(--line); padding-top: 1rem; }
+footer { color: var(--soft); font-size: .9rem; margin-top: 2.2rem; padding-top: 1rem;
+  border-top: 1px solid var(--line); }
 footer ul { margin: 0 0 .7rem; padding-left: 1.1rem; }
 .dot { width: 1.3rem; height: 1.3rem; border-radius: 50%; border: 3px solid var(--bar); border-top-color: var(--accent);
   animation: turn .9s linear infinite; flex: none; }
@@ -110,7 +113,8 @@ footer ul { margin: 0 0 .7rem; padding-left: 1.1rem; }
 .doc pre code { padding: 0; background: none; }
 .doc .wide { overflow-x: auto; }
 .doc table { border-collapse: collapse; font-size: .93rem; width: 100%; }
-.doc th, .doc td { text-align: left; vertical-align: top; padding: .4rem 1rem .4rem 0; border-bottom: 1px solid var(--line); }
+.doc th,
+.doc td { text-align: left; vertical-align: top; padding: .4rem 1rem .4rem 0; border-bottom: 1px solid var(--line); }
 .doc th { font-weight: 600; overflow-wrap: normal; }
 @media print { .drop, .tools button, .switch, .login { display: none; } article { break-inside: avoid; } }
 '''

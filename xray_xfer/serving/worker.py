@@ -7,17 +7,15 @@ Docs: https://xray-xfer.github.io/xray_xfer/serving/worker.html.md"""
 # %% auto #0
 __all__ = ['work', 'NotRead', 'Developed', 'Workers']
 
-# %% ../../nbs/serving/01_worker.ipynb #b06a45af
-import json, os, queue, resource, signal, struct, subprocess, sys, threading, time
-from collections.abc import Mapping
+# %% ../../nbs/serving/01_worker.ipynb #ba20ef5c
+import json, os, queue, resource, signal, subprocess, sys, threading
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import xray_xfer
-from ..core.say import error_words
 from ..data.decode import decode, head_of
 from ..data.dicomfile import InMemory
 from ..data.header import modality_refusal
@@ -167,7 +165,7 @@ class Workers:
 
     def __call__(self,
         file:InMemory, # Its name and all its bytes
-        frames:Mapping[tuple, dict], # `Frame`s in which pixels are wanted, with `Depths.read_as` of each
+        frames:dict[Any, dict], # `Frame`s in which pixels are wanted, with `Depths.read_as` of each
     ) -> Developed: # `NotRead` where there are none
         "The pixels of a file"
         process = self.idle.get()
