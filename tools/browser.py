@@ -1,4 +1,4 @@
-"Headless Chromium for the tests of report.html and of the page of `serve`: the DevTools protocol over a pipe, with the standard library alone."
+"Headless Chromium for the tests of pages: the DevTools protocol over a pipe, with the standard library alone."
 import base64, json, os, shutil, signal, subprocess, tempfile, time
 from pathlib import Path
 from select import select
@@ -71,7 +71,7 @@ class Browser:
             self.events.append(m)
 
     def open(self, path, width=1280, height=900, dark=False, paper=False):
-        "Load a file or an address; `self.complaints` then holds what the console said, `self.requests` what was asked of the network"
+        "Load a file or an address; `complaints` then holds what the console said, `requests` what was asked of the net"
         self.events = []
         self.call(
             'Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=width < 600
@@ -129,7 +129,7 @@ class Browser:
             sticking: [...document.querySelectorAll('body *')].filter(e => out(e) && !e.closest('.scroll, svg'))
               .map(e => e.tagName + '.' + e.className).slice(0, 5),
             headings: [...document.querySelectorAll('h1, h2, h3')].map(e => +e.tagName[1]),
-            links: [...document.querySelectorAll('a')]
+            links: [...document.querySelectorAll('a:not([href^="/"])')]
               .filter(a => !document.querySelector(a.getAttribute('href'))).length } })()''')
 
     def shot(self, path, whole=True):

@@ -28,8 +28,7 @@ def _verdict(reply, label):
     at = reply.thresholds[label]
     if isinstance(at, str): return Small('No threshold: ', text_of(at))
     said = f'{_percent(reply.probs[label])} against a threshold of {_percent(at)}'
-    if reply.reached(label): return Small(f'Called {text_of(label)} at its threshold ({_percent(at)})', cls='yes',
-                                          title=said)
+    if reply.reached(label): return Small(f'Reaches its threshold ({_percent(at)})', cls='yes', title=said)
     return Small(f'Below its threshold ({_percent(at)})', title=said)
 
 def _bar(reply, label):
@@ -93,12 +92,12 @@ def card(
     "An answer"
     mark = secrets.token_hex(4)
     p = _percent(reply.probs[reply.called])
-    said = f'called {text_of(reply.called)}, {p}'
+    said = f'most probable {text_of(reply.called)}, {p}'
     if reply.unlike == 'yes': said += ', unlike the training images'
     if reply.seen not in ('no', 'unknown'): said += ', known to the runs'
     bars = Ul(*(_bar(reply, c) for c in sorted(reply.probs, key=lambda c: -reply.probs[c])), cls='bars')
     texts = Div(H2(text_of(reply.name), cls='name', id=f'name-{mark}'),
-                P('Called ', B(text_of(reply.called)), f', {p}', cls='called'),
+                P('Most probable: ', B(text_of(reply.called)), f', {p}', cls='called'),
                 H3('Calibrated probabilities'), bars, H3('Beside the images of the runs'), _flags(reply),
                 P(NOT_CLINICAL, cls='clinic'))
     return Article(_film(reply, mark), texts, cls='answer', aria_labelledby=f'name-{mark}', data_said=said)
@@ -118,7 +117,8 @@ def _framed(title, *inside, script=False, look=None):
                                                                            type='image/svg+xml'),
                 Link(rel='stylesheet', href='/style.css'))
     foot = [Script(src='/script.js', defer=True)] if script else []
-    never = P(Strong(NOT_CLINICAL), Span('A research tool: no diagnosis, no decision about a patient.'), cls='never',
+    never = P(Strong(NOT_CLINICAL), ' ', Span('A research tool: no diagnosis, no decision about a patient.'),
+              cls='never',
               role='note')
     return Html(head, Body(Div(never, *inside, cls='page'), *foot, cls=look), lang='en')
 
@@ -152,7 +152,7 @@ def _who(about):
     runs = Ul(*(Li(text_of(r)) for r in about.runs) if about else (), id='runs')
     classes = f"Classes: {', '.join(map(text_of, about.classes))}." if about else ''
     no_map = P(f'No heat maps: {text_of(about.no_map)}.') if about and about.no_map else None
-    return Footer(runs, P(classes, id='classes'), no_map,
+    return Footer(P('What answers:'), runs, P(classes, id='classes'), no_map,
                   P(f'xray_xfer {__version__}. For programs: ', A('the JSON endpoint', href='/api'), '.'))
 
 def home(
@@ -223,7 +223,7 @@ def manual(
         P(f'The body is the file as it is: PNG, JPEG or DICOM, up to {most / 2**20:g} MB. Its name may stand in '
           'the header ',
           Code('X-File-Name'), ', percent-encoded; a DICOM file without its mark (DICM) is known by that alone.'),
-        Pre(Code(curl), tabindex='0'), Pre(Code(python), tabindex='0'),
+        Pre(Code(curl), tabindex='0', cls='scroll'), Pre(Code(python), tabindex='0', cls='scroll'),
         P(Code('?picture=1'), ' adds the picture, ', Code('?heat_map=1'),
           ' the same under the map of the class called.'),
         P('A token is needed: in the header ', Code('Authorization: Bearer TOKEN'),

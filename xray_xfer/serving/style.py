@@ -32,7 +32,7 @@ a { color: var(--accent); text-underline-offset: .15em; }
 header p, .soft { color: var(--soft); }
 .soft { font-size: .9rem; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; border-radius: 4px; }
-.never { display: flex; gap: .6rem; align-items: baseline; background: var(--warn-tint); color: var(--warn);
+.never { background: var(--warn-tint); color: var(--warn);
   border: 1px solid var(--warn-line); border-radius: 10px; padding: .55rem .9rem; margin: 0 0 1.1rem; max-width: none; }
 .drop { display: block; background: var(--card); border: 2px dashed var(--bar); border-radius: 14px;
   padding: clamp(1.3rem, 4vw, 2.2rem) 1rem; text-align: center; transition: border-color .15s, background .15s; }
@@ -71,7 +71,7 @@ figure { margin: 0; }
 .toggle:checked ~ .film .heat { opacity: 1; }
 .toggle { position: absolute; opacity: 0; width: 1px; height: 1px; }
 .switch { display: inline-flex; align-items: center; gap: .6rem; min-height: 2.75rem; cursor: pointer;
-  padding-right: .4rem; font-weight: 600; }
+  margin-top: .4rem; line-height: 1.3;  padding-right: .4rem; font-weight: 600; }
 .switch::before { content: ""; width: 2.5rem; height: 1.45rem; border-radius: 1rem; flex: none;
   border: 1px solid var(--soft);
   background: radial-gradient(circle at .68rem 50%, var(--card) .5rem, transparent .54rem) var(--soft); }
