@@ -1,4 +1,4 @@
-"""Files that no server should fall over: `hostile()` gives (kind, name, bytes) of 200 and more of them, the same each time.
+"""Files that no server should fall over: `hostile()` gives (kind, name, bytes) of 200 and more, the same each time.
 None is a picture; tests/test_serve.py and benchmarks/serve_uploads.py send them."""
 import gzip, io, random, struct, zipfile, zlib
 
@@ -24,8 +24,9 @@ def dicom(syntax='1.2.840.10008.1.2.1', **said):
     ds = Dataset()
     ds.preamble, ds.file_meta = bytes(128), FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = syntax
-    usual = dict(Modality='CR', PatientName='DOE^JOHN', Rows=8, Columns=8, SamplesPerPixel=1, BitsAllocated=8, BitsStored=8,
-                 HighBit=7, PixelRepresentation=0, PhotometricInterpretation='MONOCHROME2', PixelData=bytes(range(64)))
+    usual = dict(Modality='CR', PatientName='DOE^JOHN', Rows=8, Columns=8, SamplesPerPixel=1, BitsAllocated=8,
+                 BitsStored=8, HighBit=7, PixelRepresentation=0, PhotometricInterpretation='MONOCHROME2',
+                 PixelData=bytes(range(64)))
     for name, value in (usual | said).items():
         if value is not None: setattr(ds, name, value)
     if 'PixelData' in ds: ds['PixelData'].VR = 'OB'
@@ -40,14 +41,18 @@ def _others():
     np.save(array, np.zeros(9))
     return dict(
         gif=film('GIF'), bmp=film('BMP'), tiff=film('TIFF'), webp=film('WEBP'), pdf=b'%PDF-1.7\n' + b'x' * 300,
-        zip=zipped.getvalue(), gzip=gzip.compress(bytes(10**6)), npy=array.getvalue(), html=b'<html><script>alert(1)</script>',
-        svg=b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>', json=b'{"a": 1}',
-        exe=b'MZ' + bytes(400), elf=b'\x7fELF' + bytes(400), pickle=b'\x80\x04cposix\nsystem\n(S"id"\ntR.', text=b'to do: ask',
+        zip=zipped.getvalue(), gzip=gzip.compress(bytes(10**6)), npy=array.getvalue(),
+        html=b'<html><script>alert(1)</script>',
+        svg=b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+        json=b'{"a": 1}',
+        exe=b'MZ' + bytes(400), elf=b'\x7fELF' + bytes(400), pickle=b'\x80\x04cposix\nsystem\n(S"id"\ntR.',
+        text=b'to do: ask',
         zeros=bytes(4000), ps=b'%!PS-Adobe\n(/etc/passwd) (r) file\n', jp2=b'\0\0\0\x0cjP  ' + bytes(200))
 
 NAMES = ['<img src=x onerror=alert(1)>.png', '"><script>alert(1)</script>.jpg', '../../../../etc/passwd', '/dev/zero',
-         'C:\\windows\\system32\\a.png', 'two\r\nSet-Cookie: a=b.png', 'nul\0.png', 'x' * 5000 + '.png', '%2e%2e%2fa.png',
-         '\u202egnp.exe', 'a;rm -rf ~.png', '$(id).png', "'; drop table x;--.png", '.png', ' ', '', '..', 'con.dcm', '日本.png',
+         'C:\\windows\\system32\\a.png', 'two\r\nSet-Cookie: a=b.png', 'nul\0.png', 'x' * 5000 + '.png',
+         '%2e%2e%2fa.png', '\u202egnp.exe', 'a;rm -rf ~.png', '$(id).png', "'; drop table x;--.png", '.png',
+         ' ', '', '..', 'con.dcm', '日本.png',
          '\ud800.png'.encode('utf-8', 'replace').decode()]
 
 def hostile():
@@ -59,12 +64,14 @@ def hostile():
         for i in range(20): yield f'truncated {form}', f'{i}.{kind}', whole[:1 + len(whole) * i // 24]
     for i in range(10): yield 'noise after a PNG head', f'{i}.png', film()[:33] + noise(500)
     for i in range(10): yield 'noise after a JPEG head', f'{i}.jpg', film('JPEG')[:20] + noise(500)
-    for w, h in ((60_000, 60_000), (2**31 - 1, 1), (1, 2**31 - 1), (2**31 - 1, 2**31 - 1), (65_536, 2), (12_000, 12_000), (0, 5), (5, 0)):
+    most = 2**31 - 1
+    for w, h in ((60_000, 60_000), (most, 1), (1, most), (most, most), (65_536, 2), (12_000, 12_000), (0, 5), (5, 0)):
         yield 'claims a huge size', f'{w}x{h}.png', png(w, h)
         yield 'claims a huge size', f'{w}x{h}, 16 bit.png', png(w, h, depth=16, colour=6)
     for w, h in ((500, 500), (9_000, 9_000)): yield 'too few rows', f'{w}.png', png(w, h)
     for name in (b'zTXt', b'iTXt', b'iCCP'):
-        bomb = {b'zTXt': b'a\0\0', b'iTXt': b'a\0\1\0\0\0', b'iCCP': b'a\0\0'}[name] + zlib.compress(bytes(20 * 10**6), 1)
+        before = b'a\0\1\0\0\0' if name == b'iTXt' else b'a\0\0'
+        bomb = before + zlib.compress(bytes(20 * 10**6), 1)
         yield 'inflates beyond measure', f'{name.decode()}.png', png(8, 8, b'', chunk(name, bomb))
     for kind, data in _others().items():
         for end in ('.png', '.jpg', '.dcm', ''): yield 'another kind of file', f'{kind}{end}', data
@@ -82,8 +89,9 @@ def _dicoms(noise):
     whole = dicom()
     for i in range(1, 9): yield 'truncated DICOM', f'{i}.dcm', whole[:len(whole) * i // 9]
     odd = dict(ct=dict(Modality='CT'), frames=dict(NumberOfFrames=200), huge=dict(Rows=65_535, Columns=65_535),
-               rows=dict(Rows=4_000, Columns=4_000), none=dict(PixelData=None), zero=dict(Rows=0), bits=dict(BitsAllocated=64),
-               colour=dict(SamplesPerPixel=3, PhotometricInterpretation='RGB'), raw=dict(PresentationIntentType='FOR PROCESSING'))
+               rows=dict(Rows=4_000, Columns=4_000), none=dict(PixelData=None), zero=dict(Rows=0),
+               bits=dict(BitsAllocated=64), colour=dict(SamplesPerPixel=3, PhotometricInterpretation='RGB'),
+               raw=dict(PresentationIntentType='FOR PROCESSING'))
     for name, said in odd.items(): yield 'DICOM that is no film', f'{name}.dcm', dicom(**said)
     yield 'DICOM under another name', 'film.png', whole
     deflated = zlib.compressobj(9, zlib.DEFLATED, -15)

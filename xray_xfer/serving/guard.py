@@ -51,6 +51,14 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+class _Heard:
+    "The way in, and whether all of a body has come"
+    def __init__(self, receive): self.receive, self.done = receive, False
+    async def __call__(self):
+        message = await self.receive()
+        self.done = not message.get('more_body', False)
+        return message
+
 class _Answer:
     "The way out: headers are set, and some taken away"
     def __init__(self, send, as_json):
@@ -122,12 +130,14 @@ class Guard:
             return await send(dict(type='websocket.close', code=1008))
         if scope['type'] != 'http': return await self.app(scope, receive, send)
         answer = _Answer(send, scope['path'].startswith(self.json_at))
+        headers, heard = _headers(scope), _Heard(receive)
         try:
-            headers = _headers(scope)
             self._check(scope, headers)
-            await self._answered(scope, headers, receive, answer)
+            await self._answered(scope, headers, heard, answer)
             if answer.failed: await answer.say(_failed())
-        except Refused as e: await answer.say(e)
+        except Refused as e:
+            if scope['method'] == 'POST' and 'expect' not in headers and e.status != 408: await self._hear_out(heard)
+            await answer.say(e)
         except ConnectionError: pass   # whoever asked is gone
         except Exception as e:
             print(f'xray_xfer: an answer failed: {_where(e)}', file=sys.stderr)
@@ -165,25 +175,30 @@ class Guard:
             self.held -= kept[0]
 
     async def _body(self, headers, receive, kept):
-        "All of a body, counted as it comes; what is too large is read on for a while, so that its sender hears why"
+        "All of a body, counted as it comes"
         most, parts, n, end = self.limits.body, [], 0, time.monotonic() + self.limits.whole
         claims = headers.get('content-length', '0')
         if not claims.isdecimal(): raise Refused(400, 'Its Content-Length is no number.')
-        if int(claims) > (most if 'expect' in headers else 4 * most): raise _too_large(most)
+        if int(claims) > most: raise _too_large(most)
         more = True
         while more:
             message = await self._next(receive, end)
-            n += len(message.get('body', b''))
-            if n > 4 * most: raise _too_large(most)
-            if n <= most:
-                kept[0] += len(message.get('body', b''))
-                self.held += len(message.get('body', b''))
-                if self.held > self.limits.held: raise _full()
-                parts.append(message.get('body', b''))
-            else: parts.clear()
-            more = message.get('more_body', False)
-        if n > most: raise _too_large(most)
+            part, more = message.get('body', b''), message.get('more_body', False)
+            n += len(part)
+            if n > most: raise _too_large(most)
+            kept[0] += len(part)
+            self.held += len(part)
+            if self.held > self.limits.held: raise _full()
+            parts.append(part)
         return b''.join(parts)
+
+    async def _hear_out(self, heard):
+        "Drop the rest of a body for a while: who is cut off in the middle of sending never reads the answer"
+        n, end = 0, time.monotonic() + min(self.limits.idle, 5.)
+        while not heard.done and n <= 4 * self.limits.body and (left := end - time.monotonic()) > 0:
+            try: message = await asyncio.wait_for(heard(), left)
+            except TimeoutError: return
+            n += len(message.get('body', b''))
 
     async def _next(self, receive, end):
         "The next part of a body"
