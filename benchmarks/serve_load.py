@@ -39,7 +39,8 @@ def main(run, n='50', rounds='5'):
     respond = Responder(load_ensemble(run, 'cpu'), workers)
     app = application(respond, respond.about, {f'127.0.0.1:{sock.getsockname()[1]}'}, '')
     files = [Path(p).read_bytes() for p in images_of('demo').path[:400:400 // n][:n]]
-    rows = ['| asked | alone, median | all at once: median | p95 | longest | images/s |', '|---|---:|---:|---:|---:|---:|']
+    rows = ['| asked | alone, median | all at once: median | p95 | longest | images/s |',
+            '|---|---:|---:|---:|---:|---:|']
     with in_background(app, sock, workers) as address:
         for path in ('/api/predict', '/api/predict?picture=1&heat_map=1'):
             alone = [at_once(address, path, files[i:i + 1])[0] for i in range(10)]
@@ -47,11 +48,14 @@ def main(run, n='50', rounds='5'):
             for _ in range(rounds): found += at_once(address, path, files)
             rate = len(found) / (time.perf_counter() - start)
             said = [np.median(alone), np.median(found), np.quantile(found, .95), max(found)]
-            rows.append(f"| `{path}` | {' | '.join(f'{s:.2f} s' for s in said)} | {rate:.1f} |")
+            cells = ' | '.join(f'{s:.2f} s' for s in said)
+            rows.append(f'| `{path}` | {cells} | {rate:.1f} |')
     on = environment()
-    text = ['# Many at once', '', f'`python benchmarks/serve_load.py RUN {n} {rounds}`: {n} requests at once, {rounds} rounds; '
-            f"{respond.about.runs[0]}; {on['device_name']}, {os.cpu_count()} cores, torch {on['versions']['torch']}, onnxruntime "
-            f"{on['versions']['onnxruntime']}, {time.strftime('%d %B %Y')}. Senders and server share the machine.", '', *rows, '']
+    by = on['versions']
+    text = ['# Many at once', '',
+            f'`python benchmarks/serve_load.py RUN {n} {rounds}`: {n} requests at once, {rounds} rounds; '
+            f"{respond.about.runs[0]}; {on['device_name']}, {os.cpu_count()} cores, torch {by['torch']}, onnxruntime "
+            f"{by['onnxruntime']}, {time.strftime('%d %B %Y')}. Senders and server share the machine.", '', *rows, '']
     with replacing(ROOT/'benchmarks'/'serve_load.md') as tmp: tmp.write_text('\n'.join(text), encoding='utf-8')
     print('\n'.join(text))
 

@@ -1,7 +1,7 @@
 """The picture of the page of `xray_xfer serve` in the README: a drawing of the demo and what a run says of it.
 
-    xray_xfer run demo --arch resnet10t --no-pretrained … --out runs     # or the runs of `xray_xfer demo`
-    python tools/screenshot.py runs/resnet10t_1 nbs/images/serve.png     # light, 1280 pixels wide; needs Chromium"""
+    xray_xfer demo
+    python tools/screenshot.py demo_study/resnet10t_1 nbs/images/serve.png     # needs Chromium"""
 import io, sys
 from pathlib import Path
 
@@ -29,13 +29,15 @@ def main(folder, out):
     respond = Responder(load_ensemble(folder, 'cpu'), workers)
     app = application(respond, respond.about, {f'127.0.0.1:{sock.getsockname()[1]}'}, '')
     with in_background(app, sock, workers) as address, Browser() as b:
-        b.open(address, width=1120, height=860)
+        b.open(address, width=1000, height=860)
         b.choose('#file', film_of(load_run(folder)))
         b.until("document.querySelectorAll('article.answer').length == 1")
         b.js("document.querySelector('footer').remove()")
         b.js("Promise.all([...document.images].map(i => i.decode())).then(() => new Promise(r => setTimeout(r, 500)))")
         b.shot(out)
-    Image.open(out).convert('RGB').quantize(200, dither=Image.Dither.NONE).save(buffer := io.BytesIO(), 'PNG', optimize=True)
+    # text stays sharp in 256 colours, and the colours of the map are spread
+    few = Image.open(out).convert('RGB').quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+    few.save(buffer := io.BytesIO(), 'PNG', optimize=True)
     Path(out).write_bytes(buffer.getvalue())
     print(f'{out}: {len(buffer.getvalue()):,} bytes')
 

@@ -20,16 +20,21 @@ from .. import __version__
 from ..core.say import fixed, text_of
 from .reply import NOT_CLINICAL, About, Reply
 
-# %% ../../nbs/serving/06_page.ipynb #f91321f7
-def _percent(p): return f'{fixed(100 * p, 1)} %'
+# %% ../../nbs/serving/06_page.ipynb #0f2e8f95
+def _percent(p, digits=1): return f'{fixed(100 * p, digits)} %'
+
+def _told_apart(p, at):
+    "A threshold, with as many digits as tell it from a probability"
+    differ = (d for d in range(1, 6) if p == at or _percent(p, d) != _percent(at, d))
+    return _percent(at, next(differ, 6))
 
 def _verdict(reply, label):
     "What the operating point of a class says"
     at = reply.thresholds[label]
     if isinstance(at, str): return Small('No threshold: ', text_of(at))
-    said = f'{_percent(reply.probs[label])} against a threshold of {_percent(at)}'
-    if reply.reached(label): return Small(f'Reaches its threshold ({_percent(at)})', cls='yes', title=said)
-    return Small(f'Below its threshold ({_percent(at)})', title=said)
+    shown = _told_apart(reply.probs[label], at)
+    if reply.reached(label): return Small(f'Reaches its threshold ({shown})', cls='yes')
+    return Small(f'Below its threshold ({shown})')
 
 def _bar(reply, label):
     "A class: its name and probability, both drawn and written"
