@@ -58,7 +58,7 @@ class _Network:
         maps, logits = grad_cam(self.model, self.images(pixels), own)
         return maps, self.probs(logits)
 
-_SHOWN = ('maps take a backbone whose last features lie on the image (a convolutional one, Swin, ViT, DeiT, BEiT, EVA): '
+_SHOWN = ('maps take a backbone whose last features lie on the image (convolutional, Swin, ViT, DeiT, BEiT, EVA): '
           'give a run of such a one')
 
 class Explainer:
@@ -123,7 +123,7 @@ def _folder(given):
     raise ValueError(f'{given} is an ONNX file, which gives probabilities and no gradient, and maps are made of '
                      'gradients: give the folder of the run that it was made from')
 
-# %% ../../nbs/inference/12_maps.ipynb #5bb6ec69
+# %% ../../nbs/inference/12_maps.ipynb #a1a750f8
 COVER = .6   # of the X-ray is covered where the map is strongest
 
 def overlay(

@@ -197,7 +197,8 @@ def _images(images, exclude, place):
     "What is to be shown, without the pictures of an earlier start"
     table = images_to_predict(images, exclude)
     own = table.path.str.startswith(f'{place}{os.sep}')
-    if own.all(): raise ValueError(f'all images lie in {shown(place)}, where the pictures go: give another out= (--out)')
+    if own.all():
+        raise ValueError(f'all images lie in {shown(place)}, where the pictures go: give another out= (--out)')
     return table[~own].reset_index(drop=True)
 
 def explain(
