@@ -211,7 +211,9 @@ class Guard:
 
 def _failed(): return Refused(500, 'Something went wrong inside; the terminal of xray_xfer serve says what.')
 def _full(): return Refused(503, 'Too many files at once: try again in a few seconds.', retry_after='5')
-def _too_large(most): return Refused(413, f'The file is too large: {most / 2**20:g} MB are taken.')
+def _too_large(most):
+    size = f'{most / 2**20:g} MB' if most >= 2**20 else f'{most:,} bytes'
+    return Refused(413, f'The file is too large: {size} are taken.')
 
 def _replay(body, receive):
     "What an application reads: a body that is there, then whatever else there is to hear"
