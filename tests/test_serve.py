@@ -367,7 +367,7 @@ def lines_until(process, word, seconds=120):
     found, end = '', time.monotonic() + seconds
     while word not in found:
         assert time.monotonic() < end and process.poll() is None, found
-        if select.select([process.stdout], [], [], .2)[0]: found += process.stdout.readline()
+        if select.select([process.stdout], [], [], .2)[0]: found += os.read(process.stdout.fileno(), 4096).decode()
     return found
 
 def children(pid):
