@@ -9,7 +9,8 @@ package = root/'xray_xfer'
 # from the ground up; a room uses rooms of its own floor and of those below
 FLOORS = [
     'core', 'models', 'data', 'settings', 'options', 'evaluate', 'trunk', 'twins', 'scale', 'runs',
-    'training', 'learner', 'report', 'inference', 'train', 'controls', 'job', 'spread', 'study', 'bench', 'use', 'cli',
+    'training', 'learner', 'report', 'inference', 'serving', 'train', 'controls', 'job', 'spread', 'study', 'bench',
+    'use', 'cli',
 ]
 ROOMS = {
     '.'.join(f.relative_to(package).with_suffix('').parts): f

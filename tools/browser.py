@@ -1,5 +1,5 @@
-"Headless Chromium for the tests of report.html: the DevTools protocol over a pipe, with the standard library alone."
-import base64, json, os, shutil, signal, subprocess, tempfile
+"Headless Chromium for the tests of pages: the DevTools protocol over a pipe, with the standard library alone."
+import base64, json, os, shutil, signal, subprocess, tempfile, time
 from pathlib import Path
 from select import select
 
@@ -71,7 +71,7 @@ class Browser:
             self.events.append(m)
 
     def open(self, path, width=1280, height=900, dark=False, paper=False):
-        "Load a file; `self.complaints` then holds what the console said, `self.requests` what was asked of the network"
+        "Load a file or an address; `complaints` then holds what the console said, `requests` what was asked of the net"
         self.events = []
         self.call(
             'Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=width < 600
@@ -81,10 +81,24 @@ class Browser:
             media='print' if paper else '',
             features=[dict(name='prefers-color-scheme', value='dark' if dark else 'light')],
         )
-        self.call('Page.navigate', url=Path(path).resolve().as_uri())
+        address = str(path) if str(path).startswith('http://127.0.0.1') else Path(path).resolve().as_uri()
+        self.call('Page.navigate', url=address)
         while not any(e.get('method') == 'Page.loadEventFired' for e in self.events):
             self.events.append(self._message())
         self.js("Promise.all([...document.images].map(i => i.decode().catch(() => 0))).then(() => 1)")
+
+    def choose(self, selector, *files):
+        "Give files to a field, as a person does who chooses them"
+        root = self.call('DOM.getDocument')['root']['nodeId']
+        node = self.call('DOM.querySelector', nodeId=root, selector=selector)['nodeId']
+        self.call('DOM.setFileInputFiles', nodeId=node, files=[str(Path(f).resolve()) for f in files])
+
+    def until(self, expression, seconds=60):
+        "Wait until an expression is true"
+        end = time.monotonic() + seconds
+        while not self.js(expression):
+            if time.monotonic() > end: raise TimeoutError(f'never true: {expression}')
+            time.sleep(.05)
 
     @property
     def complaints(self):
@@ -115,7 +129,7 @@ class Browser:
             sticking: [...document.querySelectorAll('body *')].filter(e => out(e) && !e.closest('.scroll, svg'))
               .map(e => e.tagName + '.' + e.className).slice(0, 5),
             headings: [...document.querySelectorAll('h1, h2, h3')].map(e => +e.tagName[1]),
-            links: [...document.querySelectorAll('a')]
+            links: [...document.querySelectorAll('a:not([href^="/"])')]
               .filter(a => !document.querySelector(a.getAttribute('href'))).length } })()''')
 
     def shot(self, path, whole=True):

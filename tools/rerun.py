@@ -28,6 +28,8 @@ LEFT_OUT = {   # room: why its page is not run again here; nbdev-test runs it, w
     'inference/stream': 'trains networks',
     'inference/elsewhere': 'trains networks',
     'inference/choose': 'trains networks',
+    'serving/reply': 'trains networks',
+    'serving/worker': 'starts processes that decode',
     'inference/maps': 'trains networks',
     'inference/sheet': 'trains networks',
     'inference/whole': 'trains a network',

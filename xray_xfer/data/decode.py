@@ -19,7 +19,7 @@ from PIL import Image, ImageChops
 from ..core.say import error_words
 from .depths import Deep, Held, deep, held, opaque, scale_of
 from .dicom import Head, develop, film_head
-from .dicomfile import NoFilm, is_dicom
+from .dicomfile import InMemory, NoFilm, is_dicom, opened
 
 # %% ../../nbs/data/10_decode.ipynb #120564c3
 LUMA = .299, .587, .114   # ITU-R BT.601, as Pillow has it
@@ -113,7 +113,7 @@ class _Picture(NamedTuple):
     held: Held|None = None           # Of a 16-bit picture
 
 def read_picture(
-    path:str|Path, # File that should be a PNG, a JPEG or a DICOM film
+    path:str|Path|InMemory, # File that should be a PNG, a JPEG or a DICOM film
     size:int|None, # Side of the result, pixels; None: as large as it is
     resize:Literal['squish', 'pad'], # See `fit`
     colour:bool, # Keep red, green and blue
@@ -121,15 +121,18 @@ def read_picture(
 ) -> _Picture: # Pixels, or the reason why there are none, and `Held` of a 16-bit picture
     "What `decode` gives, and what a 16-bit picture holds"
     try:
-        st = os.stat(path)
-        if not stat.S_ISREG(st.st_mode): return _Picture(reason='not a regular file')
-        if not st.st_size: return _Picture(reason='empty: zero bytes')
-        f = open(path, 'rb')
+        if isinstance(path, InMemory): n_bytes = len(path.data)
+        else:
+            st = os.stat(path)
+            if not stat.S_ISREG(st.st_mode): return _Picture(reason='not a regular file')
+            n_bytes = st.st_size
+        if not n_bytes: return _Picture(reason='empty: zero bytes')
+        f = opened(path)
     except FileNotFoundError: return _Picture(reason='missing: no such file')
     except (OSError, ValueError) as e:
         return _Picture(reason=f'unreadable: {getattr(e, "strerror", None) or error_words(e)}')
     with f:
-        try: return _developed(f, path, st.st_size, size, resize, colour, read_as)
+        try: return _developed(f, path, n_bytes, size, resize, colour, read_as)
         except MemoryError: why = 'unreadable: not enough memory to decode it'
         except NoFilm as e: why = str(e)
         except _BOMB as e: why = f'too large: {error_words(e)}'
@@ -168,7 +171,7 @@ def _developed(f, path, n_bytes, size, resize, colour, read_as):
     return _Picture(squares[0] if len(squares) == 1 else np.stack(squares), held=found)
 
 def decode(
-    path:str|Path, # File that should be a PNG, a JPEG or a DICOM film
+    path:str|Path|InMemory, # File that should be a PNG, a JPEG or a DICOM film
     size:int|None, # Side of the result, pixels; None: as large as it is
     resize:Literal['squish', 'pad']='squish', # See `fit`
     colour:bool=False, # Keep red, green and blue
@@ -179,10 +182,10 @@ def decode(
     return found.reason if found.pixels is None else found.pixels
 
 def head_of(
-    path:str|Path, # File that `decode` gives pixels of
+    path:str|Path|InMemory, # File that `decode` gives pixels of
 ) -> Head:
     "What a file says of its picture before this is decoded: format, mode, and size as shown"
-    with open(path, 'rb') as f:
+    with opened(path) as f:
         said = f.read(132)
         f.seek(0)
         if is_dicom(path, said): return film_head(f, path)

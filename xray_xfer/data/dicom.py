@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from .apart import decoded_apart
-from .dicomfile import INSTALL, NoFilm, read_dicom, refusal, safely, stream_size, syntax_of
+from .dicomfile import INSTALL, InMemory, NoFilm, read_dicom, refusal, safely, stream_size, syntax_of
 
 # %% ../../nbs/data/20_dicom.ipynb #3b0be6c0
 def _table(item, signed, little):
@@ -166,7 +166,7 @@ def _developed(ds, most, side):
 
 def develop(
     source:BufferedIOBase, # Opened, at its start
-    path:str|Path, # Its name
+    path:str|Path|InMemory, # Its name
     most:int=89_478_485, # Pixels that a film may have
     side:int=65_535, # Pixels that a side of it may have
 ) -> Image.Image: # Mode L; `NoFilm` where it is none
@@ -182,7 +182,7 @@ class Head(NamedTuple):
 
 def film_head(
     source:BufferedIOBase, # Opened, at its start
-    path:str|Path, # Its name
+    path:str|Path|InMemory, # Its name
 ) -> Head: # `NoFilm` where the header cannot be read
     "What the header says of the picture"
     tags = ['Rows', 'Columns', 'PhotometricInterpretation', 'BitsStored', 'BitsAllocated']

@@ -23,7 +23,8 @@ from tqdm import tqdm
 from ..core.files import PlaceError
 from ..core.say import counted, plain, some, text_of
 from .columns import COLUMNS, GAPS, check_classes, stated
-from .dicomfile import BROKEN, INSTALL, NoFilm, is_dicom, may_be_dicom, read_dicom, safely, silent
+from .dicomfile import (BROKEN, INSTALL, InMemory, NoFilm, is_dicom, may_be_dicom, opened, read_dicom,
+                                      safely, silent)
 
 # %% ../../nbs/data/21_header.ipynb #b4861907
 def key_file() -> Path:
@@ -150,7 +151,7 @@ def dicoms_among(
     for path in paths:
         if not may_be_dicom(path): continue
         try:
-            with open(path, 'rb') as f: head = f.read(132) if os.path.isfile(path) else b''
+            with opened(path) as f: head = f.read(132) if isinstance(path, InMemory) or os.path.isfile(path) else b''
         except (OSError, ValueError): continue
         if head and is_dicom(path, head): found.append(path)
     return found
@@ -167,7 +168,7 @@ def check_installed(
 def _header(path, tags=_TAGS):
     "What a file's header says; None where it cannot be read"
     def read():
-        with open(path, 'rb') as f: return read_dicom(f, path, tags)
+        with opened(path) as f: return read_dicom(f, path, tags)
     try: return safely(read)
     except (NoFilm, OSError): return None
 
@@ -220,16 +221,16 @@ def _of_views(table, projections, where):
     return table
 
 def modality_refusal(
-    path:str, # A file, DICOM or not
+    path:str|InMemory, # A file, DICOM or not
     modalities:Iterable[str]=(), # That are taken besides CR, DX and DR
 ) -> str: # '': it is no DICOM file, or of a modality that is taken
     "Why a DICOM file is none of the films that are wanted"
     if not dicoms_among([path]) or (ds := _header(path, ['Modality'])) is None: return ''   # decoding will tell
     return _refusal(_word(_said(ds, 'Modality')), {*MODALITIES, *map(_any_case, modalities)})
 
-def _refusal(modality, allowed):
+def _refusal(modality, allowed, way=''):
     if modality in allowed: return ''
-    return f'modality: {modality}, and films are {", ".join(sorted(allowed))}; to take it type --modalities {modality}'
+    return f'modality: {modality}, and films are {", ".join(sorted(allowed))}{way.format(modality)}'
 
 def with_headers(
     table:pd.DataFrame, # Image table
@@ -245,7 +246,8 @@ def with_headers(
         key = patient_key() if any(headers) else b''
         facts = [None if ds is None else facts_of(ds, key) for ds in headers]
         table, allowed = _filled(table, paths, facts), {*MODALITIES, *(_any_case(m) for m in modalities or ())}
-        refusals = {p: _refusal(f.modality, allowed) for p, f in zip(paths, facts) if f is not None}
+        way = '; to take it type --modalities {}'
+        refusals = {p: _refusal(f.modality, allowed, way) for p, f in zip(paths, facts) if f is not None}
         table.attrs['refused'] = {p: why for p, why in refusals.items() if why}
         if n := sum(ds is not None and _tells(ds, p) for ds, p in zip(headers, paths)):
             warnings.warn(f'{counted(n, "path")} of {where} hold the name, ID or UID of their own header, and '
