@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from browser import Browser, chromium
 from uploads import NAMES, film, hostile
+from xray_xfer.data.dicomfile import InMemory
 from xray_xfer.serving import server
 from xray_xfer.serving.api import application
 from xray_xfer.serving.guard import HEADERS, Guard, Limits
@@ -285,6 +286,18 @@ def test_without_maps_all_else_works(trained, workers, monkeypatch):
     assert 'No heat maps: Grad-CAM is not defined for it.' in said.get('/').text
 
 no_browser = 'no Chromium or Chrome on this machine: apt-get install chromium (or set XRAY_XFER_CHROMIUM)'
+
+def test_an_exported_file_answers_as_its_run(trained, real, workers, tmp_path):
+    from xray_xfer.inference.ensemble import load_ensemble
+    from xray_xfer.inference.handing import export
+    from xray_xfer.serving.reply import Responder
+    file = export(trained, tmp_path/'small.onnx', data='demo').path
+    served = Responder(load_ensemble(file, 'cpu'), workers)
+    assert 'gradient' in served.about.no_map and str(tmp_path) not in json.dumps(served.about.as_json())
+    sent = InMemory('film.png', Path(films(1)[0]).read_bytes())
+    ours, its = real(sent), served(sent, picture=True, heat=True)
+    assert max(abs(ours.probs[c] - its.probs[c]) for c in ours.probs) < 1e-4 and its.thresholds == ours.thresholds
+    assert (its.seen, its.unlike, its.heat) == ('unknown', 'unknown', '') and its.no_map
 
 @pytest.fixture
 def address(real):

@@ -24,7 +24,6 @@ from ..inference.choose import thresholds_for
 from ..inference.ensemble import Ensemble
 from ..inference.maps import Explainer, overlay
 from ..inference.stream import Answers, rows_of
-from ..runs.folder import Run
 from .worker import Developed, Workers
 from ..training.ready import Frame
 
@@ -81,9 +80,11 @@ class Reply:
         elif self.no_map: said['no_heat_map'] = self.no_map
         return said
 
-def _unplaced(text, runs):
+def _place(member): return member.run.path if member.run else member.path   # of a run, or of an exported file
+
+def _unplaced(text, ensemble):
     "A sentence with the names of runs in place of their folders: whoever asks need not know where they lie"
-    for r in runs: text = text.replace(str(r.path), r.name)
+    for place in map(_place, ensemble.members): text = text.replace(str(place), place.name)
     return text_of(text)
 
 def _thresholds(ensemble):
@@ -91,17 +92,20 @@ def _thresholds(ensemble):
     found:dict[str, Any] = {}
     for c in ensemble.classes:
         try: found[c] = thresholds_for(ensemble, [c])[c]
-        except ValueError as e: found[c] = _unplaced(str(e), [m.run for m in ensemble.members])
+        except ValueError as e: found[c] = _unplaced(str(e), ensemble)
     return found
 
 def _explainers(ensemble, device):
     "What draws maps, a run each, and why there is none"
-    try: return [Explainer(m.run, device) for m in ensemble.members], ''
-    except ValueError as e: return [], _unplaced(error_words(e.__cause__ or e, 400), [m.run for m in ensemble.members])
+    try: return [Explainer(m.run or m.path, device) for m in ensemble.members], ''
+    except ValueError as e: return [], _unplaced(error_words(e.__cause__ or e, 400), ensemble)
 
-def _told(run:Run) -> str:
-    c = run.config
-    return f"{run.name}: {c['arch']}, fine-tuned at depth {c['depth']}, images of {c['size']} × {c['size']} pixels"
+def _told(member):
+    "A sentence on what answers"
+    said = member.run.config if member.run else member.about['facts']
+    name = member.run.name if member.run else member.path.name
+    what = f"{said['arch']}, fine-tuned at depth {said['depth']}" if {'arch', 'depth'} <= set(said) else 'exported'
+    return text_of(f'{name}: {what}, images of {member.frame.size} × {member.frame.size} pixels')
 
 # %% ../../nbs/serving/03_reply.ipynb #587ac4ab
 VIEW = 640   # pixels of the longer side
@@ -131,7 +135,7 @@ class Responder:
     ):
         self.ensemble, self.workers, self.seen = ensemble, workers, seen
         self.explainers, no_map = _explainers(ensemble, device)
-        self.about = About([_told(m.run) for m in ensemble.members], list(ensemble.classes), _thresholds(ensemble),
+        self.about = About([_told(m) for m in ensemble.members], list(ensemble.classes), _thresholds(ensemble),
                            no_map, seen)
         self.frames:Mapping[Frame, dict] = ensemble.frames
         first = next(iter(self.frames))
