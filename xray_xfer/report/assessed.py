@@ -1,4 +1,4 @@
-"""How a model was judged, what was not done, and whose methods these were: the end of a methods section, from the run's files.
+"""How a model was judged and what was not done: the end of a methods section, from the run's files.
 
 Docs: https://xray-xfer.github.io/xray_xfer/report/assessed.html.md"""
 
@@ -6,8 +6,7 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/assessed.html.md"""
 
 # %% auto #0
 __all__ = ['tested_paragraph', 'metrics_words', 'intervals_words', 'comparison_words', 'calibration_words', 'points_paragraph',
-           'controls_words', 'sets_of', 'elsewhere_words', 'pictures_words', 'evaluation_words', 'not_done_words',
-           'references']
+           'controls_words', 'sets_of', 'elsewhere_words', 'pictures_words', 'evaluation_words', 'not_done_words']
 
 # %% ../../nbs/report/23_assessed.ipynb #1ede0e8a
 import re
@@ -80,7 +79,8 @@ def intervals_words(
                                   'the method of Zou & Donner (2008).')
     if units and units[0] < units[1]:
         said.append(f'Images of one group were not taken as independent: the {units[1]:,} test images came in '
-                    f'{units[0]:,} groups and single images, over which variances were computed (for the AUC: Obuchowski 1997).')
+                    f'{units[0]:,} groups and single images, over which variances were computed (for the AUC: '
+                    'Obuchowski 1997).')
     networks = 'these trained networks' if is_crossed(s.config) else 'this trained network'
     said.append(f'They are for other images like these and {networks}.')
     if len(s.runs) > 1:
@@ -260,46 +260,3 @@ def not_done_words(
     said += [f'{d.split()[0]} is damaged, and nothing is told from it.' for d in r.damaged]
     return [*said, 'There is no comparison with human readers, and no prospective test.',
             *([] if known else [NOT_CLINICAL])]
-
-# %% ../../nbs/report/23_assessed.ipynb #a5a48dd9
-# what the text says, or one of several ways: authors, where, and what for
-_SOURCES = {
-    'Clopper–Pearson intervals (1934)': 'Clopper & Pearson 1934, Biometrika 26:404. Interval of a share',
-    'Korn & Graubard 1998': 'Korn & Graubard 1998, Survey Methodology 24:193. Intervals at the effective number',
-    'Newcombe 2006': 'Newcombe 2006, Stat Med 25:559. Interval of an AUC',
-    'Zou & Donner': 'Zou & Donner 2008, Stat Med 27:1693. Intervals of means and differences from those of their parts',
-    'Obuchowski 1997|Obuchowski (1997)': 'Obuchowski 1997, Biometrics 53:567. AUCs of grouped images',
-    'Obuchowski (1998)': 'Obuchowski 1998, Stat Med 17:1495. Shares of grouped images, paired',
-    'McNemar': 'McNemar 1947, Psychometrika 12:153. Paired test of two shares',
-    'Fagerland': 'Fagerland et al. 2013, BMC Med Res Methodol 13:91. Its mid-p version',
-    'Tango': 'Tango 1998, Stat Med 17:891. Interval of a paired difference of shares',
-    'DeLong': 'DeLong et al. 1988, Biometrics 44:837. Paired test of two AUCs',
-    'Obuchowski & Rockette': 'Obuchowski & Rockette 1995, Commun Stat Simul 24:285. Models over seeds and images',
-    'Hillis': 'Hillis 2007, Stat Med 26:596. Its degrees of freedom',
-    'Holm': 'Holm 1979, Scand J Stat 6:65. Adjustment for several tests',
-    'Nadeau': 'Nadeau & Bengio 2003, Mach Learn 52:239. Variance over training sets',
-    'Bouckaert': 'Bouckaert & Frank 2004, PAKDD. The same for repeated cross-validation',
-    'Guo et al. 2017': 'Guo et al. 2017, ICML. Temperature scaling, expected calibration error',
-    'Nixon': 'Nixon et al. 2019, CVPR Workshops. Bins of equal mass',
-    'Ojala': 'Ojala & Garriga 2010, J Mach Learn Res 11:1833. Permuted labels',
-    'Phipson': 'Phipson & Smyth 2010, Stat Appl Genet Mol Biol 9:39. p of permutations',
-    'Selvaraju': 'Selvaraju et al. 2017, ICCV. Grad-CAM',
-    'Yun et al. 2019': 'Yun et al. 2019, ICCV. CutMix',
-    'Loshchilov': 'Loshchilov & Hutter 2019, ICLR. AdamW',
-    'Smith 2018': 'Smith 2018, arXiv 1803.09820. One-cycle schedule',
-    'Ma et al. 2018': 'Ma et al. 2018, ECCV. ShuffleNetV2',
-    'Tan & Le': 'Tan & Le 2019, ICML. EfficientNet',
-    'He et al. 2016': 'He et al. 2016, CVPR. ResNet',
-    'Huang et al. 2017': 'Huang et al. 2017, CVPR. DenseNet',
-    'Wightman': 'Wightman 2019, PyTorch Image Models (timm). Backbones and weights',
-    'Paszke': 'Paszke et al. 2019, NeurIPS. PyTorch',
-    'Howard': 'Howard & Gugger 2020, Information 11:108. fastai',
-    'Tejani': 'Tejani et al. 2024, Radiol Artif Intell 6:e240300. CLAIM, 2024 update',
-    'Collins': 'Collins et al. 2024, BMJ 385:e078378. TRIPOD+AI',
-}
-
-def references(
-    text:str, # Of a methods section
-) -> list[str]: # In the order of the alphabet
-    "Whom the text cites, and what for"
-    return sorted(full for said, full in _SOURCES.items() if any(way in text for way in said.split('|')))
