@@ -23,7 +23,7 @@ from .job import job
 from .options import (DEPTHS, FOLDS, NUMBER, NUMBERS, SENTENCES, SEVERAL, from_options, takes_options,
                                weights_for)
 from .settings import Settings
-from .use import compare, controls, external, predict, report, thresholds
+from .use import compare, controls, external, methods, predict, report, thresholds
 
 # %% ../nbs/06_cli.ipynb #c4ee3093
 _REPORT_NOTE = (' Columns marked (report): the lab report, on hold-out images of the COVID-19 Radiography Database '
@@ -201,8 +201,8 @@ def _schedules(data, archs, depths, weights, out, **given):
         print(schedules_text(found), f'schedules.json, schedules.md and schedules.png are in {place}')
 
 # %% ../nbs/06_cli.ipynb #71d0b082
-VERBS = dict(run=run, study=study, demo=demo, check=check, controls=controls, predict=predict, external=external,
-             thresholds=thresholds, compare=compare, table=table, report=report, cache=cache, bench=bench, job=job)
+VERBS = {f.__name__: f for f in (run, study, demo, check, controls, predict, external, thresholds, compare, methods,
+                                 table, report, cache, bench, job)}
 
 def _overview():
     width = max(map(len, VERBS)) + 1

@@ -82,7 +82,7 @@ def intervals_words(
                     f'{units[0]:,} groups and single images, over which variances were computed (for the AUC: '
                     'Obuchowski 1997).')
     networks = 'these trained networks' if is_crossed(s.config) else 'this trained network'
-    said.append(f'They are for other images like these and {networks}.')
+    said.append(f'All are for other images like these, and for {networks}.')
     if len(s.runs) > 1:
         said.append(f'Means over the {len(s.runs)} trainings have intervals for other images and other trainings, with '
                     'seeds as readers and images as cases (Obuchowski & Rockette 1995; Hillis 2007).')
@@ -123,17 +123,18 @@ def comparison_words(
     return ' '.join(said)
 
 def calibration_words(
-    r:Run, # Of the model
-) -> str: # '' where there is none
+    s:Studied, # The model
+) -> str: # '' where it was not computed
     "How probabilities were made honest, and judged"
-    k = r.calibration
+    k, runs = s.first.calibration, [r.calibration for r in s.runs if r.calibration]
     if not k: return ''
     if each := k.get('temperatures'):
         low, high = (f'{end(each.values()):.3f}' for end in (min, max))
         by = f'one temperature per fold, fitted on the validation part of the fold ({low} to {high})'
     else:
-        fitted = f', fitted on {counted(k["fitted_on"], "validation image")}' if k.get('fitted_on') else ''
-        by = f'one temperature{fitted} ({k["temperature"]:.3f})'
+        values = listed(f'{x["temperature"]:.3f}' for x in runs)
+        by = f'one temperature per training ({values})' if len(s.runs) > 1 else f'one temperature of {values}'
+        if k.get('fitted_on'): by += f', fitted on {counted(k["fitted_on"], "validation image")}'
     bins = re.search(r'(\d+) equal-mass bins', k.get('note') or '')
     mass = f' over {bins[1]} bins of equal mass (Nixon et al. 2019)' if bins else ''
     return (f'Probabilities were calibrated by {by} (temperature scaling, Guo et al. 2017), which changes no decision. '
@@ -194,7 +195,7 @@ def elsewhere_words(
 ) -> str:
     "How it was tested on one other set"
     counts = listed(f'{n:,} {escaped(label)}' for label, n in found['counts'].items())
-    said = [f'The model was tested on another set of images as well, {escaped(found["data"])}: '
+    said = [f'The model was tested on another set of images as well ({escaped(found["data"])}): '
             f'{counted(found["images"], "image")} ({counts}).']
     if n := found.get('rejects'): said.append(f'{counted(n, "file")} of it could not be decoded.')
     if n := found.get('predicted_only'):
@@ -229,7 +230,7 @@ def evaluation_words(
     "How the model was judged: only what is on file"
     r = s.first
     first = ' '.join(filter(None, (tested_paragraph(s), metrics_words(s))))
-    more = [intervals_words(s), comparison_words(s), calibration_words(r), points_paragraph(r), controls_words(s),
+    more = [intervals_words(s), comparison_words(s), calibration_words(s), points_paragraph(r), controls_words(s),
             *map(elsewhere_words, sets_of(s)[0]), pictures_words(r)]
     return [p for p in (first, *more) if p]
 

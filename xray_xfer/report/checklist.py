@@ -7,7 +7,8 @@ Docs: https://xray-xfer.github.io/xray_xfer/report/checklist.html.md"""
 # %% auto #0
 __all__ = ['checklist_table', 'methods_section']
 
-# %% ../../nbs/report/25_checklist.ipynb #64f4b8dc
+# %% ../../nbs/report/25_checklist.ipynb #3c772af1
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -70,20 +71,21 @@ def _size(s):
 def _ensemble(s):
     "Whether several networks answered together"
     if is_crossed(s.config):
-        return ('Each image was scored by one network; on new images the networks of the folds answer together, with the '
-                'mean of their probabilities.')
+        return ('Each image was scored by one network; on new images the networks of the folds answer together, with '
+                'the mean of their probabilities.')
     return 'None: each score is that of one network.'
 
 def _imbalance(s):
     "What was done about rare classes"
     w, sampler = s.config.get('class_weights'), s.config.get('sampler')
-    if w or sampler: return f'Class weights and sampling are told under Training. {calibration_words(s.first)}'.strip()
+    if w or sampler: return f'Class weights and sampling are told under Training. {calibration_words(s)}'.strip()
     return 'Neither class weights nor balanced sampling were used.'
 
 def _outside(s):
     "Tests on other sets"
     known = sets_of(s)[0]
-    return ' '.join(map(elsewhere_words, known)) or 'The model was not tested on images from elsewhere.'
+    if not known: return 'The model was not tested on images from elsewhere.'
+    return _begins([elsewhere_words(f) for f in known], 'Evaluation')
 
 def _views(s):
     "What is known of how the images were taken"
@@ -103,34 +105,49 @@ def _details(s):
     return ('The run folder holds all settings, the part of each image, the versions, the predictions and the command '
             f'that trains it again{by}.')
 
+def _predicted(s):
+    "How a probability came about"
+    warm = ', divided by the temperature' if s.first.calibration else ''
+    return (f'The outputs of the network for an image{warm} went through a softmax; the command xray_xfer predict '
+            'computes them from the run folder.')
+
+def _begins(paragraphs, section):
+    "The first sentence, and where the rest stands"
+    first, *rest = re.split(r'(?<!et al)\. (?=[A-Z])', _all(*paragraphs))
+    return f'{first}. More under {section}.' if rest else first
+
 def _all(*paragraphs): return ' '.join(p for p in paragraphs if p)
 
 # what an item asks for -> the answer of a run; '': it has none
 _TOLD: dict[str, Callable[[Studied], str]] = dict(
     technique=lambda s: f'Deep learning: {escaped(model_words(s.config))}.',
     goal=_goal, source=lambda s: f'{counted(s.config["images"], "image")} of {escaped(s.config["data"])}.',
-    left_out=lambda s: left_out_words(s.first), preprocessing=lambda s: _all(*preprocessing_words(s)),
+    left_out=lambda s: left_out_words(s.first),
+    preprocessing=lambda s: _begins(preprocessing_words(s), 'Preprocessing'),
     subset=lambda s: 'Whole images were used: no region was chosen.',
     missing=lambda s: f'The image was the only input, so there was nothing to impute. {left_out_words(s.first)}',
     acquisition=_views, labels=lambda s: 'The label of each image was taken as the source gives it.',
     labels_test=lambda s: 'Labels of the test images came from the source, as all others.',
     divided=divided_words, together=lambda s: together_words(s.first), size=_size,
-    model=lambda s: _all(*model_paragraph(s)), machine=lambda s: _all(*machine_words(s)),
+    model=lambda s: _begins(model_paragraph(s), 'Model'),
+    machine=lambda s: _begins(machine_words(s), 'Software and hardware'),
     start=lambda s: f'{escaped(origin_words(s.config))} The head started from random weights.',
-    training=lambda s: _all(*training_words(s)), kept=kept_words, ensemble=_ensemble, metrics=metrics_words,
-    model_training=lambda s: _all(*model_paragraph(s), *training_words(s), 'A search over settings is not on file.'),
-    statistics=lambda s: _all(intervals_words(s), comparison_words(s)),
-    robustness=lambda s: controls_words(s) or 'Controls for shortcuts were not run.',
+    training=lambda s: _begins(training_words(s), 'Training'), kept=kept_words,
+    ensemble=_ensemble, metrics=metrics_words,
+    model_training=lambda s: _all(_begins(model_paragraph(s), 'Model and Training'),
+                                  'A search over settings is not on file.'),
+    statistics=lambda s: _begins([intervals_words(s) or 'No intervals were computed.'], 'Evaluation'),
+    robustness=lambda s: _begins([controls_words(s) or 'Controls for shortcuts were not run.'], 'Evaluation'),
     pictures=lambda s: pictures_words(s.first) or 'No maps were drawn.', tested=tested_paragraph, external=_outside,
     numbers=_numbers, by_part=lambda s: 'Images by class and part: see the table under Data.', results=_results,
     operating=_operating, failures=_failures,
     limits=lambda s: escaped(_all(*not_done_words(s), *limits(s.config['classes']))),
-    details=_details,
+    details=_details, predicted=_predicted,
     software=lambda s: 'The software is xray_xfer, which is open source.',
-    predictor=lambda s: 'The image was the only predictor; nobody read it for this study.',
+    predictor=lambda s: 'The image itself was the only predictor: nothing was read from it by people.',
     clusters=lambda s: 'Folds left out one value of a column at a time.' if isinstance(s.config.get('folds'), str) else
                        'Scores were not computed cluster by cluster.',
-    metrics_calibration=lambda s: _all(metrics_words(s), calibration_words(s.first), comparison_words(s)),
+    metrics_calibration=lambda s: _all(metrics_words(s), calibration_words(s), comparison_words(s)),
     updating=lambda s: 'The model was not updated after its evaluation.', imbalance=_imbalance,
     points=lambda s: _all('A probability for each class.', points_paragraph(s.first) or
                           'The class with the highest probability was called.'))

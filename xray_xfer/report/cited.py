@@ -137,7 +137,7 @@ TRIPOD_AI = (
          'hospitals or countries, where they are known'),
     Item('12e', 'Analysis: measures and plots', 'metrics_calibration', ''),
     Item('12f', 'Analysis: model updating', 'updating', ''),
-    Item('12g', 'Analysis: how predictions were computed', 'details', ''),
+    Item('12g', 'Analysis: how predictions were computed', 'predicted', ''),
     Item('13', 'Class imbalance', 'imbalance', ''),
     Item('14', 'Fairness', '', 'what was done for it'),
     Item('15', 'Model output', 'points', ''),

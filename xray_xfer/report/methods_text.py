@@ -58,11 +58,22 @@ def _pairs_of(place, names):
         raise ValueError(f'{shown(file)} is of other models than {", ".join(names)}: xray_xfer report writes it anew')
     return t
 
+_NEEDED = ('data', 'images', 'rejects', 'epochs', 'lr', 'bs', 'wd', 'dropout', 'size', 'resize', 'mean', 'std', 'valid',
+           'split_seed')
+
+def _complete(runs):
+    "The same runs; an error where config.json lacks what every sentence needs"
+    for r in runs:
+        if gone := [k for k in _NEEDED if k not in r.config]:
+            raise ValueError(f'config.json in {shown(r.path)} does not say {", ".join(gone)}: it is not as this '
+                             'version writes it, and a methods section needs these; train the run again')
+    return runs
+
 def studied(
     source:str|Path|Run, # Folder of a finished run or study, or a run
 ) -> Studied:
     "A run, or the chosen model of a study with all its seeds"
-    if isinstance(source, Run): return Studied([source], source.path, [source.name], pd.DataFrame())
+    if isinstance(source, Run): return Studied(_complete([source]), source.path, [source.name], pd.DataFrame())
     place = settled(source)
     if is_run(place): return studied(load_run(place, whole=False))
     found = run_folders(place)
@@ -71,7 +82,8 @@ def studied(
         raise ValueError(f'the runs in {shown(place)} differ in {", ".join(odd[:5])}, so they are no study of one '
                          f'thing: give the folder of one of them, such as {shown(runs[0].path)}')
     names = list(dict.fromkeys(r.name for r in runs))
-    return Studied(best_of(runs), place, names, _pairs_of(place, names), study_margin(place), len(found.lost))
+    pairs, margin = _pairs_of(place, names), study_margin(place)
+    return Studied(_complete(best_of(runs)), place, names, pairs, margin, len(found.lost))
 
 # %% ../../nbs/report/21_methods.ipynb #f0a79364
 def listed(

@@ -24,8 +24,8 @@ def parameters(
     "Parameters as summary.txt counts them"
     for file in (r.path/'summary.txt', r.path/fold_name(1)/'summary.txt') if r.path else ():
         text = file.read_text(encoding='utf-8', errors='replace') if file.is_file() else ''
-        found = [re.search(rf'^{what} params: ([\d,]+)$', text, re.M) for what in ('Total', 'Trainable')]
-        if all(found): return tuple(int(m[1].replace(',', '')) for m in found)
+        counts = [int(n.replace(',', '')) for n in re.findall(r'^(?:Total|Trainable) params: ([\d,]+)$', text, re.M)]
+        if len(counts) == 2: return counts[0], counts[1]
     return None
 
 # beginning of an arch -> who described it
@@ -108,7 +108,7 @@ def training_words(
                 f'one-cycle schedule (Smith 2018), with {_rates(c)}, batches of {c["bs"]} images and a weight decay of '
                 f'{c["wd"]:g}, from which biases and normalisation layers were exempt.')
     said.append(_weighed(c))
-    if how := _PRECISIONS.get(c.get('precision')): said.append(f'Training was {how}.')
+    if how := _PRECISIONS.get(str(c.get('precision'))): said.append(f'Training was {how}.')
     said.append(kept_words(s))
     if len(s.seeds) == 1: said.append(f'The seed was {s.seeds[0]}.')
     else: said.append(f'Training was repeated with the seeds {listed(s.seeds)} on the same '
@@ -127,8 +127,8 @@ def machine_words(
     used = {k: v for k, v in e['versions'].items() if v and k in _NAMES}
     if 'onnxruntime' not in str(e.get('trunk')): used.pop('onnxruntime', None)
     named = [f'{_NAMES[k]} {text_of(used[k])}' for k in _NAMES if k in used]
-    said = [f'The software was Python {text_of(e.get("python"))} with {escaped(listed(named))} (PyTorch: Paszke et al. '
-            '2019; fastai: Howard & Gugger 2020).']
+    if e.get('python'): named.insert(0, f'Python {text_of(e["python"])}')
+    said = [f'The software was {escaped(listed(named))} (PyTorch: Paszke et al. 2019; fastai: Howard & Gugger 2020).']
     where = escaped(e['device_name']) if e.get('device_name') else 'a device whose name is not on file'
     if str(e.get('device')).startswith('cuda'): where += f', a GPU, under CUDA {text_of(e.get("cuda"))}'
     elif e.get('threads'): where += f', with {counted(e["threads"], "thread")}'
