@@ -37,8 +37,9 @@ def tested_paragraph(
         said.append(f'{counted(n, "image")} {are(n, "was", "were")} tested once each{times}, by '
                     f'{escaped(folds_words(c))}, each by a network that had not been trained on it.')
     else:
-        said.append(f'The {counted(n, "image")} of the test part had no part in training, in the choice of the epoch '
-                    'or in any other choice.')
+        chosen = ' or of the model' if len(s.models) > 1 else ''
+        said.append(f'The {counted(n, "image")} of the test part had no part in training, or in the choice of the '
+                    f'epoch{chosen}.')
     if n := s.lost: said.append(f'{counted(n, "run")} of the study could not be read, and {are(n)} not told of.')
     return ' '.join(said)
 

@@ -148,7 +148,7 @@ _TOLD: dict[str, Callable[[Studied], str]] = dict(
     clusters=lambda s: 'Folds left out one value of a column at a time.' if isinstance(s.config.get('folds'), str) else
                        'Scores were not computed cluster by cluster.',
     metrics_calibration=lambda s: _all(metrics_words(s), calibration_words(s), comparison_words(s)),
-    updating=lambda s: 'The model was not updated after its evaluation.', imbalance=_imbalance,
+    updating=lambda s: 'No update of the model after its evaluation is on file.', imbalance=_imbalance,
     points=lambda s: _all('A probability for each class.', points_paragraph(s.first) or
                           'The class with the highest probability was called.'))
 
