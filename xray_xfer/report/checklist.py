@@ -105,9 +105,15 @@ def _details(s):
     return ('The run folder holds all settings, the part of each image, the versions, the predictions and the command '
             f'that trains it again{by}.')
 
+def _selected(s):
+    "Which model, and which of its epochs"
+    if len(s.models) < 2: return kept_words(s)
+    return (f'Of the {len(s.models)} models of the study the one with the highest mean accuracy on the validation images '
+            f'was chosen. {kept_words(s)}')
+
 def _predicted(s):
     "How a probability came about"
-    warm = ', divided by the temperature' if s.first.calibration else ''
+    warm = ', divided by the temperature,' if s.first.calibration else ''
     return (f'The outputs of the network for an image{warm} went through a softmax; the command xray_xfer predict '
             'computes them from the run folder.')
 
@@ -132,7 +138,7 @@ _TOLD: dict[str, Callable[[Studied], str]] = dict(
     model=lambda s: _begins(model_paragraph(s), 'Model'),
     machine=lambda s: _begins(machine_words(s), 'Software and hardware'),
     start=lambda s: f'{escaped(origin_words(s.config))} The head started from random weights.',
-    training=lambda s: _begins(training_words(s), 'Training'), kept=kept_words,
+    training=lambda s: _begins(training_words(s), 'Training'), kept=_selected,
     ensemble=_ensemble, metrics=metrics_words,
     model_training=lambda s: _all(_begins(model_paragraph(s), 'Model and Training'),
                                   'A search over settings is not on file.'),
