@@ -108,8 +108,8 @@ def _details(s):
 def _selected(s):
     "Which model, and which of its epochs"
     if len(s.models) < 2: return kept_words(s)
-    return (f'Of the {len(s.models)} models of the study the one with the highest mean accuracy on the validation images '
-            f'was chosen. {kept_words(s)}')
+    return (f'Of the {len(s.models)} models of the study the one with the highest mean accuracy on the validation '
+            f'images was chosen. {kept_words(s)}')
 
 def _predicted(s):
     "How a probability came about"
