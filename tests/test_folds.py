@@ -110,6 +110,22 @@ def test_predict_and_external_ask_all_folds_together(folded, xrays, tmp_path, ca
     assert main(['controls', str(folded.runs[0].path), str(xrays)]) == 1
     assert f'{folded.runs[0].path.name}/fold1' in capsys.readouterr().err
 
+def test_the_methods_of_folds_are_those_of_folds(folded, capsys):
+    r = load_run(folded.runs[0].path)
+    assert main(['methods', str(r.path), '--no-checklists']) == 0
+    text = capsys.readouterr().out
+    low, high = (f'{end(r.calibration["temperatures"].values()):.3f}' for end in (min, max))
+    tested = {f['n'] for f in r.metrics['folds']}
+    for said in ('2-fold cross-validation: 2 networks', f'each tested on {min(tested)}', f'({low} to {high})',
+                 'were tested once each', 'mean of the folds', 'Nadeau & Bengio 2003', 'these trained networks',
+                 '| all | 60 | 60 |', 'parameters'): assert said in text, said
+    for said in ('test part and of', 'no cross-validation', 'Bouckaert', 'came with the images'):
+        assert said not in text, said
+    assert main(['methods', str(folded.path)]) == 0
+    text = capsys.readouterr().out
+    assert 'Of the 2 models of the study (resnet10t\\_0 and resnet10t\\_1' in text and 'Models were compared on' in text
+    assert 'the networks of the folds answer together' in text and 'No other model' not in text
+
 def test_a_source_is_left_out_at_a_time(tmp_path, xrays, weights):
     table = images_of(xrays)
     table['source'] = ['A' if i % 3 else 'B' for i in range(len(table))]

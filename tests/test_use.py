@@ -267,6 +267,93 @@ def test_another_operating_point_leaves_the_numbers_alone(made):
     assert load_run(runs[1]).thresholds == point
     assert ((runs[1]/'metrics.json').read_bytes(), (runs[1]/'predictions.csv').read_bytes()) == before
 
+# ---- the methods section
+
+def edited(run, place, **changes):
+    "A copy of a run folder with other values in its config.json"
+    shutil.copytree(run, place)
+    config = json.loads((place/'config.json').read_text())
+    (place/'config.json').write_text(json.dumps(config | changes))
+    return place
+
+def test_the_methods_of_a_study_have_the_numbers_of_its_files(made, drawings, tmp_path, capsys):
+    runs, _ = made
+    assert main(['methods', str(runs[0].parent), '--out', str(tmp_path/'new'/'m.md')]) == 0
+    assert capsys.readouterr().out.endswith('for you to write\n')
+    text = (tmp_path/'new'/'m.md').read_text(encoding='utf-8')
+    each = [load_run(r) for r in runs]
+    c, r = each[0].config, each[0]
+    kept = ' and '.join(map(str, sorted({x.metrics['best_epoch'] for x in each})))
+    temperatures = ' and '.join(f"{x.calibration['temperature']:.3f}" for x in each)
+    counts = pd.crosstab(r.split.label, r.split.split).loc['COVID']
+    for said in (f'were {c["images"]} images of', f'for {c["epochs"]} epochs by AdamW', f'batches of {c["bs"]} images',
+                 f'learning rate of {c["lr"][1]:g}', f'decay of {c["wd"]:g}', f'dropout of {c["dropout"]:g} before',
+                 f'for {c["head_epochs"]} epochs on the output', f'{c["size"]} × {c["size"]} pixels',
+                 f'{kept} of {c["epochs"]}', 'seeds 0 and 1', f'per training ({temperatures})',
+                 f'fitted on {r.calibration["fitted_on"]} validation', f'The {r.metrics["n"]} images of the test part',
+                 f'| COVID | {counts["train"]} | {counts["valid"]} | {counts["test"]} | {counts.sum()} |',
+                 f'PyTorch {r.environment["versions"]["torch"]}', f'accuracy is {each[1].metrics["accuracy"]:.3f} (',
+                 'Patients were not known', 'random weights', 'not tested on images from',
+                 'shortcuts (lungs', 'CutMix (Yun'): assert said in text, said
+    before = text.partition('# Reporting')[0]
+    for said in ('Holm', 'DeLong', 'folds', 'augmented', 'permutations', 'not be decoded', 'one training', 'CUDA'):
+        assert said not in before, said
+    assert not [p for p in r.split.path if Path(p).name in text]
+    assert str(runs[0].parent) not in text and runs[0].name not in text
+    assert main(['methods', str(runs[0].parent)]) == 0 and capsys.readouterr().out == text   # the same result twice
+    assert main(['methods', str(tmp_path/'none')]) == 1 and 'it does not exist' in capsys.readouterr().err
+
+@pytest.mark.parametrize('changes, come, gone', [
+    (dict(epochs=7), 'for 7 epochs by AdamW', 'for 2 epochs by'),
+    (dict(wd=.3), 'weight decay of 0.3', 'decay of 0.01'),
+    (dict(precision='bf16'), 'in bfloat16 mixed precision', '32-bit'),
+    (dict(class_weights='balanced', sampler='balanced'), 'inverse of its number of training images', 'same for each'),
+    (dict(class_weights=['COVID=3']), 'COVID=3; all others 1', 'same for each'),
+    (dict(head_epochs=0), 'The fine-tuned layers and the head were trained', 'First the head alone'),
+    (dict(depth=0), 'with only its head trained', 'First the head alone'),
+    (dict(augment=True), 'were augmented anew', 'No augmentation'),
+    (dict(colour=True, resize='pad'), 'padded to a square, in red', 'in grey'),
+    (dict(weights='timm/resnet10t.c3_in1k'), 'pretrained weights resnet10t', 'random weights: nothing'),
+    (dict(exclude=['Doe_John*', 'b']), '2 name patterns', 'Doe'),
+    (dict(seed=5), 'The seed was 5', 'The seed was 0'),
+    (dict(split_seed=9), '(seed 9)', '(seed 0)'),
+    (dict(projections=['PA', 'AP']), 'Only the views PA and AP', 'Only the views PA,'),
+])
+def test_another_value_in_the_config_is_another_sentence(made, tmp_path, changes, come, gone):
+    from xray_xfer.report.checklist import methods_section
+    text = methods_section(edited(made[0][0], tmp_path/'run', **changes), checklists=False)
+    assert come in text and gone not in text
+
+def test_what_is_not_on_file_is_not_told(made, tmp_path):
+    from xray_xfer.report.checklist import methods_section
+    home = edited(made[0][0], tmp_path/'Doe_John')
+    for name in ('environment.json', 'twins.json', 'calibration.json', 'thresholds.json', 'predictions.csv',
+                 'split.csv', 'summary.txt', 'gradcam.png', 'errors.png', 'timings.json', 'rejects.csv'):
+        (home/name).unlink()
+    text = methods_section(home)
+    for said in ('Grad-CAM', 'Guo et al.', 'threshold on', 'CutMix', 'Paszke', 'were trained. The frozen',
+                 'took', '| COVID |', 'Doe', 'came in', 'called wrongly'): assert said not in text, said
+    for said in ('Calibration was not examined', 'No operating', 'machine are not on file', 'looked for is not on',
+                 'is not on file (split.csv)', 'There was one training'): assert said in text, said
+    (home/'environment.json').write_text('{')
+    text = methods_section(home)
+    assert 'environment.json is damaged, and nothing is told from it.' in text and str(tmp_path) not in text
+    (home/'metrics.json').write_text('[]')
+    with pytest.raises(ValueError, match='metrics.json is not as this version'): methods_section(home)
+
+def test_a_file_that_cannot_be_written_is_left_as_it_was(made, tmp_path, capsys, monkeypatch):
+    from xray_xfer.report import checklist
+    file = tmp_path/'m.md'
+    file.write_text('mine')
+    def broken(*_): raise OSError('the disk is full')
+    with monkeypatch.context() as m:
+        m.setattr(checklist, 'methods_section', broken)
+        assert main(['methods', str(made[0][0]), '--out', str(file)]) == 1
+    assert file.read_text() == 'mine' and 'the disk is full' in capsys.readouterr().err
+    assert main(['methods', str(made[0][0]), '--out', str(file), '--no-checklists']) == 0
+    assert file.read_text(encoding='utf-8').startswith('# Methods') and 'CLAIM' not in file.read_text(encoding='utf-8')
+    assert [p.name for p in tmp_path.iterdir()] == ['m.md']
+
 # ---- found by review
 
 @pytest.mark.slow
