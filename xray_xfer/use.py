@@ -245,4 +245,4 @@ def export(
     print('\n'.join(write(folder, out, int8, fp16, images, device).lines))
 
 # %% ../nbs/07_use.ipynb #476e0632
-USES = controls, compare, predict, explain, external, thresholds, export, serve, methods, report   # in this order
+USES = controls, compare, predict, explain, external, thresholds, export, serve, methods, report   # in order
