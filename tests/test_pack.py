@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 import xray_xfer.data.decode as decoding
+import xray_xfer.data.dicomfile as dicomfile
 import xray_xfer.data.packfile as module
 from xray_xfer.data.depths import Deep, Depths, Held, held
 from xray_xfer.data.decode import decode, fit
@@ -632,7 +633,7 @@ def test_what_could_not_be_read_is_tried_again(packed, table, monkeypatch, fault
         def read(self, *args): raise fault
     def opened(path, *a, **kw): return Faulty() if str(path) == table.path[7] else open(path, *a, **kw)
     with monkeypatch.context() as m:
-        m.setattr(decoding, 'open', opened, raising=False)
+        m.setattr(dicomfile, 'open', opened, raising=False)
         first = packed()
         assert first.rejects.path.tolist() == [table.path[7]] and first.rejects.reason[0].startswith('unreadable: ')
         assert packed().reused   # as long as it cannot be read

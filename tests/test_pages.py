@@ -50,9 +50,9 @@ def test_imports_have_a_cell_of_their_own(nb):
     for c in cells(nb):
         text = ''.join(c['source'])
         if c['cell_type'] != 'code' or re.match(r'#\| *(export|hide)', text): continue
-        lines = ast.parse(re.sub(r'^[%!].*$', '', text, flags=re.M)).body
-        imports = [isinstance(l, ast.Import | ast.ImportFrom) for l in lines]
-        assert all(imports) or not any(imports), text
+        tree = ast.parse(re.sub(r'^[%!].*$', '', text, flags=re.M))
+        alone = all(isinstance(l, ast.Import | ast.ImportFrom) for l in tree.body)
+        assert alone or not any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(tree)), text
 
 def test_commands_parse():
     "What a page tells its reader to type is understood by the command, option by option"

@@ -24,12 +24,12 @@ from ..evaluate.tables import display_name
 from ..models.hub import plain_name
 
 # %% ../../nbs/runs/01_folder.ipynb #4b60eb93
-ASKED = {'controls.json', 'controls.png', 'external'}   # where `xray_xfer controls` and `external` were asked for
+# where `xray_xfer controls`, `external` and `export` were asked for
+ASKED = {'controls.json', 'controls.png', 'external', 'model.onnx', 'model.int8.onnx', 'model.fp16.onnx'}
 FILES = {'config.json', 'environment.json', 'metrics.json', 'timings.json', 'calibration.json', 'twins.json',
          'thresholds.json', 'split.csv', 'rejects.csv', 'history.csv', 'predictions.csv', 'model.safetensors',
          'summary.txt', 'curves.png', 'confusion.png', 'roc.png', 'calibration.png', 'operating.png', 'errors.png',
-         'gradcam.png', 'unlike.safetensors', 'known.safetensors', 'report.html', 'MODEL_CARD.md'} | ASKED | {
-         'model.onnx', 'model.int8.onnx', 'model.fp16.onnx'}   # where `export` put them
+         'gradcam.png', 'unlike.safetensors', 'known.safetensors', 'report.html', 'MODEL_CARD.md'} | ASKED
 SCHEMA = 1   # of the run folder; raised when a reader of the old one would misread the new
 
 # what must be in each file: keys and their types, and columns
