@@ -42,6 +42,7 @@ def start_head(
     if not s.head_epochs or model.depth == 0: return False
     rows = prepared.rows('train')
     x = pooled_of(fed, model, prepared, stats(model.blueprint or model.arch), rows)
+    if not torch.as_tensor(x).isfinite().all(): return False   # the training says what is wrong with the weights
     labels = prepared.pack.table.label.iloc[rows]
     y = labels.map({c: i for i, c in enumerate(prepared.classes)}).to_numpy(dtype=np.int64)
     dl = FeaturesDL([([x], np.arange(len(x)))], y, min(s.bs, len(x)), shuffle=True, drop_last=True, device=s.device)
