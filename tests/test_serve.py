@@ -373,8 +373,10 @@ def started(*words, **kw):
     home = str(Path(__file__).resolve().parents[1])
     env = os.environ | dict(PYTHONPATH=os.pathsep.join([home, *(p for p in sys.path if p)]))
     code = 'import sys; from xray_xfer.cli import main; sys.exit(main())'
+    # a shell's background jobs ignore SIGINT, and hand that on
     return subprocess.Popen([sys.executable, '-c', code, 'serve', *map(str, words)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env=env, **kw)
+                            stderr=subprocess.PIPE, text=True, env=env,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **kw)
 
 def lines_until(process, word, seconds=120):
     found, end = '', time.monotonic() + seconds
