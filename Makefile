@@ -6,7 +6,7 @@ SHARED := $(if $(wildcard ../shared/data/radiographs),--flags shared)
 # libraries talk to their own developers, and timm warns when models/03_classifier registers its networks in a process that has imported them
 export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning,ignore:Overwriting:UserWarning
 
-.PHONY: demo test pages docs long clean
+.PHONY: demo test pages numbers docs long clean
 
 demo: .venv/.installed
 	$(BIN)/xray_xfer demo
@@ -21,6 +21,11 @@ pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make 
 	$(BIN)/nbdev-export
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED) --save
 	$(BIN)/nbdev-clean
+	$(BIN)/python tools/readme.py
+
+numbers: .venv/.installed-dev   # figures and cells of the pages anew, after a change of the files under benchmarks/
+	$(BIN)/python tools/figures.py
+	$(BIN)/python tools/blocks.py
 	$(BIN)/python tools/readme.py
 
 # The slow proofs, hours on two cores. First the tests that CI leaves out (kills, the largest networks, real images); then, for

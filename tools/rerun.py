@@ -21,7 +21,6 @@ PASSING = [   # what may differ between two runs of the same code, and what stan
 ]
 
 LEFT_OUT = {   # room: why its page is not run again here; nbdev-test runs it, without a look at what is saved
-    'index': 'runs the demo study',
     'train': 'trains networks',
     'learner': 'trains networks',
     'inference/ensemble': 'trains networks',
