@@ -3,7 +3,7 @@
 Such a cell begins with `<!-- NAME: made by tools/blocks.py from benchmarks/FILE -->`, and all of it is written here: no
 number in it is older than its file. tests/test_readme.py asks that writing it again changes nothing.
 tools/figures.py draws the figures of the same files; `make numbers` does both, and README.md."""
-import json, re, sys
+import json, re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,10 +122,11 @@ def headline():
     models = by_model(found := points(bench, scores))
     alt = [f'{m}: ' + ', '.join(f'{WAYS[p.way]} {p.accuracy:.3f} in {seconds(p.seconds)}' for p in of.values())
            for m, of in models.items()]
-    caption = [f"{bench['images']:,} chest films of four classes. Up: accuracy over five folds with 95 % intervals, each "
-               'film tested once by a network that never saw it. Right: seconds of one training, all in, on '
-               f"{bench['environment']['cores']} CPU cores."]
+    caption = [f"{bench['images']:,} chest films of four classes. Up: accuracy over five folds with 95 % intervals, "
+               'each film tested once by a network that never saw it. Right: seconds of one training, all in.']
     if any(p.scaled for p in found): caption.append('Hollow: timed in part, and scaled.')
+    float32 = [m for m, of in models.items() if 'cold' in of and scores[m, 'ours'].precision == 'fp32']
+    if float32: caption.append(f"Accuracy in float32, seconds in the default format: ours, {', '.join(float32)}.")
     if untimed := [m for m, way in scores if way == 'ours' and 'cold' not in models.get(m, ())]:
         caption.append(f"Ours is not timed yet with the present recipe: {', '.join(untimed)}.")
     said = [f"![Accuracy over five folds against seconds on a logarithmic scale. {'; '.join(alt)}.]"

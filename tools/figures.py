@@ -1,8 +1,8 @@
 """The figures of the bench, from the files under benchmarks/: `python tools/figures.py` draws them into nbs/images.
 
-accuracy_seconds.png opens the README: accuracy over the folds against whole seconds, a point for each training of which
-both were measured. bench.png has the seconds of every case. A picture says in its own metadata what it was drawn of, and
-tests/test_readme.py asks that this is what is filed now."""
+accuracy_seconds.png opens the README: accuracy over the folds against whole seconds, a point for each training of
+which both were measured. bench.png has the seconds of every case. A picture says in its own metadata what it was drawn
+of, and tests/test_readme.py asks that this is what is filed now."""
 import json
 
 from blocks import ROOT, WAYS, by_model, filed, folds, points   # beside this file

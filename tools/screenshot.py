@@ -1,4 +1,4 @@
-"""The picture of the page of `xray_xfer serve` (nbs/serving/08_server.ipynb): a drawing of the demo and what a run says.
+"""The picture of the page of `xray_xfer serve` (nbs/serving/08_server.ipynb): a drawing and what a run says of it.
 
     xray_xfer demo
     python tools/screenshot.py demo_study/resnet10t_1 nbs/images/serve.png     # needs Chromium"""
