@@ -204,21 +204,14 @@ def step(verb):
     "A command of the first steps, and what it printed"
     return next(s for s in filed('first_steps.json')['steps'] if s['command'].split()[1] == verb)
 
-def sentences(text, n):
-    "The first of them"
-    found = re.split(r'(?<=\.) (?=[A-Z])', signed(text))
-    return ' '.join(found[:n]) + ' …' * (len(found) > n)
-
-def line(verb, start):
-    "The printed line that begins so"
-    return next(said for said in step(verb)['printed'] if said.startswith(start))
-
 def first_steps():
     "Four commands, and what they said"
     commands = [step(verb)['command'] for verb in ('check', 'study', 'external', 'predict')]
-    said = {'`check` trains nothing': f"{step('check')['printed'][0]}. {sentences(line('check', 'twins: '), 1)}.",
-            "`study`, at the head of study/report.html": step('study')['answer'][0],
-            '`external`': sentences(step('external')['printed'][0], 2),
+    files, *looks_wrong = step('check')['printed']
+    twins = next(said for said in looks_wrong if said.startswith('twins: '))
+    said = {'`check` trains nothing': f'{files}; {twins}.',
+            '`study`, at the head of study/report.html': step('study')['answer'][0],
+            '`external`': ' '.join(step('external')['printed'][:3]),
             '`predict`, beside a row for each film': '. '.join(step('predict')['printed'][:-1]) + '.'}
     extra = [f'* {what}: *{signed(text)}*' for what, text in said.items()]
     return '\n'.join(['```sh', *commands, '```', '', *extra])
@@ -249,7 +242,7 @@ def first_controls():
 def first_external():
     "What the study is worth on films of another hospital"
     of = step('external')
-    words = [said for said in of['printed'] if not said.startswith(('|', 'Tables'))][:3]
+    words = [said for said in of['printed'] if not said.startswith(('|', 'Tables'))]
     return '\n\n'.join([f"`{of['command']}`, after a study at home whose best depth names the right class of "
                         f"{re.search(r'for ([0-9.]+ %)', step('study')['answer'][0])[1]} of its test part:",
                         quoted(words), about_steps()])
