@@ -17,11 +17,12 @@ test: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --path-re "$$($(BIN)/python tools/rerun.py --slow)" $(SHARED)
 	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -q -ra -n 2 --dist loadfile --no-loadscope-reorder
 
-pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make README.md from the index
+pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make README.md and llms.txt from them
 	$(BIN)/nbdev-export
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED) --save
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/llms.py
 
 # The slow proofs, hours on two cores. First the tests that CI leaves out (kills, the largest networks, real images); then, for
 # a change of intervals, comparisons or controls, how often each holds the truth in data of which it is known. Each writes its table into benchmarks/, to be committed with the change and read against what the
@@ -36,6 +37,7 @@ long: .venv/.installed-dev
 
 docs: .venv/.installed-dev   # the site in _docs, which needs Quarto; tools/pages.py is found by PYTHONPATH
 	PYTHONPATH=. $(BIN)/nbdev-docs
+	cp nbs/llms.txt _docs/   # Quarto takes along what a page links to
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'xray_xfer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...'; exit 1; }

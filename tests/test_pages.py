@@ -221,11 +221,22 @@ def test_site():
     assert site['page-footer']['left'] == f"{cfg['lib_name']} {cfg['version']}, {cfg['license']}"
     assert [i['href'] for i in site['navbar']['right']] == [cfg['git_url']]
     assert site['page-navigation'] is True and (root/'nbs'/site['favicon']).is_file()
-    first, *sections = site['sidebar']['contents']
-    order = [s['contents'][0].split('/')[0] for s in sections if '/' in s['contents'][0]]
-    flow = ('tutorials howto explanations data twins models trunk training evaluate runs controls report inference '
-            'bench core').split()
+    assert list(within(site['sidebar']['contents'], 'section')) and 'CHANGELOG.md' in str(site['sidebar'])
+    first, *rest = within(site['sidebar']['contents'])
+    order = list(dict.fromkeys(page.split('/')[0] for page in rest if '/' in page))
+    flow = ('tutorials howto explanations reference data twins models trunk training evaluate runs controls report '
+            'inference bench core').split()
     assert first == 'index.ipynb' and [f for f in flow if f in order] == [f for f in order if f in flow]
+    assert len(set(rest)) == len(rest) == len(NOTEBOOKS) - 1
+
+def within(contents, what='page'):
+    "The pages of a sidebar, or the titles of its sections, in order; a section may hold sections"
+    for entry in contents:
+        if isinstance(entry, str):
+            if what == 'page': yield entry
+        elif 'section' in entry:
+            if what == 'section': yield entry['section']
+            yield from within(entry['contents'], what)
 
 def test_the_index_leads_to_every_page():
     linked = set(re.findall(r'\]\(([\w/]+\.ipynb)', prose(root/'nbs'/'index.ipynb')))

@@ -31,3 +31,14 @@ def test_what_it_imports_is_there():
 def test_make_targets_it_names_exist():
     makefile = (root/'Makefile').read_text()
     for t in re.findall(r'^make (\w+)', readme(), re.M): assert re.search(rf'^{t}:', makefile, re.M), t
+
+def test_llms_txt_is_that_of_the_pages():
+    "`python tools/llms.py` writes it; every page is in it once, with its claim"
+    import llms
+    text = llms.FILE.read_text(encoding='utf-8')
+    assert text == llms.llms(), 'a page, a claim or the sidebar has changed: python tools/llms.py'
+    pages = [p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    links = re.findall(r'^- \[[^\]]+\]\((\S+)\): \S', text, re.M)
+    assert len(links) == len(set(links)) == len(pages) and all(a.endswith('.html.md') for a in links)
+    assert text.startswith('# xray_xfer\n\n> ') and [l for l in text.splitlines() if l.startswith('- ') and ': ' not in l] \
+        == ['- [What versions changed](https://github.com/xray-xfer/xray_xfer/blob/main/CHANGELOG.md)']
