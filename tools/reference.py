@@ -72,6 +72,15 @@ def wrong(folder, places):
         said += [f'{name}: {k} is on the page alone' for k in unwritten(found, table)]
     return said
 
+OF_A_STUDY = {'study.json': 'study', 'runs.csv': 'runs', 'table.csv': 'table', 'compare.csv': 'compare'}
+OF_A_SET = {'external.json': 'external', 'external.csv': 'external-table', 'predictions.csv': 'external-predictions',
+            'subgroups.csv': 'subgroups', 'rejects.csv': 'external-rejects'}
+OF_PICTURES = {'explained.csv': 'explained', 'explained.json': 'explained-state', 'rejects.csv': 'predict-rejects'}
+
+def of_predict(name):
+    "Tables of the files that `predict` writes beside each other"
+    return {name: 'predict', f'{name}.rejects.csv': 'predict-rejects', f'{name}.json': 'predict-state'}
+
 def wrong_of_run(folder):
     "The same of a run folder: its files too"
     folder = Path(folder)
