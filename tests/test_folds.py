@@ -58,8 +58,9 @@ def test_every_image_is_tested_once_by_a_network_that_never_saw_it(folded, xrays
 def test_the_page_of_every_file_names_theirs(folded):
     home = folded.runs[0].path
     assert wrong(folded.path, OF_A_STUDY) + wrong_of_run(home/'fold1') == []
-    assert set(wrong_of_run(home)) == {'fold1 is not on the page', 'fold2 is not on the page',
-                                       'config.json: test is on the page alone', 'config.json: split is on the page alone'}
+    folds, settings = ([f'fold{i} is not on the page' for i in (1, 2)],
+                       [f'config.json: {k} is on the page alone' for k in ('test', 'split')])
+    assert set(wrong_of_run(home)) == {*folds, *settings}
 
 def test_counts_are_over_all_images_and_auc_is_the_mean_of_the_folds(folded):
     r = load_run(folded.runs[0].path)
