@@ -194,7 +194,20 @@ def test_names_of_staged_pages(nb, staged):
     for text in re.findall(r'^### .*?^```python\n(.*?)^```', linkable(page), re.M | re.S):
         code = re.sub(r'#.*|\'[^\']*\'', '', text)
         assert not re.search(r'<|__main__|Annotated|NoneType|[a-z_]\w*\.[A-Za-z_]', code), text
+        assert max(map(len, text.splitlines())) <= 100, text
         assert code.count('=') < 45, text   # the command's `study` has 42, and should not have many more
+
+def test_a_signature_is_narrow():
+    from pages import abridged, narrow
+    short = 'def f(\n    a:int=1, # One\n)->int: # Two'
+    assert narrow(short) == short
+    long = f'def f(\n    a:str=\'x, b:y\', # {"word " * 30}\n    b:int, c:int, d:int, e:int\n)->int: # {"word " * 30}'
+    lines = narrow(long, 40).split('\n')
+    assert max(map(len, lines)) <= 40 and ' '.join(lines).count('word') == 60
+    assert lines.index("    a:str='x, b:y',") > 3 and lines[1].startswith('    # word') and lines[-1].startswith('    # ')
+    assert narrow('def f(\n    a:int, # One\n    # and more\n    b:int):') == 'def f(\n    a:int, # One and more\n    b:int):'
+    assert narrow('    first:int, second:Literal[1, 2], third:int', 34) == '    first:int,\n    second:Literal[1, 2],\n    third:int'
+    assert repr(abridged(tuple(range(99)))) == '(0, 1, …, 98)' and abridged((1, 2)) == (1, 2)
 
 def test_common_words_are_no_links():
     "A name in backticks is a link where it can mean one thing only: words wait until the page defines or imports them"
