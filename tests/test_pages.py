@@ -251,6 +251,34 @@ def within(contents, what='page'):
             if what == 'section': yield entry['section']
             yield from within(entry['contents'], what)
 
+def contrast(a, b):
+    "Of two colours as #rgb or #rrggbb, 1 to 21 (WCAG 2)"
+    def light(c):
+        c = c[1:] if len(c) == 7 else ''.join(2 * x for x in c[1:])
+        parts = [int(c[i:i + 2], 16) / 255 for i in (0, 2, 4)]
+        each = [v / 12.92 if v <= .04045 else ((v + .055) / 1.055) ** 2.4 for v in parts]
+        return .2126 * each[0] + .7152 * each[1] + .0722 * each[2]
+    high, low = sorted((light(a), light(b)), reverse=True)
+    return (high + .05) / (low + .05)
+
+def test_dark_pages_are_legible():
+    "Inline code in the dark theme: its own colours, far enough apart; figures are opaque, so white sheets on any page"
+    css = (root/'nbs'/'styles.css').read_text(encoding='utf-8')
+    code = re.search(r'quarto-dark main :not\(pre\) > code \{ color: (#\w+); background-color: (#\w+); \}', css)
+    assert contrast(*code.groups()) > 7 and contrast(code[1], '#222') > 7   # darkly's page
+    assert round(contrast('#000', '#fff')) == 21 and contrast('#7d12ba', '#222') < 3   # that of Quarto's light theme
+
+def opaque(png):
+    import base64, io
+    from PIL import Image
+    return Image.open(io.BytesIO(base64.b64decode(png))).convert('RGBA').getchannel('A').getextrema() == (255, 255)
+
+def test_figures_are_opaque():
+    "Black lettering on a transparent ground cannot be read on a dark page"
+    for nb in NOTEBOOKS:
+        for data in (o.get('data', {}) for c in cells(nb) for o in c.get('outputs', [])):
+            assert 'image/png' not in data or opaque(''.join(data['image/png'])), place(nb)
+
 def test_the_index_leads_to_every_page():
     linked = set(re.findall(r'\]\(([\w/]+\.ipynb)', prose(root/'nbs'/'index.ipynb')))
     assert {place(n) + '.ipynb' for n in NOTEBOOKS} - {'index.ipynb'} <= linked
