@@ -17,11 +17,12 @@ test: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --path-re "$$($(BIN)/python tools/rerun.py --slow)" $(SHARED)
 	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -q -ra -n 2 --dist loadfile --no-loadscope-reorder
 
-pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make README.md from the index
+pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make README.md and llms.txt from them
 	$(BIN)/nbdev-export
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 $(SHARED) --save
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/llms.py
 
 numbers: .venv/.installed-dev   # figures and cells of the pages anew, after a change of the files under benchmarks/
 	$(BIN)/python tools/figures.py
@@ -41,6 +42,7 @@ long: .venv/.installed-dev
 
 docs: .venv/.installed-dev   # the site in _docs, which needs Quarto; tools/pages.py is found by PYTHONPATH
 	PYTHONPATH=. $(BIN)/nbdev-docs
+	cp nbs/llms.txt _docs/   # Quarto takes along what a page links to
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'xray_xfer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...'; exit 1; }

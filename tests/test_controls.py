@@ -5,6 +5,7 @@ import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from reference import wrong_of_run
 
 from xray_xfer.controls import ask as module, shuffles
 from xray_xfer.data import demo
@@ -447,7 +448,7 @@ def test_what_is_filed(xrays, folder):
     metrics = json.loads((folder/'metrics.json').read_text())
     assert all(c['rows'][0][k] == pytest.approx(metrics[k]) for k in ('accuracy', 'f1', 'auc'))
     assert c['mask'] == MASKS
-    assert c['sources'] is None
+    assert c['sources'] is None and wrong_of_run(folder) == []
     # the same from a pack, and twice the same
     again = controls(folder, pack(images_of(xrays), 64, quiet=True), quiet=True)
     assert again == c

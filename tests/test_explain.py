@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 from PIL import Image
+from reference import OF_PICTURES, wrong
 
 from xray_xfer import train
 from xray_xfer.cli import main
@@ -52,7 +53,7 @@ def test_from_end_to_end(home, films, tmp_path, capsys, monkeypatch):
     assert list(rows) == ['path', 'explained', 'called', 'prob', 'picture']
     assert rows.path.tolist() == said.path.tolist() and rows.called.tolist() == said.called.tolist()
     assert rows.prob.tolist() == pytest.approx([r[f'prob_{r.called}'] for _, r in said.iterrows()], abs=1e-4)
-    assert read_csv('explained/rejects.csv').path.tolist() == ['broken.png']
+    assert read_csv('explained/rejects.csv').path.tolist() == ['broken.png'] and wrong('explained', OF_PICTURES) == []
     assert rows.picture.is_unique and {p.name for p in Path('explained').glob('*.png')} == set(rows.picture)
     for name in rows.picture: assert Image.open(f'explained/{name}').format == 'PNG'
     before = written(tmp_path/'explained')

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np, onnx, pytest
 from onnx import ModelProto, TensorProto, helper
+from reference import keys, unnamed, unwritten
 
 from xray_xfer import train
 from xray_xfer.cli import main
@@ -113,6 +114,8 @@ def test_a_file_that_answers_otherwise_is_not_written(runs, drawings, tmp_path, 
 def test_reduced_files(runs, film, drawings, tmp_path, precision):
     made = export(runs['resnet'], tmp_path/'m.onnx', data=drawings, **{precision: True})
     of, n = made.about['costs'], len(load_run(runs['resnet']).predictions.of('test'))
+    said = keys({**made.about, 'thresholds': {}, 'format': 1, 'digest': ''})
+    assert unnamed(said, 'onnx') == unwritten(said, 'onnx') == []
     assert of['images'] == n and of['bytes']['small'] < of['bytes']['full'] * .6 and of['machine']
     assert Portable.read(made.path).about['precision'] == precision
     by_full, by_small = (predict(p, drawings.path, quiet=True) for p in (film, made.path))

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
+from reference import OF_A_SET, OF_A_STUDY, wrong, wrong_of_run
 
 from xray_xfer.cli import main
 from xray_xfer.data.decode import decode
@@ -54,6 +55,13 @@ def test_every_image_is_tested_once_by_a_network_that_never_saw_it(folded, xrays
             columns = [c for c in theirs if c.startswith('logit_')]
             assert (mine[columns].to_numpy(np.float32) == theirs[columns].to_numpy(np.float32)).all()
 
+def test_the_page_of_every_file_names_theirs(folded):
+    home = folded.runs[0].path
+    assert wrong(folded.path, OF_A_STUDY) + wrong_of_run(home/'fold1') == []
+    folds, settings = ([f'fold{i} is not on the page' for i in (1, 2)],
+                       [f'config.json: {k} is on the page alone' for k in ('test', 'split')])
+    assert set(wrong_of_run(home)) == {*folds, *settings}
+
 def test_counts_are_over_all_images_and_auc_is_the_mean_of_the_folds(folded):
     r = load_run(folded.runs[0].path)
     test = r.predictions.of('test')
@@ -103,6 +111,7 @@ def test_predict_and_external_ask_all_folds_together(folded, xrays, tmp_path, ca
     rows = pd.read_csv(tmp_path/'p.csv')
     assert len(rows) == 60 and rows.filter(like='prob_').sum(axis=1).round(4).eq(1).all()
     assert main(['external', str(folded.path), str(xrays), '--with-twins', '--quiet']) == 0
+    assert wrong(folded.path/'external'/'xrays', OF_A_SET) == []
     found = json.loads((folded.path/'external'/'xrays'/'external.json').read_text())
     assert found['runs'][0]['home']['n'] == 60
     assert found['runs'][0]['home']['auc'] == pytest.approx(folded.runs[0].metrics['auc'], abs=.05)   # temperatures

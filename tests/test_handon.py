@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, timm, torch
 from matplotlib.figure import Figure
 from PIL import Image
+from reference import tables
 from safetensors.torch import load_file, save_file
 from timm.data import resolve_data_config
 from timm.models import save_for_hf
@@ -126,6 +127,7 @@ def test_a_run_begins_from_a_handed_on_backbone(trained):
 
 def test_the_card_s_words_lead_from_a_file_to_the_filed_logits(trained, xrays, tmp_path):
     made = save_backbone(trained.path, tmp_path/'made')
+    assert {p.name for p in made.iterdir()} == set(tables()['a-backbone'])
     test = trained.predictions.of('test')
     root = Path(images_of(xrays).path[0]).parents[2]
     files = [next(p for p in root.rglob(Path(path).name) if p.as_posix().endswith(path)) for path in test.path]

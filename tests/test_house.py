@@ -1,5 +1,5 @@
 "The house: which room may use which, what a room may be called, and how large it may be."
-import ast, graphlib, json
+import ast, graphlib, json, re
 from pathlib import Path
 
 import pytest
@@ -81,3 +81,20 @@ def test_every_public_argument_has_a_type(name):
         if isinstance(f, ast.FunctionDef) and not f.name.startswith('_'):
             bare = [a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if a.annotation is None]
             assert set(bare) <= {'data', 'function', 'self'}, f'{f.name}: {bare}'
+
+SHAPE = re.compile(r'\([^()]*[,…][^()]*\)')   # (n,), (n, k), (…)
+
+def test_every_array_has_a_shape():
+    "A parameter that is an array or a tensor says its shape, or the sentence of its function does"
+    bare = []
+    for name, tree in TREES.items():
+        lines = ROOMS[name].read_text(encoding='utf-8').splitlines()
+        public = [d for d in tree.body if isinstance(d, ast.FunctionDef | ast.ClassDef) and d.name[0] != '_']
+        for f in (f for d in public for f in ast.walk(d) if isinstance(f, ast.FunctionDef)):
+            if f.name.startswith('_') and f.name != '__init__': continue
+            for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs):
+                if not a.annotation or not re.search('ndarray|Tensor', ast.unparse(a.annotation)): continue
+                above, own = lines[a.lineno - 2].strip(), lines[a.end_lineno - 1]
+                said = [above if above.startswith('#') else '', own.partition('#')[2], ast.get_docstring(f) or '']
+                if not SHAPE.search(' '.join(said)): bare.append(f'{name}.{f.name}: {a.arg}')
+    assert bare == []

@@ -194,13 +194,26 @@ def test_names_of_staged_pages(nb, staged):
     for text in re.findall(r'^### .*?^```python\n(.*?)^```', linkable(page), re.M | re.S):
         code = re.sub(r'#.*|\'[^\']*\'', '', text)
         assert not re.search(r'<|__main__|Annotated|NoneType|[a-z_]\w*\.[A-Za-z_]', code), text
+        assert max(map(len, text.splitlines())) <= 100, text
         assert code.count('=') < 45, text   # the command's `study` has 42, and should not have many more
+
+def test_a_signature_is_narrow():
+    from pages import abridged, narrow
+    short = 'def f(\n    a:int=1, # One\n)->int: # Two'
+    assert narrow(short) == short
+    long = f'def f(\n    a:str=\'x, b:y\', # {"word " * 30}\n    b:int, c:int, d:int, e:int\n)->int: # {"word " * 30}'
+    lines = narrow(long, 40).split('\n')
+    assert max(map(len, lines)) <= 40 and ' '.join(lines).count('word') == 60
+    assert lines.index("    a:str='x, b:y',") > 3 and lines[1].startswith('    # word') and lines[-1].startswith('    # ')
+    assert narrow('def f(\n    a:int, # One\n    # and more\n    b:int):') == 'def f(\n    a:int, # One and more\n    b:int):'
+    assert narrow('    first:int, second:Literal[1, 2], third:int', 34) == '    first:int,\n    second:Literal[1, 2],\n    third:int'
+    assert repr(abridged(tuple(range(99)))) == '(0, 1, …, 98)' and abridged((1, 2)) == (1, 2)
 
 def test_common_words_are_no_links():
     "A name in backticks is a link where it can mean one thing only: words wait until the page defines or imports them"
     from pages import link, rooms
-    by = {r.module.removeprefix('xray_xfer.') or 'index': r for r in rooms().values()}
-    home = by['index']
+    by = {r.module.removeprefix('xray_xfer.'): r for r in rooms().values()}
+    home = rooms()['index.ipynb']
     words = 'run table test true True stats levels describe compare report.html L'.split()
     assert [w for w in words if link(w, home)] == []
     assert link('run', by['cli']) == '#run'
@@ -221,11 +234,50 @@ def test_site():
     assert site['page-footer']['left'] == f"{cfg['lib_name']} {cfg['version']}, {cfg['license']}"
     assert [i['href'] for i in site['navbar']['right']] == [cfg['git_url']]
     assert site['page-navigation'] is True and (root/'nbs'/site['favicon']).is_file()
-    first, *sections = site['sidebar']['contents']
-    order = [s['contents'][0].split('/')[0] for s in sections if '/' in s['contents'][0]]
-    flow = ('tutorials howto explanations data twins models trunk training evaluate runs controls report inference '
-            'bench core').split()
+    assert list(within(site['sidebar']['contents'], 'section')) and 'CHANGELOG.md' in str(site['sidebar'])
+    first, *rest = within(site['sidebar']['contents'])
+    order = list(dict.fromkeys(page.split('/')[0] for page in rest if '/' in page))
+    flow = ('tutorials howto explanations reference data twins models trunk training evaluate runs controls report '
+            'inference bench core').split()
     assert first == 'index.ipynb' and [f for f in flow if f in order] == [f for f in order if f in flow]
+    assert len(set(rest)) == len(rest) == len(NOTEBOOKS) - 1
+
+def within(contents, what='page'):
+    "The pages of a sidebar, or the titles of its sections, in order; a section may hold sections"
+    for entry in contents:
+        if isinstance(entry, str):
+            if what == 'page': yield entry
+        elif 'section' in entry:
+            if what == 'section': yield entry['section']
+            yield from within(entry['contents'], what)
+
+def contrast(a, b):
+    "Of two colours as #rgb or #rrggbb, 1 to 21 (WCAG 2)"
+    def light(c):
+        c = c[1:] if len(c) == 7 else ''.join(2 * x for x in c[1:])
+        parts = [int(c[i:i + 2], 16) / 255 for i in (0, 2, 4)]
+        each = [v / 12.92 if v <= .04045 else ((v + .055) / 1.055) ** 2.4 for v in parts]
+        return .2126 * each[0] + .7152 * each[1] + .0722 * each[2]
+    high, low = sorted((light(a), light(b)), reverse=True)
+    return (high + .05) / (low + .05)
+
+def test_dark_pages_are_legible():
+    "Inline code in the dark theme: its own colours, far enough apart; figures are opaque, so white sheets on any page"
+    css = (root/'nbs'/'styles.css').read_text(encoding='utf-8')
+    code = re.search(r'quarto-dark main :not\(pre\) > code \{ color: (#\w+); background-color: (#\w+); \}', css)
+    assert contrast(*code.groups()) > 7 and contrast(code[1], '#222') > 7   # darkly's page
+    assert round(contrast('#000', '#fff')) == 21 and contrast('#7d12ba', '#222') < 3   # that of Quarto's light theme
+
+def opaque(png):
+    import base64, io
+    from PIL import Image
+    return Image.open(io.BytesIO(base64.b64decode(png))).convert('RGBA').getchannel('A').getextrema() == (255, 255)
+
+def test_figures_are_opaque():
+    "Black lettering on a transparent ground cannot be read on a dark page"
+    for nb in NOTEBOOKS:
+        for data in (o.get('data', {}) for c in cells(nb) for o in c.get('outputs', [])):
+            assert 'image/png' not in data or opaque(''.join(data['image/png'])), place(nb)
 
 def sections(contents):
     "(title, pages) of the sidebar's sections that hold any, also of those inside others"

@@ -106,3 +106,15 @@ def test_tables_of_the_folds_are_those_of_their_predictions():
 def test_tables_of_the_bench_are_those_of_its_measurements():
     from xray_xfer.bench.ratios import bench_text
     assert blocks.text_of('bench.md').startswith(bench_text(blocks.filed('bench.json')).strip())
+
+def test_llms_txt_is_that_of_the_pages():
+    "`python tools/llms.py` writes it; every page is in it once, with its claim"
+    import llms
+    text = llms.FILE.read_text(encoding='utf-8')
+    assert text == llms.llms(), 'a page, a claim or the sidebar has changed: python tools/llms.py'
+    pages = [p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    links = re.findall(r'^- \[[^\]]+\]\((\S+)\): \S', text, re.M)
+    assert len(links) == len(set(links)) == len(pages) and all(a.endswith('.html.md') for a in links)
+    bare = [l for l in text.splitlines() if l.startswith('- ') and ': ' not in l]
+    changes = 'https://github.com/xray-xfer/xray_xfer/blob/main/CHANGELOG.md'
+    assert text.startswith('# xray_xfer\n\n> ') and bare == [f'- [What versions changed]({changes})']

@@ -4,6 +4,7 @@ import json, os, shutil, warnings
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
+from reference import OF_A_SET, OF_A_STUDY, of_predict, wrong, wrong_of_run
 
 from xray_xfer.cli import main
 from xray_xfer.core.files import read_csv
@@ -233,6 +234,10 @@ def test_from_end_to_end(made, drawings, tmp_path, capsys, monkeypatch):
     assert code == 0 and 'at home' in out and (tmp_path/'external'/'clinic'/'report.html').is_file(), err
     code, out, err = xray('thresholds', runs[0], '--specificity', '0.9', '--prevalence', 'COVID=0.05')
     assert code == 0 and 'for a specificity of 0.9' in out and 'At a prevalence of 5 %' in out, err
+    # the page of every file names what there is, and no more
+    one_model = {f: t for f, t in OF_A_STUDY.items() if f != 'compare.csv'}
+    assert wrong_of_run(runs[0]) + wrong(runs[0].parent, one_model) == []
+    assert wrong('.', of_predict('predictions.csv')) + wrong('external/clinic', OF_A_SET) == []
     for words, why in ((['predict', films, films], 'is no run folder'), (['predict', runs[0]], 'give the images after'),
                        (['external', runs[0], away, films], 'then one folder of images'),
                        (['thresholds', films], 'is no run folder'),

@@ -2,7 +2,7 @@
 
 pyproject.toml names what is here, and nbdev calls it when it stages the pages in `_proc`. The repository's root must be
 on the path: `PYTHONPATH=. nbdev-docs`, or `make docs`."""
-import ast, builtins, dataclasses, inspect, json, re
+import ast, builtins, dataclasses, inspect, json, re, textwrap
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -156,14 +156,46 @@ def readable(annotation):
     parts = re.split(r"('[^']*')", text.replace('NoneType', 'None'))
     return Shown(''.join(p if p[:1] == "'" else re.sub(r'\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])', '', p) for p in parts))
 
+def abridged(default):
+    "A default as one would write it: of a long row of numbers the ends"
+    long = isinstance(default, tuple | list) and len(default) > 8
+    return Shown(f'({default[0]!r}, {default[1]!r}, …, {default[-1]!r})') if long else default
+
+def filled(parts, indent, width):
+    "Parts of a line, as many as fit into each"
+    lines = [indent + parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) + 1 > width: lines.append(indent + part)
+        else: lines[-1] += f' {part}'
+    return lines
+
+def narrow(
+    text, # A signature
+    width=100, # Columns: longer lines are cut off on the page
+):
+    "The same with no line longer than that: a comment that is too long stands above what it is of"
+    lines = []
+    # a comment of several lines goes on below its parameter
+    for block in re.findall(r'^.*(?:\n +#.*)*', text, re.M):
+        code, *comments = re.split(r' # |\n +# ?', block)
+        indent, comment = re.match(' *', code)[0], ' '.join(comments)
+        whole = f'{code} # {comment}' if comment else code
+        if len(whole) <= width: lines.append(whole)
+        elif not comment: lines += filled(re.split(r'(?<=,) (?=\w+:|\*)', code.strip()), indent, width)
+        else:
+            said = textwrap.indent(textwrap.fill(comment, width - 8), f'{indent or "    "}# ').split('\n')
+            lines += [code, *said] if code.startswith(')') else [*said, code]   # below it, of what comes back
+    return '\n'.join(lines)
+
 class Text(DocmentText):
-    "A signature for people: short types, and of a class only the parameters that are its own"
+    "A signature for people: short types, short lines, and of a class only the parameters that are its own"
     def __init__(self, obj, **kwargs):
         super().__init__(obj, **kwargs)
         self.cls = obj if inspect.isclass(obj) else None
         for p in self.dm.values():
             p['anno'] = readable(p['anno'])
             if getattr(p.get('default'), '__name__', '') == '<lambda>': p['default'] = Shown('lambda ...')
+            if 'default' in p: p['default'] = abridged(p['default'])
         if not self.cls: return
         self.dm.pop('return', None)
         made = next(c for c in self.cls.__mro__ if '__init__' in vars(c) or '__new__' in vars(c))
@@ -175,7 +207,7 @@ class Text(DocmentText):
         made = next(f.default_factory() for f in dataclasses.fields(self.cls) if f.name == name)
         return Shown('no rows') if hasattr(made, 'columns') else made   # a table is not to be compared with a default
     def __str__(self):
-        text = super().__str__()
+        text = narrow(super().__str__())
         # a converter of argparse has `int|all` for a name, which help shows
         if not self.cls: return re.sub(r'^((?:async )?def )[^(]*\(', rf'\1{self.obj.__qualname__}(', text)
         bases = ', '.join(b.__name__ for b in self.cls.__bases__ if b is not object)

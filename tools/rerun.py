@@ -34,7 +34,6 @@ LEFT_OUT = {   # room: why its page is not run again here; nbdev-test runs it, w
     'inference/whole': 'trains a network',
     'inference/handing': 'trains a network',
     'inference/reduced': 'exports networks and times them',
-    'cli': 'its help wraps otherwise under pytest than alone; why is not known yet',
     'study': 'trains networks',
     'controls/shuffles': 'trains networks',
     'controls/ask': 'trains networks',

@@ -73,9 +73,9 @@ def network(
 
 # %% ../nbs/03_learner.ipynb #78863a8a
 def evenly(
-    rows:np.ndarray, # Numbers
+    rows:np.ndarray, # (m,) any values, in their order
     n:int, # At most so many of them
-) -> np.ndarray:
+) -> np.ndarray: # (n,) or fewer
     "Some of many, evenly spaced"
     return rows[np.unique(np.linspace(0, len(rows) - 1, n).astype(int))]
 

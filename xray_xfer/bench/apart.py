@@ -105,7 +105,7 @@ def source_file(
 
 def split_files(
     table:pd.DataFrame, # Of the images that could be decoded
-    parts:np.ndarray, # 'train', 'valid' or 'test' for each of its rows
+    parts:np.ndarray, # (n,) 'train', 'valid' or 'test' for each of its rows
     folder:Path, # Where they are written
     name:str='', # Before the names of the files
 ) -> dict: # Words of a specification: `split`, `split_csv`, `n_train`
@@ -119,7 +119,7 @@ def weights_file(
     arch:str, # timm model name
     given:bool|str|Path, # As `run` takes them
     pack:Pack, # Decoded images
-    parts:np.ndarray, # The part of each
+    parts:np.ndarray, # (n,) the part of each
     size:int|None, # Pixels; default the arch's own
     folder:Path, # Where a file may be written
 ) -> bool|str: # As `run` takes them

@@ -169,8 +169,8 @@ def source_alone(
                 chance=float((test.label == overall).mean()), answer=overall, n=len(test))
 
 def by_source(
-    source:Sequence, # Source of each test image; None, NaN or '': not known
-    y:np.ndarray, # Class number of each test image
+    source:Sequence, # (n,) source of each test image; None, NaN or '': not known
+    y:np.ndarray, # (n,) int: number of the true class of each
     logits:np.ndarray, # (n, classes)
     classes:Sequence, # Class names
     groups:Sequence|None=None, # For the intervals

@@ -98,7 +98,7 @@ MASKS, BOX = "the data set's masks", 'automatic lung box'
 
 def lungs_of(
     pack:Pack, # Its table may have a column `mask`
-    rows:Sequence|np.ndarray|None=None, # Row numbers of the images that are wanted; default all
+    rows:Sequence|np.ndarray|None=None, # (k,) row numbers of the images that are wanted; default all
 ) -> tuple: # Masks (n, size, size) bool; `MASKS` or `BOX`; a sentence on how it came to that
     "Where the lungs of each image are"
     at = np.arange(len(pack)) if rows is None else np.asarray(rows)
@@ -127,9 +127,9 @@ def lungs_of(
 # %% ../../nbs/controls/01_lungs.ipynb #4a151d62
 def donors(
     label:Iterable, # Class of each image
-    ids:Sequence, # A number per image, shared by the images of one group: patients, near-duplicates
+    ids:Sequence, # (n,) a number per image, shared by those of one group: patients, near-duplicates
     seed:int=0, # Of the drawing
-) -> np.ndarray|None: # Row of another image for each image; None where all images are of one group
+) -> np.ndarray|None: # (n,) row of another image for each; None where all images are of one group
     "Whose outline each image gets: drawn over all classes, never from its own group"
     _, number = np.unique(np.asarray(list(label), dtype=str), return_inverse=True)
     group = np.asarray(ids)

@@ -41,10 +41,10 @@ def resident(
     return tensors
 
 def take(
-    a:np.ndarray|torch.Tensor, # From `resident`
-    i:np.ndarray, # Numbers of the rows wanted
+    a:np.ndarray|torch.Tensor, # (n, …) from `resident`
+    i:np.ndarray, # (k,) int: numbers of the rows wanted
     device:str|torch.device='cpu', # Where they will go: to a GPU by way of pinned memory
-) -> torch.Tensor: # Where `a` is
+) -> torch.Tensor: # (k, …), where `a` is
     "Some rows of an array or tensor, fetched at once"
     if not isinstance(a, np.ndarray): return a[torch.from_numpy(i).to(a.device)]
     rows = torch.from_numpy(a[i])

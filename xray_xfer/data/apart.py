@@ -81,7 +81,7 @@ def decoded_apart(
     ds:Any, # A pydicom `Dataset` with compressed pixels
     syntax:Any, # Its transfer syntax
     seconds:float|None=None, # After which a decoder is taken for stuck; None: 30, and 4 per million pixels
-) -> np.ndarray: # Its values, as the decoder gives them; `NoFilm` where it gives none
+) -> np.ndarray: # (rows, columns[, 3]) values as the decoder gives them; `NoFilm` where it gives none
     "The pixels of one film, decoded in a process of its own"
     names = dict(rows='Rows', columns='Columns', samples_per_pixel='SamplesPerPixel', bits_allocated='BitsAllocated',
                  bits_stored='BitsStored', pixel_representation='PixelRepresentation')

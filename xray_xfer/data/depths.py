@@ -88,7 +88,9 @@ def _brightest(values):
 
 _OPAQUE = {2**bits - 1: bits for bits in range(8, 15)}
 
-def opaque(opacity:np.ndarray) -> int:
+def opaque(
+    opacity:np.ndarray, # (h, w) uint16
+) -> int:
     "The value that means opaque"
     top = int(opacity.max())
     return top if top in _OPAQUE else 65535

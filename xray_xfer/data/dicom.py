@@ -37,11 +37,11 @@ def _first(value):
     except (TypeError, ValueError, LookupError): return None
 
 def window(
-    x:np.ndarray, # Values after the modality LUT
+    x:np.ndarray, # (h, w) values after the modality LUT
     centre:float, # WindowCenter
     width:float, # WindowWidth
     form:str='LINEAR', # VOILUTFunction
-) -> np.ndarray: # From 0 (black) to 1
+) -> np.ndarray: # (h, w) from 0 (black) to 1
     "The three windows of DICOM"
     if form == 'SIGMOID': return 1 / (1 + np.exp(np.clip(-4 * (x - centre) / width, -700, 700)))
     if form == 'LINEAR_EXACT': return np.clip((x - centre) / width + .5, 0, 1)

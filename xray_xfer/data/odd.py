@@ -33,7 +33,7 @@ class Levels(NamedTuple):
     two: float              # Share of the pixels that have it or the next one, well apart from it
 
 def levels(
-    a:np.ndarray, # uint8, of any shape
+    a:np.ndarray, # uint8 (…), of any shape
     reach:int=_REACH, # Grey levels to either side that count as the same
 ) -> Levels:
     "The most frequent grey levels, and the shares of the pixels that have them"

@@ -113,7 +113,7 @@ class Pack:
         return self.pixels.ndim == 4
 
     def grey(self,
-        rows:slice|list|np.ndarray, # Of the images wanted
+        rows:slice|list|np.ndarray, # (k,) numbers of the images wanted, or a slice
     ) -> np.ndarray: # uint8 (len(rows), size, size)
         "The luma of some images, for whoever looks at structure and not at colour"
         a = self.pixels[rows]

@@ -93,7 +93,7 @@ def _over_folds(positive, score, folds):
 
 def confusion_rates(
     cm:np.ndarray, # (..., k, k) confusion matrices, true classes down
-    present:np.ndarray, # Numbers of the classes that the averages run over
+    present:np.ndarray, # (m,) numbers of the classes that the averages run over
 ) -> np.ndarray: # (..., 4 + 4k)
     "accuracy, macro f1, precision, recall, then precision, recall, specificity and f1 class by class"
     tp, called, n = np.diagonal(cm, axis1=-2, axis2=-1), cm.sum(-2), cm.sum(-1)

@@ -70,7 +70,7 @@ class Pulls(NamedTuple):
 def lone_classes(
     y:np.ndarray, # (n,) number of the true class of each image
     ids:np.ndarray, # (n,) group of each image
-) -> np.ndarray: # Numbers of the classes
+) -> np.ndarray: # (m,) int: numbers of the classes
     "Classes all of whose images lie in a single group"
     return np.array([c for c in np.unique(y) if np.unique(ids[y == c]).size == 1], int)
 

@@ -169,7 +169,7 @@ def paired(
 
 # %% ../../nbs/evaluate/09_chance.ipynb #ed4e6aa1
 def above_zero(
-    values:Sequence | np.ndarray, # Independent, and symmetric about 0 if there is nothing
+    values:Sequence | np.ndarray, # (n,) independent, and symmetric about 0 if there is nothing
     n:int=99_999, # Draws of the signs for more than 20 values; for fewer all ways are tried
     seed:int=0, # Of these draws
 ) -> float: # One-sided

@@ -88,7 +88,7 @@ class SeedSpread(NamedTuple):
     statement: str # A sentence or more
 
 def seed_spread(
-    values:Sequence | np.ndarray, # The metric of each seed, 0 to 1; None where it is not defined
+    values:Sequence | np.ndarray, # (seeds,) the metric of each, 0 to 1; None where it is not defined
     level:float=.95, # Coverage of the interval of the mean
 ) -> SeedSpread:
     "Mean, sample standard deviation and a plain statement with Student's interval of the mean"

@@ -47,7 +47,7 @@ def checked(
     y:Sequence | np.ndarray, # (n,) int: number of the true class of each image
     probs:Sequence | np.ndarray, # (n, k) predicted probabilities
     classes:Iterable, # The k class names
-) -> tuple[np.ndarray, np.ndarray, list]: # They; probs in float64
+) -> tuple[np.ndarray, np.ndarray, list]: # They: (n,), (n, k) in float64, k names
     "The three as arrays and a list, or a `ValueError` that says what does not fit"
     y, probs, classes = np.asarray(y), np.asarray(probs, dtype=np.float64), list(classes)
     k = len(classes)
@@ -73,7 +73,7 @@ def checked(
 def rows_of_folds(
     folds:Sequence | np.ndarray | None, # (n,) the fold in which each image was tested; None: one model tested all
     n:int, # Images
-) -> list[np.ndarray]: # Row numbers, fold by fold
+) -> list[np.ndarray]: # (m,) row numbers of each fold
     "The images that one model scored: only among these does a higher score mean more likely"
     if folds is None: return [np.arange(n)]
     folds = np.asarray(folds)

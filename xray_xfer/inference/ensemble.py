@@ -103,7 +103,7 @@ class OverFolds:
     @property
     def unlike(self) -> 'OverFolds|None': return self if all(m.unlike for m in self.members) else None
     def further(self,
-        features:np.ndarray, # As it gave them
+        features:np.ndarray, # (n, sum of widths) as it gave them
     ) -> np.ndarray: # (n,)
         "The share of the validation images that lie nearer to the training images: the mean over the folds"
         parts = np.split(features, np.cumsum(self.widths)[:-1], axis=1)
@@ -145,7 +145,7 @@ class Ensemble:
         "Of the ensemble: their mean, at its own temperature"
         return each[0] if len(each) == 1 else _at(each.mean(0), self.temperature)
     def __call__(self,
-        pixels:dict[Frame, np.ndarray], # The same n images in each of `frames`
+        pixels:dict[Frame, np.ndarray], # uint8 (n, [3,] size, size): the same images in each of `frames`
     ) -> list[Outputs]: # One per member
         "What each network says"
         return [m(pixels[m.frame]) for m in self.members]
@@ -156,7 +156,7 @@ class Ensemble:
         found = [m.unlike.further(o.features) for m, o in zip(self.members, outputs) if m.unlike]
         return np.mean(found, axis=0) if found else None
     def seen(self,
-        pixels:dict[Frame, np.ndarray], # The same n images in each of `frames`
+        pixels:dict[Frame, np.ndarray], # uint8 (n, [3,] size, size): the same images in each of `frames`
     ) -> list|None: # A `Match` per image, or None; None: no run has filed what it takes
         "Which of the runs' own images these show: training images before others"
         if not self.known: return None

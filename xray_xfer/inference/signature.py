@@ -32,7 +32,7 @@ def nibbles(
     return q[:, ::2] << 4 | q[:, 1::2]
 
 def details_of(
-    packed:np.ndarray, # From `nibbles`
+    packed:np.ndarray, # (n, side² / 2) uint8, from `nibbles`
     side:int, # Pixels
 ) -> np.ndarray: # (n, side, side) float32
     "What `nibbles` has kept"
@@ -139,7 +139,7 @@ def _nearer(image, filed, place, step):
 def likeness(
     images:np.ndarray, # (n, size, size) uint8: the new ones
     filed:np.ndarray, # (n, 40, 40) float32: details of the run's
-    places:Sequence[int]|np.ndarray, # Where each lies, see `placed`
+    places:Sequence[int]|np.ndarray, # (n,) where each lies, see `placed`
 ) -> np.ndarray: # (n,), 0 to 1
     "Of new images in places with details of the run's"
     seen = np.empty_like(filed)

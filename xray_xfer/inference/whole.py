@@ -36,6 +36,7 @@ class Whole(nn.Module):
         super().__init__()
         self.model = model
     def forward(self, x):
+        "Normalised images (n, 3, h, w) to features (n, width) and logits (n, classes)"
         features = self.model.backbone(x)
         return features, self.model.head(features)
 

@@ -82,6 +82,7 @@ class Classifier(nn.Module):
         self.freeze(0)
 
     def forward(self, x:torch.Tensor) -> torch.Tensor:
+        "Normalised images (n, 3, h, w) to logits (n, classes); in training what the tail takes, if it was cut"
         if self.tail and self.training: return self.tail[0](*x)
         return self.head(self.backbone(x))
 

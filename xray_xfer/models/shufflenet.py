@@ -62,11 +62,13 @@ class ShuffleNetV2(TorchvisionShuffleNetV2):
         return self.conv5(x)
 
     def forward_head(self, x:torch.Tensor, pre_logits:bool=False) -> torch.Tensor:
-        "Feature maps to logits, or to pooled features with `pre_logits`"
+        "Feature maps (n, num_features, h, w) to logits (n, classes), or to (n, num_features) with `pre_logits`"
         x = nn.functional.dropout(self.global_pool(x), self.drop_rate, self.training)
         return x if pre_logits else self.fc(x)
 
-    def forward(self, x:torch.Tensor) -> torch.Tensor: return self.forward_head(self.forward_features(x))
+    def forward(self, x:torch.Tensor) -> torch.Tensor:
+        "Images (n, in_chans, h, w) to logits (n, num_classes)"
+        return self.forward_head(self.forward_features(x))
 
 # %% ../../nbs/models/01_shufflenet.ipynb #05728949
 TORCHVISION_NAMES = dict(shufflenetv2_050='shufflenet_v2_x0_5', shufflenetv2_100='shufflenet_v2_x1_0',

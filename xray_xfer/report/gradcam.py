@@ -73,7 +73,7 @@ def _has_tokens(net):
 def grad_cam(
     model:Classifier, # A timm `backbone` and a `head`; it comes back in the mode it was in
     x:torch.Tensor, # Normalised images (n, 3, h, w), on the model's device
-    targets:Sequence[int]|torch.Tensor|None=None, # Class of each image; default the one called
+    targets:Sequence[int]|torch.Tensor|None=None, # (n,) class of each image; default the one called
 ) -> tuple[np.ndarray, np.ndarray]: # Maps (n, h, w) float32 in 0..1, and logits (n, k)
     "Grad-CAM of the last feature map, enlarged to the size of the image and scaled to its own maximum"
     was_training = model.training

@@ -180,7 +180,7 @@ def loss_warning(
 def check_finite(
     logits:np.ndarray, # (n, classes)
     part:str, # Name of the part that they are of, for the message
-) -> np.ndarray: # The same logits
+) -> np.ndarray: # (n, classes), the same
     "`Diverged` if an image has logits that are no finite numbers"
     bad = ~np.isfinite(logits).all(1)
     if not bad.any(): return logits

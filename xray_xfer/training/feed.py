@@ -172,7 +172,7 @@ def pooled_of(
     model:Classifier, # The whole network
     prepared:Prepared, # Its images
     norm:dict, # `mean` and `std`, see `stats`
-    rows:np.ndarray, # Numbers of the images wanted
+    rows:np.ndarray, # (k,) numbers of the images wanted
 ) -> np.ndarray: # (n, width), float32
     "What the backbone gives for some images, as they are, in evaluation mode"
     device, found = next(model.parameters()).device, []

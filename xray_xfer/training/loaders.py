@@ -115,7 +115,7 @@ def dataloaders(
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split_seed:int=0, # Chooses the split, and nothing else
-    split:str|Path|Sequence|np.ndarray|None=None, # Instead: a saved `split.csv`, or the part of each image
+    split:str|Path|Sequence|np.ndarray|None=None, # Instead: a saved `split.csv`, or (n,) the part of each
     augment:bool|list=False, # True for `chest_augmentations`, or fastai batch transforms
     classes:list|None=None, # Classes that are wanted, and their spelling; default all
     exclude:list|None=None, # Names of folders, files or labels to leave out

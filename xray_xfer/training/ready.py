@@ -80,7 +80,7 @@ def _as_asked(p, frame, asked):
 
 def image_batches(
     pack:Pack, # Images
-    rows:Sequence|np.ndarray, # Numbers of the rows wanted
+    rows:Sequence|np.ndarray, # (k,) numbers of the rows wanted
     norm:dict, # Its mean and std, see `stats`
     device:str='cpu', # Where batches go
     bs:int=64, # Images per batch
@@ -113,7 +113,7 @@ def parts_of(
     valid:float=0.1, # Share of the validation part
     test:float=0.2, # Share of the test part
     split_seed:int=0, # Chooses which images, apart from any training seed
-    split:str|Path|Sequence|np.ndarray|None=None, # Instead: a saved `split.csv`, or the part of each row
+    split:str|Path|Sequence|np.ndarray|None=None, # Instead: a saved `split.csv`, or (n,) the part of each row
 ) -> list: # 'train', 'valid' or 'test' for each row of the pack
     "The parts; one that a given split lacks is carved out of its training part"
     if split is None: return split_of(pack.table, valid, test, split_seed)
@@ -142,7 +142,7 @@ def _digest(*parts):
 
 def data_digest(
     p:Pack, # Images, with the groups that were kept together
-    parts:Sequence|np.ndarray, # The part of each
+    parts:Sequence|np.ndarray, # (n,) the part of each
 ) -> str: # 16 hexadecimal digits
     "What the images are, whatever folder and time they have: pixels, relative paths, labels, groups, parts"
     groups = p.table['group'].fillna('') if 'group' in p.table else ()
@@ -190,7 +190,7 @@ class Prepared:
     @property
     def digest(self) -> str: return data_digest(self.pack, self.parts)
     def rows(self, part:str) -> np.ndarray:
-        "Numbers of the images of a part"
+        "(m,) int: numbers of the images of a part"
         return np.flatnonzero(self.parts == part)
 
 # of `Settings`, beside the frame

@@ -152,6 +152,7 @@ class Tail(nn.Module):
         self.whole = (model,)   # in a tuple, so that its parameters are not counted again
         self.train(model.training)
     def forward(self, *features:torch.Tensor) -> torch.Tensor:
+        "Feature maps of the trunk, (n, …) each, to logits (n, classes)"
         return (self.train_graph if self.training else self.eval_graph)(*features)
     def train(self, mode:bool=True) -> 'Tail':
         "Training mode for what learns, as the whole model has it"

@@ -36,14 +36,15 @@ class FromPixels(nn.Module):
         for name, values in dict(mean=mean, std=std).items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1))
     def forward(self, pixels:torch.Tensor) -> tuple:
+        "uint8 (n, [3,] h, w) to the trunk's outputs, maps as (n, h, w, c)"
         x = planes(pixels).float() / 255
         return _channels_last(self.trunk((x - self.mean) / self.std))
 
 def _channels_last(maps): return tuple(m.permute(0, 2, 3, 1).contiguous() if m.ndim == 4 else m for m in maps)
 
 def channels_first(
-    t:torch.Tensor, # As it is stored
-) -> torch.Tensor: # As the network has it; a view, in PyTorch's channels_last layout
+    t:torch.Tensor, # (n, h, w, c) as it is stored
+) -> torch.Tensor: # (n, c, h, w) as the network has it; a view, in PyTorch's channels_last layout
     "Stored features (n, h, w, c) as feature maps (n, c, h, w); other shapes as they are"
     return t.permute(0, 3, 1, 2) if t.ndim == 4 else t
 

@@ -184,7 +184,7 @@ def features(
     pack:Pack, # Of these pixels
     mean:list, # Normalisation of each channel, pixels in 0..1
     std:list, # Normalisation of each channel, pixels in 0..1
-    rows:Sequence|np.ndarray|None=None, # Rows of the pack; default all
+    rows:Sequence|np.ndarray|None=None, # (k,) numbers of rows of the pack; default all
     view:int=0, # See `view_pixels`
     start:int=0, # Of a view: number of the first row among those that it is drawn for, a multiple of `BLOCK`
     shards:int=1, # Where those of this many shards are there, they are put together, see `shard_of`

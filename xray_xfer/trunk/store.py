@@ -46,7 +46,7 @@ def _digest(module, *words):
 def features_key(
     trunk:nn.Module, # Of a cut
     pack:Pack, # Images
-    rows:np.ndarray, # Of the pack
+    rows:np.ndarray, # (k,) int: of the pack
     view:int, # See `view_pixels`
     start:int, # Number of the first row among those that the view is drawn for
     norm:tuple, # (mean, std)
@@ -122,7 +122,7 @@ class Writer:
         self.rows = 0
 
     def add(self,
-        tensors:Sequence[torch.Tensor], # Of the next rows
+        tensors:Sequence[torch.Tensor], # (m, …) each, of the next m rows
     ) -> None:
         "The next rows; `Overflow` where they cannot be kept"
         if not self.files:

@@ -54,8 +54,8 @@ def grid(
     return x[:, None], x[None]
 
 def window(
-    y:np.ndarray, # Coordinates, from -1 to 1
-    x:np.ndarray, # The same, along the other axis
+    y:np.ndarray, # (h, 1), say: coordinates, from -1 to 1
+    x:np.ndarray, # (w,), say: the same, along the other axis
     box:tuple=WHOLE, # Upper, lower, left, right edge; or arrays of them
     edge:float=.1, # Share of half the box within which the weight falls to 0
 ) -> np.ndarray: # 0 to 1, in the shape that all of it broadcasts to
@@ -98,7 +98,7 @@ class Layers:
 
     def __len__(self): return len(self.pixels)
 
-    def finest(self) -> np.ndarray: # As `fine`
+    def finest(self) -> np.ndarray: # (side + 4, side + 4) float32, as `fine`
         "The structure at 224 pixels, or as many as there are"
         return self._structure(min(224, len(self)))
 

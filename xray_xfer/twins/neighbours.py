@@ -136,7 +136,7 @@ _FULL = 128            # and those at full resolution too (210 kB)
 
 def search(
     pixels:np.ndarray, # (n, size, size) uint8, may be memory-mapped
-    rows:np.ndarray, # Numbers of those that take part; identical ones should be there once
+    rows:np.ndarray, # (k,) numbers of those that take part; identical ones should be there once
     near:float, # Correlation from which two images are twins
     quiet:bool=False, # No progress bar (there is none either where stderr is no terminal)
 ) -> tuple: # {(i, j): correlation} of twins, and of pairs that fail by .15 at most
