@@ -12,9 +12,10 @@ demo: .venv/.installed
 	$(BIN)/xray_xfer demo
 
 test: .venv/.installed-dev
-	# the quick pages are run by tests/test_outputs.py, which looks at what they show as well;
+	# the quick pages are run by tests/test_outputs.py, which looks at what they show as well; cells about the real images
+	# (shared) by `make pages` and `make long`;
 	# one thread each: two processes that both spin on two cores slow each other down twentyfold
-	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --path-re "$$($(BIN)/python tools/rerun.py --slow)" $(SHARED)
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --path-re "$$($(BIN)/python tools/rerun.py --slow)"
 	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -q -ra -n 2 --dist loadfile --no-loadscope-reorder
 
 pages: .venv/.installed-dev   # run the notebooks, keep their outputs, and make README.md and llms.txt from them

@@ -161,6 +161,7 @@ def test_a_job_that_fails_says_why(tmp_path):
         spec = dict(way='stock', arch='resnet10t', depth=0, data=str(tmp_path/'nowhere'), timed=1)
         apart.one_measurement(spec, tmp_path)
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('plain_figures')
 def test_schedules_go_on_where_they_were_stopped(xrays, jobs, tmp_path, monkeypatch):
     here = soon.one_measurement

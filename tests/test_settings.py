@@ -56,19 +56,19 @@ def test_a_new_option_is_one_line(tmp_path):
     assert code.count(line) == 1
     room.write_text(code.replace(line, '    # A field of a test\n    dummy:int=7\n' + line), encoding='utf-8')
     env = os.environ | dict(PYTHONPATH=str(tmp_path), XRAY_XFER_CACHE=str(tmp_path/'cache'))
-    def typed(*words):
-        call = [sys.executable, '-W', 'ignore', '-c', 'import sys; from xray_xfer.cli import main; sys.exit(main())',
-                *words]
-        return subprocess.run(call, env=env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert re.search(r'--dummy \(int\) +A field of a test \(default: 7\)', typed('run', '--help'))
     draw(tmp_path/'films', n=48, size=64)
-    typed('run', 'films', '--arch', 'shufflenetv2_050', '--pretrained', 'false', '--size', '32', '--epochs', '1',
-          '--dummy', '8', '--quiet')
+    given = ['films', '--arch', 'shufflenetv2_050', '--pretrained', 'false', '--size', '32', '--epochs', '1', '--dummy', '8']
+    # the last: a run is done again from its file, where something else may be said of it
+    lines = [['run', *given, '--quiet'], ['run', '--config', 'runs/shufflenetv2_050_0/config.json', '--out', 'again',
+                                          '--dummy', '9', '--quiet'], ['run', '--help']]
+    code = f'from xray_xfer.cli import main\nfor words in {lines!r}: assert not main(words), words'
+    said = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=env, cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert said.returncode == 0, said.stderr
+    assert re.search(r'--dummy \(int\) +A field of a test \(default: 7\)', said.stdout)
     folder = tmp_path/'runs'/'shufflenetv2_050_0'
     assert json.loads((folder/'config.json').read_text())['dummy'] == 8
     assert '--dummy 8' in (folder/'report.html').read_text(encoding='utf-8')
-    # and the run is done again from its file, where something else may be said of it
-    typed('run', '--config', str(folder/'config.json'), '--out', 'again', '--dummy', '9', '--quiet')
     assert json.loads((tmp_path/'again'/'shufflenetv2_050_0'/'config.json').read_text())['dummy'] == 9
 
 def test_reading_finished_runs_loads_no_network_library():

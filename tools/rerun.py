@@ -67,13 +67,6 @@ def pages(quick):
     if lost := set(LEFT_OUT) - set(rooms): raise ValueError(f'no page of {", ".join(sorted(lost))}: mend LEFT_OUT')
     return [p for r, p in rooms.items() if (r not in LEFT_OUT) == quick]
 
-def looks_at_shared(page):
-    "Whether a page has cells that only run where the real images are, and not for hours"
-    cells = json.loads((ROOT/'nbs'/f'{page}.ipynb').read_text(encoding='utf-8'))['cells']
-    code = [''.join(c['source']) for c in cells if c['cell_type'] == 'code']
-    flags = [re.findall(r'^#\| *(\w+) *$', source, re.MULTILINE) for source in code]
-    return any('shared' in f and 'slow' not in f for f in flags)
-
 def plain(text):
     "A text without what passes"
     for pattern, stands in PASSING: text = re.sub(pattern, stands, text)
@@ -130,8 +123,7 @@ def as_saved(output):
 def main(words):
     "Print what differs; the number of pages that do"
     if words == ['--slow']:
-        left = pages(quick=False) + [page for page in pages(quick=True) if looks_at_shared(page)]
-        return print('/(' + '|'.join(map(re.escape, left)) + r')\.ipynb$')
+        return print('/(' + '|'.join(map(re.escape, pages(quick=False))) + r')\.ipynb$')
     os.environ['IN_TEST'] = '1'   # nbdev's own sign: a notebook that exports itself does not
     wrong, save = 0, '--save' in words
     for page in [p for p in words if p != '--save']:

@@ -14,6 +14,7 @@ from textwrap import wrap
 import numpy as np, torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from scipy.stats import binomtest
 from sklearn.metrics import (average_precision_score, confusion_matrix, precision_recall_curve,
                              roc_auc_score, roc_curve)
@@ -167,13 +168,39 @@ def calibration_figure(
     return fig
 
 # %% ../../nbs/report/02_figures.ipynb #64a59786
-def _cell(ax, pixels, lines, edge):
-    "One X-ray with its text above"
-    shown = pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0)
-    ax.imshow(shown, cmap='gray', vmin=0, vmax=255, interpolation='antialiased')
-    ax.set_title('\n'.join(lines), fontsize=9.5, loc='left', pad=3, linespacing=1.15)
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set(color=edge, linewidth=2.2)
+_WIDE, _TALL, _SIDE = 2.25, 2.75, 2.05   # inches: of a cell, and of the X-ray in it
+
+class _Board:
+    "X-rays in rows and columns on one pair of axes, in inches: with axes for each, drawing them takes twice as long"
+    def __init__(self, rows, cols, head):
+        wide, top = max(4.4, _WIDE * cols), .25 + .19 * len(head)
+        tall = top + _TALL * rows
+        self.left, self.top = (wide - _WIDE * cols) / 2 + .1, top
+        self.figure = Figure(figsize=(wide, tall))
+        self.ax = self.figure.add_axes((0, 0, 1, 1), xlim=(0, wide), ylim=(tall, 0), autoscale_on=False)
+        self.ax.axis('off')
+        self.figure.suptitle('\n'.join(head), fontsize=11, y=1 - .1 / tall, va='top')
+
+    def _corner(self, row, col): return self.left + _WIDE * col, self.top + _TALL * row + .6
+
+    def show(self, row, col, pixels, lines, edge):
+        "One X-ray with its text above"
+        x, y = self._corner(row, col)
+        shown = pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0)
+        self.lay(row, col, shown, cmap='gray', vmin=0, vmax=255, interpolation='antialiased')
+        self.ax.add_patch(Rectangle((x, y), _SIDE, _SIDE, fill=False, color=edge, lw=2.2, zorder=2))
+        self.ax.text(x, y - .06, '\n'.join(lines), fontsize=9.5, linespacing=1.15, va='bottom')
+
+    def lay(self, row, col, picture, **look):
+        "A picture where an X-ray is"
+        x, y = self._corner(row, col)
+        self.ax.imshow(picture, extent=(x, x + _SIDE, y + _SIDE, y), aspect='auto', zorder=1, **look)
+
+    def say(self, row, col, text, below=False):
+        "Words where an X-ray would be, or below it"
+        x, y = self._corner(row, col)
+        if below: self.ax.text(x + _SIDE / 2, y + _SIDE + .02, text, fontsize=8, ha='center', va='top')
+        else: self.ax.text(x, y + _SIDE / 2, text, fontsize=9.5, va='center')
 
 def _verdict(r, classes):
     "Three lines on one judged image"
@@ -195,16 +222,13 @@ def errors_figure(
     top = j.sort_values('loss', ascending=False, kind='stable').head(n)
     cols = min(4, len(top))
     rows = -(-len(top) // cols)
-    fig = Figure(figsize=(max(4.4, 2.2 * cols), 2.75 * rows + .7), layout='constrained')
-    axs = fig.subplots(rows, cols, squeeze=False).ravel()
-    for ax, (i, r) in zip(axs, top.iterrows()):
-        _cell(ax, images[i], _verdict(r, classes), VERMILION if r.true != r.called else BLUE)
-    for ax in axs[len(top):]: ax.axis('off')
     errors = counted(int((j.true != j.called).sum()), 'error')
     said = [title] if title else []
     said.append(f'The {len(top)} highest losses of {len(j):,} test images ({errors}); orange frame: wrong')
-    fig.suptitle('\n'.join(said), fontsize=11)
-    return fig
+    board = _Board(-(-len(top) // cols), cols, said)
+    for k, (i, r) in enumerate(top.iterrows()):
+        board.show(*divmod(k, cols), images[i], _verdict(r, classes), VERMILION if r.true != r.called else BLUE)
+    return board.figure
 
 # %% ../../nbs/report/02_figures.ipynb #e4a4a090
 def _most_telling(chosen, j, most=8):
@@ -227,16 +251,15 @@ def _maps(model, pixels, chosen, probs, mean, std):
         raise RuntimeError(f'{said}: it, or the images, are not those of this run')
     return cams
 
-def _row(cells, kind, rows, images, cams, classes):
-    "Fill the cells of one class and kind with X-rays, each under its map; None for `cams`: no maps"
-    for ax in cells: ax.axis('off')
-    if not len(rows): cells[0].text(0, .5, f'no {kind} in the test part', fontsize=9.5, transform=cells[0].transAxes)
-    for ax, (i, r) in zip(cells, rows.iterrows()):
-        ax.axis('on')
-        _cell(ax, images[i], _verdict(r, classes), VERMILION if kind == 'error' else BLUE)
+def _half(board, row, kind, rows, images, cams, classes):
+    "Half a row of the board: X-rays of one class and kind, each under its map; None for `cams`: no maps"
+    first = 2 * (kind == 'error')
+    if not len(rows): board.say(row, first, f'no {kind} in the test part')
+    for col, (i, r) in enumerate(rows.iterrows(), first):
+        board.show(row, col, images[i], _verdict(r, classes), VERMILION if kind == 'error' else BLUE)
         if cams is None: continue
-        if not cams[i].any(): ax.set_xlabel('nothing speaks for it', fontsize=9)
-        ax.imshow(cams[i], cmap='viridis', alpha=.5 * cams[i], vmin=0, vmax=1, interpolation='bilinear')
+        if not cams[i].any(): board.say(row, col, 'nothing speaks for it', below=True)
+        board.lay(row, col, cams[i], cmap='viridis', alpha=.5 * cams[i], vmin=0, vmax=1, interpolation='bilinear')
 
 @_plain
 def gradcam_figure(
@@ -255,14 +278,13 @@ def gradcam_figure(
     note = ['Colour: what speaks for the class called (Grad-CAM), yellow most.']
     try: cams = dict(zip(chosen.index, _maps(model, pixels, chosen, probs, mean, std)))
     except ValueError as e: cams, note = None, wrap(f'{e}; the X-rays are shown without it', 90)
-    fig = Figure(figsize=(9, 2.75 * len(shown) + 1), layout='constrained')
-    for cells, c in zip(fig.subplots(len(shown), 4, squeeze=False), shown):
-        for kind, half in (('hit', cells[:2]), ('error', cells[2:])):
-            rows = chosen[(chosen.true == c) & (chosen.kind == kind)]
-            _row(half, kind, rows, images, cams, classes)
     heads = 'Left: typical hits. Right: the most confident errors (orange frame).'
-    fig.suptitle('\n'.join([*([title] if title else []), heads, *note]), fontsize=11)
-    return fig
+    board = _Board(len(shown), 4, [*([title] if title else []), heads, *note])
+    for row, c in enumerate(shown):
+        for kind in ('hit', 'error'):
+            rows = chosen[(chosen.true == c) & (chosen.kind == kind)]
+            _half(board, row, kind, rows, images, cams, classes)
+    return board.figure
 
 # %% ../../nbs/report/02_figures.ipynb #eb0ba21a
 def run_figures(

@@ -11,10 +11,9 @@ __all__ = ['ICON', 'card', 'error_card', 'home', 'manual', 'markup']
 import secrets
 from collections.abc import Sequence
 
-from fastcore.xml import (A, Article, B, Body, Button, Code, Div, FT, Figcaption, Figure, Footer, Form, H1, H2, H3,
-                          Head,
-                          Header, Html, Img, Input, Label, Li, Link, Main, Meta, Noscript, P, Pre, Script, Section,
-                          Small, Span, Strong, Svg, Table, Tbody, Td, Th, Thead, Title, Tr, Ul, ft, to_xml)
+from fastcore.xml import (FT, A, Article, B, Body, Button, Code, Div, Figcaption, Figure, Footer, Form, H1, H2, H3,
+                          Head, Header, Html, Img, Input, Label, Li, Link, Main, Meta, Noscript, P, Pre, Script,
+                          Section, Small, Span, Strong, Svg, Table, Tbody, Td, Th, Thead, Title, Tr, Ul, ft, to_xml)
 
 from .. import __version__
 from ..core.say import fixed, text_of
@@ -83,8 +82,9 @@ def _film(reply, mark):
     w, h = reply.size
     # shown as large as the column, whatever its own size
     film = [Img(src=reply.picture, alt=f'The picture of {text_of(reply.name)}, {w} by {h} pixels', width=w, height=h)]
-    if not reply.heat: return Figure(Div(*film, cls='film'), Figcaption(P(f'No heat map: {text_of(reply.no_map)}.',
-                                                                          cls='soft')))
+    if not reply.heat:
+        why = P(f'No heat map: {text_of(reply.no_map)}.', cls='soft')
+        return Figure(Div(*film, cls='film'), Figcaption(why))
     where = f'The same under a heat map of the evidence for {text_of(reply.called)}'
     film.append(Img(src=reply.heat, alt=where, cls='heat', width=w, height=h))
     switch = Input(type='checkbox', id=f'heat-{mark}', cls='toggle', checked=True)
@@ -118,13 +118,11 @@ def error_card(
 def _framed(title, *inside, script=False, look=None):
     "A page around its matter"
     head = Head(Meta(charset='utf-8'), Meta(name='viewport', content='width=device-width, initial-scale=1'),
-                Meta(name='robots', content='noindex'), Title(title), Link(rel='icon', href='/icon.svg',
-                                                                           type='image/svg+xml'),
-                Link(rel='stylesheet', href='/style.css'))
+                Meta(name='robots', content='noindex'), Title(title),
+                Link(rel='icon', href='/icon.svg', type='image/svg+xml'), Link(rel='stylesheet', href='/style.css'))
     foot = [Script(src='/script.js', defer=True)] if script else []
     never = P(Strong(NOT_CLINICAL), ' ', Span('A research tool: no diagnosis, no decision about a patient.'),
-              cls='never',
-              role='note')
+              cls='never', role='note')
     return Html(head, Body(Div(never, *inside, cls='page'), *foot, cls=look), lang='en')
 
 def _form(most, token):
@@ -137,15 +135,14 @@ def _form(most, token):
              P('or drop them here, or paste one', hidden=True, data_js='show'),
              P(f'PNG, JPEG or DICOM, up to {most / 2**20:g} MB each. Nothing is stored, nothing leaves this server.',
                cls='soft', id='kinds')]
-    if token: entry.append(Noscript(P(Label('Token', fr='bare'), ft('br'), Input(type='password', id='bare',
-                                                                                 name='token',
-                                                                                autocomplete='off'))))
+    if token:
+        field = Input(type='password', id='bare', name='token', autocomplete='off')
+        entry.append(Noscript(P(Label('Token', fr='bare'), ft('br'), field)))
     entry.append(P(Button('Ask', type='submit'), data_js='hide'))
     without = Noscript(P('Without JavaScript: choose one image and press Ask; the answer is a page of its own. '
                          'Dropping files and several at a time need JavaScript.', cls='soft'))
     return Form(Div(*entry, cls='drop'), without, id='form', action='/answer', method='post',
-                enctype='multipart/form-data',
-                data_most=str(most), data_token='yes' if token else 'no')
+                enctype='multipart/form-data', data_most=str(most), data_token='yes' if token else 'no')
 
 def _login():
     field = Input(type='password', id='token', autocomplete='off', required=True, aria_describedby='refused')
@@ -175,7 +172,7 @@ def home(
     return _framed('xray_xfer: what do the networks say of this X-ray?', top,
                    Main(_login() if token else None, _form(most, token),
                         P(id='status', cls='unseen', role='status', aria_live='polite'), answers), _who(about),
-                        script=True)
+                   script=True)
 
 # %% ../../nbs/serving/06_page.ipynb #38e98010
 _FIELDS = [
@@ -183,7 +180,7 @@ _FIELDS = [
     ('probabilities', '{class: calibrated probability}; they add up to 1'),
     ('thresholds',
      '{class: {threshold, reached}}: the operating point that the run has filed, and whether the probability '
-                   'reaches it; {why} where there is none'),
+     'reaches it; {why} where there is none'),
     ('disagreement',
      'of several runs on the class called: the largest difference of their probabilities; null of one run'),
     ('unlike', '"yes": further from the training images than 99 % of the validation images are; "no"; "unknown"'),
@@ -207,8 +204,7 @@ _STATUS = [
 def _table(head, rows):
     body = (Tr(Th(Code(a), scope='row'), Td(b)) for a, b in rows)
     return Div(Table(Thead(Tr(*(Th(h, scope='col') for h in head))), Tbody(*body)), cls='wide', tabindex='0',
-               role='region',
-               aria_label=', '.join(head))
+               role='region', aria_label=', '.join(head))
 
 def manual(
     address:str, # Such as http://127.0.0.1:8765
