@@ -1,4 +1,4 @@
-"""A finished run as a folder that timm alone can load: the fine-tuned backbone, its head, and a card that says how they join.
+"""A finished run as a folder that timm alone can load: the fine-tuned backbone, its head, and a card on how they join.
 
 Docs: https://xray-xfer.github.io/xray_xfer/inference/backbone.html.md"""
 

@@ -1,4 +1,4 @@
-"""An exported file is read as a stranger's: its size, its seal, its graph and its words are looked at before anything runs.
+"""An exported file is read as a stranger's: size, seal, graph and words are looked at before anything runs.
 
 Docs: https://xray-xfer.github.io/xray_xfer/inference/portable.html.md"""
 

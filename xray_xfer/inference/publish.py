@@ -1,4 +1,4 @@
-"""A network goes to the Hugging Face Hub: private unless said otherwise, shown before it is sent, and without anything of a patient.
+"""A network goes to the Hugging Face Hub: private unless said otherwise, shown first, and with nothing of a patient.
 
 Docs: https://xray-xfer.github.io/xray_xfer/inference/publish.html.md"""
 

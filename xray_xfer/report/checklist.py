@@ -1,4 +1,4 @@
-"""A draft of the methods section and of two reporting checklists, in one Markdown file, filled as far as a run can fill them.
+"""A draft of the methods section and of two reporting checklists, in one Markdown file, as far as a run can fill them.
 
 Docs: https://xray-xfer.github.io/xray_xfer/report/checklist.html.md"""
 

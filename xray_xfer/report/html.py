@@ -63,8 +63,9 @@ def _small(data, limit):
         size, kind = im.size, im.format.lower()
         rgb = im.convert('RGB')
     if len(data) <= limit // 4: return *size, kind, data
-    plot = _saved(rgb.quantize(128), format='PNG', optimize=True)
-    if len(plot) <= limit: return *size, 'png', plot
+    if rgb.getcolors(2**13):   # a plot, or a grey picture; an X-ray under a map of colours has more of them
+        plot = _saved(rgb.quantize(128), format='PNG', optimize=True)
+        if len(plot) <= limit: return *size, 'png', plot
     return *size, 'jpeg', _saved(rgb, format='JPEG', quality=80, optimize=True, progressive=True)
 
 def picture(

@@ -1,4 +1,4 @@
-"""What finished runs say of one file that was sent: the answer of predict, the verdict of each threshold, and where they look.
+"""What finished runs say of one file: the answer of predict, the verdict of each threshold, and where they look.
 
 Docs: https://xray-xfer.github.io/xray_xfer/serving/reply.html.md"""
 

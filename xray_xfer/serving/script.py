@@ -1,4 +1,4 @@
-"""What the page does by itself: files are dropped, chosen or pasted, go to the server one at a time, and their answers come in.
+"""What the page does by itself: files are dropped, chosen or pasted, sent one at a time, and their answers come in.
 
 Docs: https://xray-xfer.github.io/xray_xfer/serving/script.html.md"""
 
