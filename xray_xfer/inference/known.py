@@ -21,13 +21,15 @@ from threadpoolctl import threadpool_limits
 from ..core.say import some
 from .arrays import read_arrays, write_arrays
 from .signature import (FIRST, SIDE, details_of, frameless, likeness, nibbles, placed, small_details,
-                                           spectra)
+                                           spectra, thumbnails)
+from ..twins.alike import detail
 
 # %% ../../nbs/inference/03_known.ipynb #24e5a1df
 TWIN = .92        # likeness from which on two images are twins: see the measurements
 _MOST = 8         # images of the run whose spectra are nearest to that of a new one are its candidates
-_FLOOR = 1.1      # correlation of their thumbnails of 16 pixels and a quarter of that of their spectra: from there on
-                  # they are compared
+_FLOOR = 1.13     # correlation of their thumbnails of 16 pixels and a quarter of that of their spectra: from there on
+                  # they are compared. Of 600 altered copies one has less; of strangers nineteen in twenty
+_LEAST = .75      # likeness of spectra below which no place is tried: one copy of 600 has less, and a fifth of strangers
 _NEAR = .95       # likeness of spectra from which on pixels may be equal: strangers among 3,600 films reach 0.94,
                   # and each film has 0.97 with what is filed of it, in 4 bits
 _KIND = 'known 1' # raised when the same file would mean something else
@@ -58,6 +60,7 @@ class _Seen(NamedTuple):
     "What is known of some new images before any two are compared"
     images: np.ndarray # (m, size, size) uint8
     of: np.ndarray     # (m,) number of the new image of each; m is larger than n where some have frames
+    small: np.ndarray  # (m, 40, 40) float32: their thumbnails
     alike: np.ndarray  # (m, signatures)
     near: list         # Numbers of the new images that may be equal to one of the run's
 
@@ -131,10 +134,11 @@ class Known:
     def _seen(self, block):
         "New images, those in a frame without it too, and how alike their waves are to those of each signature"
         images, of = frameless(block)
-        details = small_details(images, SIDE)
+        small = thumbnails(images, SIDE)
+        details = detail(small, .5)
         alike = spectra(details) @ self._filed_spectra.T
         flat = abs(details).max((1, 2)) < .01   # nothing is to be seen but rounding
-        return _Seen(images, of, alike, np.unique(of[(alike.max(1) > _NEAR) | flat]).tolist())
+        return _Seen(images, of, small, alike, np.unique(of[(alike.max(1) > _NEAR) | flat]).tolist())
 
     def _match(self, kind, row, likeness):
         return Match(kind, self.paths[row], self.parts[row], row, round(float(likeness), 4))
@@ -149,10 +153,10 @@ class Known:
     def _likely(self, seen, known):
         "Of each image {row: likeness} of the few that it is compared with; none of those that are `known` already"
         found:list = [{} for _ in range(seen.of.max() + 1)]
-        left = ~np.isin(seen.of, list(known))
+        left = ~np.isin(seen.of, list(known)) & (seen.alike.max(1) >= _LEAST)
         images, of = seen.images[left], seen.of[left]
         if not len(of): return found
-        i, j, place = self._candidates(images, seen.alike[left])
+        i, j, place = self._candidates(seen.small[left], seen.alike[left])
         if not len(i): return found
         alikes = likeness(images[i], details_of(self.fine[j], SIDE), place)
         for new, row, alike in zip(of[i], self.images[j].tolist(), alikes):
@@ -171,11 +175,11 @@ class Known:
         part = np.array([_PARTS.index(p) for p in self.parts], np.float32)[self.images]
         return .002*part + np.linspace(0, .001, len(part), dtype=np.float32)
 
-    def _candidates(self, images, alike):
+    def _candidates(self, small, alike):
         "New image, signature and place of the few pairs that are worth a comparison"
         most = min(_MOST, alike.shape[1])
         j = np.argpartition(self._handicap - alike, most - 1, axis=1)[:, :most]
-        best, place = placed(images, details_of(self.coarse[j.ravel()], FIRST).reshape(*j.shape, -1))
+        best, place = placed(small, details_of(self.coarse[j.ravel()], FIRST).reshape(*j.shape, -1))
         i, k = np.nonzero(best + np.take_along_axis(alike, j, 1)/4 > _FLOOR)
         order = np.lexsort((j[i, k], -best[i, k], i))
         return i[order], j[i, k][order], place[i, k][order]
