@@ -236,21 +236,14 @@ def about_steps():
                          (('PyTorch', 'torch'), ('fastai', 'fastai'), ('ONNX Runtime', 'onnxruntime')))
     return f"{f['device']}, {f['cores']} cores, {versions}, {f['date']}."
 
-def study_table(controls):
-    "The table that the study printed: its metrics, or the rows of the controls"
-    rows = [said for said in step('study')['printed'] if said.startswith('|')]
-    return '\n'.join(rows[:2] + [r for r in rows[2:] if (', ' in r.split('|')[1]) == controls])
+def table_of(verb): return '\n'.join(said for said in step(verb)['printed'] if said.startswith('|'))
 
 def first_study():
     "Metrics of three depths over one split, and the answer"
     of = step('study')
     caption = next(said for said in of['printed'] if 'images of' in said and not said.startswith('|'))
-    return '\n\n'.join([f"`{of['command']}` printed", study_table(False), signed(caption),
+    return '\n\n'.join([f"`{of['command']}` printed", table_of('study'), signed(caption),
                         "and its report opens so:", quoted(of['answer'][:3]), about_steps()])
-
-def first_controls():
-    "The controls of three depths, and what is said of the deepest"
-    return '\n\n'.join([study_table(True), f"Of depth 2: *{signed(step('study')['verdict'])}*", about_steps()])
 
 def first_external():
     "What the study is worth on films of another hospital"
@@ -274,8 +267,7 @@ CELLS = {   # name: the files that it is of, and who writes it
     'bench_table': ('bench.json, folds.md and folds.json', bench_table),
     'bench_picture': ('bench.json', bench_picture),
     'first_steps': (FIRST, first_steps), 'first_study': (FIRST, first_study),
-    'first_controls': (FIRST, first_controls), 'first_external': (FIRST, first_external),
-    'first_thresholds': (FIRST, first_thresholds),
+    'first_external': (FIRST, first_external), 'first_thresholds': (FIRST, first_thresholds),
     **{name: (f'{name}.md', lambda name=name: text_of(f'{name}.md')) for name in ('profile', 'parts', 'memory')},
 }
 
