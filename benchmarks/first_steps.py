@@ -4,14 +4,14 @@
 
 The films have a folder per class, those of another hospital lie beside labels.csv in a folder `images`. Some minutes;
 nothing here is a time. `make numbers` takes the pages' sentences from there; nbs/images/curves.png is of this study."""
-import argparse, html, json, os, re, shlex, shutil, subprocess, tempfile
+import argparse, html, re, shlex, shutil, subprocess, tempfile
 from datetime import date
 from pathlib import Path
 
 HERE = Path(__file__).parent
 COMMANDS = (
     'xray_xfer check radiographs',
-    'xray_xfer study radiographs --archs shufflenetv2_100 --pretrained weights.safetensors --controls',
+    'xray_xfer study radiographs --archs shufflenetv2_100 --pretrained weights.safetensors',
     'xray_xfer external study clinic/labels.csv',
     'xray_xfer predict study clinic/images --threshold COVID',
     'xray_xfer thresholds study/shufflenetv2_100_2 --by limit --prevalence COVID=0.05',
@@ -36,6 +36,8 @@ def main():
     from xray_xfer.core.files import replacing, write_json
     from xray_xfer.core.machine import environment
     e = environment('cpu')
+    about = dict(device=e['device_name'], cores=e['cores'], threads=e['threads'], date=date.today().isoformat(),
+                 versions={k: e['versions'][k] for k in ('torch', 'fastai', 'timm', 'onnxruntime')})
     with tempfile.TemporaryDirectory() as tmp:
         work = Path(tmp)
         for name, there in (('radiographs', a.films), ('clinic', a.clinic), ('weights.safetensors', a.weights)):
@@ -43,17 +45,10 @@ def main():
         steps = []
         for command in COMMANDS:
             steps.append(dict(command=command, printed=run(command, work)))
-            if ' study radiographs' in command:
-                verdict = json.loads((work/'study/shufflenetv2_100_2/controls.json').read_text())['sentence']
-                steps[-1] |= dict(answer=opening(work/'study/report.html'), verdict=verdict)
+            if command.startswith('xray_xfer study'):
+                steps[-1]['answer'] = opening(work/'study/report.html')
+                shutil.copy(work/'study/shufflenetv2_100_2/curves.png', HERE.parent/'nbs/images/curves.png')
             print(f"{command}\n{chr(10).join(steps[-1]['printed'])}\n", flush=True)
-        chosen = work/'study/shufflenetv2_100_2'
-        asked = json.loads((chosen/'config.json').read_text())
-        shutil.copy(chosen/'curves.png', HERE.parent/'nbs/images/curves.png')
-    what = dict(steps=steps, epochs=asked['epochs'], precision=asked['precision'], seed=asked['seed'],
-                device=e['device_name'], cores=e['cores'], threads=os.environ.get('OMP_NUM_THREADS', e['threads']),
-                versions={k: e['versions'][k] for k in ('torch', 'fastai', 'timm', 'onnxruntime')},
-                date=date.today().isoformat())
-    with replacing(HERE/'first_steps.json') as part: write_json(what, part)
+            with replacing(HERE/'first_steps.json') as part: write_json(about | dict(steps=steps), part)
 
 if __name__ == '__main__': main()

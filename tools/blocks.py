@@ -125,8 +125,6 @@ def headline():
     caption = [f"{bench['images']:,} chest films of four classes. Up: accuracy over five folds with 95 % intervals, "
                'each film tested once by a network that never saw it. Right: seconds of one training, all in.']
     if any(p.scaled for p in found): caption.append('Hollow: timed in part, and scaled.')
-    float32 = [m for m, of in models.items() if 'cold' in of and scores[m, 'ours'].precision == 'fp32']
-    if float32: caption.append(f"Accuracy in float32, seconds in the default format: ours, {', '.join(float32)}.")
     if untimed := [m for m, way in scores if way == 'ours' and 'cold' not in models.get(m, ())]:
         caption.append(f"Ours is not timed yet with the present recipe: {', '.join(untimed)}.")
     said = [f"![Accuracy over five folds against seconds on a logarithmic scale. {'; '.join(alt)}.]"
@@ -134,6 +132,17 @@ def headline():
     whole = [of for of in models.values() if set(of) == set(WAYS)]
     if whole: said.append(one_model(whole[-1], gaps(scores)))
     return '\n\n'.join(said)
+
+def paired_words(bench, scores, found):
+    "What differs between the training that was timed and the one that was tested"
+    ours = [p.model for p in found if p.way == 'cold' and scores[p.model, 'ours'].precision == 'fp32']
+    if ours: yield f"The folds of ours are in float32 for {' and '.join(ours)}, the times in the default format."
+    cases, batches = filed('folds.json')['cases'], []
+    for r in single(bench):
+        tested = cases.get(f"{r['arch']}:{r['depth']}:{r['way']}")
+        if tested and r['bs'] != (bs := next(iter(tested.values()))['bs']):
+            batches.append(f"{r['bs']} and {bs} for {model_name(r['arch'], 'depth')} {r['depth']}")
+    if batches: yield f"Tuned fastai was timed with its quickest batch and tested with another: {'; '.join(batches)}."
 
 def one_model(of, paired):
     "The four ways of one model"
@@ -145,7 +154,7 @@ def one_model(of, paired):
     differ = [f"{signed(paired[cold.model, w]['accuracy, A less B, points'])} points against {WAYS[w]}"
               for w in BASELINES if (cold.model, w) in paired]
     if differ: lines.append(f"Paired, film by film: {', '.join(differ)}.")
-    return ' '.join([*lines, '[All times and ratios](explanations/07_costs.ipynb).'])
+    return ' '.join([*lines, '[All times, and what each point is of](explanations/07_costs.ipynb).'])
 
 def folds_table():
     "Accuracy and macro F1 of each way over the folds"
@@ -159,19 +168,23 @@ def folds_table():
     differ = [f"* {m} against {WAYS[w]}: accuracy {signed(row['accuracy, A less B, points'])} points, "
               f"macro F1 {signed(row['macro F1'])}" for (m, w), row in gaps(scores).items()]
     formats = dict(fp32='float32', bf16='bfloat16')
-    trained = [f"{m} {s.epochs} epochs in {formats[s.precision]}" for (m, w), s in scores.items() if w == 'ours']
+    trained = [f"{m} {s.epochs} in {formats[s.precision]}" for (m, w), s in scores.items() if w == 'ours']
     *_, about, _, machine = text_of('folds.md').splitlines()
     return '\n\n'.join([markdown(head, rows), 'Paired, image by image, ours less theirs (95 % intervals):',
-                        '\n'.join(differ), f"Here {', '.join(trained)}. {about} {machine}."])
+                        '\n'.join(differ), f"Epochs here: {'; '.join(trained)}. {about} {machine}."])
 
 def bench_table():
     "Whole seconds of each case, and how often ours goes into them"
     bench, rows = filed('bench.json'), []
-    for r in bench['ratios']:
+    for r in whole_cases(bench):
         rows.append([case_name(r), *(f'{r[w]:,.0f}' if r[w] else '' for w in WAYS),
                      *(f'{r[k]:.1f}×' if r[k] else '' for k in ('stock/cold', 'tuned/cold'))])
     head = ['case', 'stock fastai, s', 'tuned, s', 'here, cold cache, s', 'warm, s', 'stock / cold', 'tuned / cold']
-    return '\n\n'.join([markdown(head, rows), ' '.join(bench_words(bench))])
+    scores = folds()
+    words = *bench_words(bench), *paired_words(bench, scores, points(bench, scores))
+    return '\n\n'.join([markdown(head, rows), ' '.join(words)])
+
+def whole_cases(bench): return [r for r in bench['ratios'] if r['cold']]   # a study of ours need not be timed
 
 def case_name(ratio):
     arch, _, rest = ratio['case'].partition(' ')
@@ -195,7 +208,7 @@ def bench_words(bench):
 
 def bench_picture(folder='../images'):
     "Whole times as bars, described"
-    last = filed('bench.json')['ratios'][-1]
+    last = whole_cases(filed('bench.json'))[-1]
     said = ', '.join(f'{last[w]:,.0f} seconds {WAYS[w]}' for w in WAYS if last[w])
     return (f'![Whole time of each case by each way on a logarithmic scale, and against the number of epochs. '
             f'{case_name(last)}: {said}.]({folder}/bench.png)')
@@ -223,21 +236,14 @@ def about_steps():
                          (('PyTorch', 'torch'), ('fastai', 'fastai'), ('ONNX Runtime', 'onnxruntime')))
     return f"{f['device']}, {f['cores']} cores, {versions}, {f['date']}."
 
-def study_table(controls):
-    "The table that the study printed: its metrics, or the rows of the controls"
-    rows = [said for said in step('study')['printed'] if said.startswith('|')]
-    return '\n'.join(rows[:2] + [r for r in rows[2:] if (', ' in r.split('|')[1]) == controls])
+def table_of(verb): return '\n'.join(said for said in step(verb)['printed'] if said.startswith('|'))
 
 def first_study():
     "Metrics of three depths over one split, and the answer"
     of = step('study')
     caption = next(said for said in of['printed'] if 'images of' in said and not said.startswith('|'))
-    return '\n\n'.join([f"`{of['command']}` printed", study_table(False), signed(caption),
+    return '\n\n'.join([f"`{of['command']}` printed", table_of('study'), signed(caption),
                         "and its report opens so:", quoted(of['answer'][:3]), about_steps()])
-
-def first_controls():
-    "The controls of three depths, and what is said of the deepest"
-    return '\n\n'.join([study_table(True), f"Of depth 2: *{signed(step('study')['verdict'])}*", about_steps()])
 
 def first_external():
     "What the study is worth on films of another hospital"
@@ -258,11 +264,10 @@ FIRST = 'first_steps.json'
 CELLS = {   # name: the files that it is of, and who writes it
     'headline': ('bench.json and folds.md', headline),
     'folds_table': ('folds.md', folds_table),
-    'bench_table': ('bench.json', bench_table),
+    'bench_table': ('bench.json, folds.md and folds.json', bench_table),
     'bench_picture': ('bench.json', bench_picture),
     'first_steps': (FIRST, first_steps), 'first_study': (FIRST, first_study),
-    'first_controls': (FIRST, first_controls), 'first_external': (FIRST, first_external),
-    'first_thresholds': (FIRST, first_thresholds),
+    'first_external': (FIRST, first_external), 'first_thresholds': (FIRST, first_thresholds),
     **{name: (f'{name}.md', lambda name=name: text_of(f'{name}.md')) for name in ('profile', 'parts', 'memory')},
 }
 
