@@ -201,12 +201,16 @@ def test_a_signature_is_narrow():
     from pages import abridged, narrow
     short = 'def f(\n    a:int=1, # One\n)->int: # Two'
     assert narrow(short) == short
-    long = f'def f(\n    a:str=\'x, b:y\', # {"word " * 30}\n    b:int, c:int, d:int, e:int\n)->int: # {"word " * 30}'
+    words = 'word ' * 30
+    long = f'def f(\n    a:str=\'x, b:y\', # {words}\n    b:int, c:int, d:int, e:int\n)->int: # {words}'
     lines = narrow(long, 40).split('\n')
     assert max(map(len, lines)) <= 40 and ' '.join(lines).count('word') == 60
-    assert lines.index("    a:str='x, b:y',") > 3 and lines[1].startswith('    # word') and lines[-1].startswith('    # ')
-    assert narrow('def f(\n    a:int, # One\n    # and more\n    b:int):') == 'def f(\n    a:int, # One and more\n    b:int):'
-    assert narrow('    first:int, second:Literal[1, 2], third:int', 34) == '    first:int,\n    second:Literal[1, 2],\n    third:int'
+    assert lines.index("    a:str='x, b:y',") > 3
+    assert lines[1].startswith('    # word') and lines[-1].startswith('    # ')
+    several = 'def f(\n    a:int, # One\n    # and more\n    b:int):'
+    assert narrow(several) == 'def f(\n    a:int, # One and more\n    b:int):'
+    typed = '    first:int, second:Literal[1, 2], third:int'
+    assert narrow(typed, 34).split('\n') == ['    first:int,', '    second:Literal[1, 2],', '    third:int']
     assert repr(abridged(tuple(range(99)))) == '(0, 1, …, 98)' and abridged((1, 2)) == (1, 2)
 
 def test_common_words_are_no_links():
