@@ -1,8 +1,11 @@
 "Tests marked `shared` run where the development images lie beside the repository; every test has a cache of its own."
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd, pytest
+
+from xray_xfer.core.files import cache_dir
 
 # as the command has it: a name need not be UTF-8, and the text of Arrow, which pandas takes where pyarrow is, must be
 pd.set_option('mode.string_storage', 'python')
@@ -28,6 +31,9 @@ def own_cache(tmp_path_factory):
     "Packs, demo images and the key of patient codes are made in temporary folders, never in the user's"
     patch = pytest.MonkeyPatch()
     cache = tmp_path_factory.mktemp('cache')
+    # what the pages have drawn just before is not drawn again: half a minute
+    if there := sorted(cache_dir().glob('demo-0-????????'), key=lambda p: p.stat().st_mtime):
+        shutil.copytree(there[-1], cache/there[-1].name)
     patch.setenv('XRAY_XFER_CACHE', str(cache))
     patch.setenv('XDG_CONFIG_HOME', str(tmp_path_factory.mktemp('config')))
     yield cache

@@ -52,7 +52,7 @@ def close(a, b, what):
 
 # they take longest; what is peculiar to them (constants made while tracing, several branches) others have too
 SLOW = ('swin_tiny_patch4_window7_224', 'coat_tiny', 'crossvit_9_240', 'xcit_nano_12_p16_224',
-        'deit_tiny_distilled_patch16_224', 'pit_ti_224')
+        'deit_tiny_distilled_patch16_224', 'pit_ti_224', 'inception_v3', 'hrnet_w18_small')
 
 @pytest.mark.parametrize('arch', [pytest.param(a, marks=[pytest.mark.slow] * (a in SLOW)) for a in FAMILIES])
 def test_the_parts_are_the_whole(arch):

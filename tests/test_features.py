@@ -83,7 +83,7 @@ def train(p, arch, depth, epochs=2, **kw):
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 2e-3)
     return log.all, model, before, fed
 
-@pytest.mark.parametrize('threads', [1, 2])
+@pytest.mark.parametrize('threads', [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize('arch', ['shufflenetv2_100', 'efficientnet_b0'])
 @pytest.mark.parametrize('depth', [0, 1, 2])
 def test_cached_training_is_uncached_training(packed, arch, depth, threads, monkeypatch, phantoms):
