@@ -751,6 +751,7 @@ def test_a_file_size_limit(packed, table):
     assert p.returncode == 1 and 'File too large' in err and left(packed.folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='kills a process with a POSIX signal, which this system has not')
 def test_killed_at_any_moment(packed, table):
     rng, halves = random.Random(0), 0
@@ -769,6 +770,7 @@ def test_killed_at_any_moment(packed, table):
     assert not packed(size=100).reused and left(packed.folder) == [packed(size=100).key]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='kills a process with a POSIX signal, which this system has not')
 def test_ctrl_c(packed, table):
     p = start(packed, table, 'slow')
