@@ -46,13 +46,14 @@ class Score(NamedTuple):
     f1: tuple
 
 def folds():
-    "{(model, way): `Score`} of folds.md; ours in bfloat16, which is the default where it was measured, if it is there"
+    "{(model, way): `Score`} of folds.md; ours in the precision of the bench, if it is there"
+    wanted = filed('bench.json').get('precision', 'fp32')
     theirs, found = int(re.search(r'baselines: (\d+) epochs', text_of('folds.md'))[1]), {}
     for row in tables('folds.md')[0]:
         way, *ours = row['way'].split(', ')
         precision, epochs = (ours[0], int(ours[1].split()[0])) if ours else ('fp32', theirs)
         key = model_name(*row['model'].split(' ', 1)), way
-        if key in found and precision != 'bf16': continue
+        if key in found and precision != wanted: continue
         values = [tuple(map(float, re.findall(r'\d\.\d+', row[k]))) for k in ('accuracy', 'macro F1')]
         found[key] = Score(epochs, precision, *values)
     return {key: found[key] for key in sorted(found, key=lambda key: in_order(key[0]))}
@@ -135,8 +136,9 @@ def headline():
 
 def paired_words(bench, scores, found):
     "What differs between the training that was timed and the one that was tested"
-    ours = [p.model for p in found if p.way == 'cold' and scores[p.model, 'ours'].precision == 'fp32']
-    if ours: yield f"The folds of ours are in float32 for {' and '.join(ours)}, the times in the default format."
+    timed = bench.get('precision', 'fp32')
+    other = [p.model for p in found if p.way == 'cold' and scores[p.model, 'ours'].precision != timed]
+    if other: yield f"The folds of ours are in another format than the times ({timed}) for {' and '.join(other)}."
     cases, batches = filed('folds.json')['cases'], []
     for r in single(bench):
         tested = cases.get(f"{r['arch']}:{r['depth']}:{r['way']}")

@@ -19,7 +19,7 @@ import numpy as np, pandas as pd
 from .apart import OURS, TRIES, one_measurement, source_file, split_files, weights_file
 from .ratios import STUDIES, WAYS, bench_figure, bench_text, ratios
 from ..core.files import replacing, write_json
-from ..core.machine import environment, resolve_device
+from ..core.machine import environment, resolve_device, resolve_precision
 from ..data.folds import check_folds
 from ..data.packing import Pack
 from ..data.split import PARTS
@@ -182,7 +182,8 @@ def bench(
         common = images.files | dict(lr=lr, device=device, bs=bs)
         about = dict(date=date.today().isoformat(), images=len(images.table),
                      parts={part: int((images.parts == part).sum()) for part in PARTS}, epochs=epochs,
-                     ours=plan.ours, folds=folds, lr=lr, seeds=plan.seeds, environment=environment(device))
+                     ours=plan.ours, precision=resolve_precision('auto', device), folds=folds, lr=lr, seeds=plan.seeds,
+                     environment=environment(device))
         for a in plan.archs:
             of_arch = common | dict(arch=a, pretrained=weights[a], size=size or stats(a)['size'])
             for row in _measure(plan, of_arch, work, tries, chosen):
