@@ -2,10 +2,10 @@
 
     python benchmarks/predict_rate.py FOLDER --weights WEIGHTS [--archs A B] [--turns 5]
 
-A run is trained on every other film of FOLDER (depth 0, two epochs) and asked for the rest, which are strangers to it,
-and for its own. The bound is 1 / (1 / network + 1 / (cores x decoding)): images per second of ONNX Runtime alone, on all
-cores and on pixels that lie in memory, and of decoding alone, on one. Each turn measures all of them, one after another;
-WEIGHTS has a file ARCH.safetensors for each network."""
+A run is trained on every other film of FOLDER (depth 0, two epochs) and asked for the rest, which are strangers to
+it, and for its own. The bound is 1 / (1 / network + 1 / (cores x decoding)): images per second of ONNX Runtime alone,
+on all cores and on pixels that lie in memory, and of decoding alone, on one. Each turn measures all of them, one after
+another; WEIGHTS has a file ARCH.safetensors for each network."""
 import argparse, sys, tempfile, time
 from pathlib import Path
 
@@ -62,8 +62,8 @@ def main():
             rows.append([arch, *(f'{middle(n):.0f}' for n in ('decoding', 'network', 'bound', 'strangers')),
                          *(share(n) for n in ('strangers', 'own', 'not looked for'))])
             print(rows[-1], file=sys.stderr, flush=True)
-    head = ['network', 'decoding, images/s of a core', 'ONNX Runtime, images/s', 'bound', 'predict', 'share of the bound:'
-            ' strangers', 'the run\'s own films', '--no-seen']
+    head = ['network', 'decoding, images/s of a core', 'ONNX Runtime, images/s', 'bound', 'predict',
+            'share of the bound: strangers', "the run's own films", '--no-seen']
     write('predict_rate', dict(turns=res, images=len(others)),
           f'{table(rows, head)}\n\n{len(others):,} films a way, {a.turns} turns, medians (lowest to highest).',
           'python benchmarks/predict_rate.py FOLDER --weights WEIGHTS')

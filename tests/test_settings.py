@@ -57,7 +57,8 @@ def test_a_new_option_is_one_line(tmp_path):
     room.write_text(code.replace(line, '    # A field of a test\n    dummy:int=7\n' + line), encoding='utf-8')
     env = os.environ | dict(PYTHONPATH=str(tmp_path), XRAY_XFER_CACHE=str(tmp_path/'cache'))
     draw(tmp_path/'films', n=48, size=64)
-    given = ['films', '--arch', 'shufflenetv2_050', '--pretrained', 'false', '--size', '32', '--epochs', '1', '--dummy', '8']
+    given = ['films', '--arch', 'shufflenetv2_050', '--pretrained', 'false', '--size', '32', '--epochs', '1',
+             '--dummy', '8']
     # the last: a run is done again from its file, where something else may be said of it
     lines = [['run', *given, '--quiet'], ['run', '--config', 'runs/shufflenetv2_050_0/config.json', '--out', 'again',
                                           '--dummy', '9', '--quiet'], ['run', '--help']]

@@ -29,7 +29,7 @@ TWIN = .92        # likeness from which on two images are twins: see the measure
 _MOST = 8         # images of the run whose spectra are nearest to that of a new one are its candidates
 _FLOOR = 1.13     # correlation of their thumbnails of 16 pixels and a quarter of that of their spectra: from there on
                   # they are compared. Of 600 altered copies one has less; of strangers nineteen in twenty
-_LEAST = .75      # likeness of spectra below which no place is tried: one copy of 600 has less, and a fifth of strangers
+_LEAST = .75      # likeness of spectra below which no place is tried: one copy of 600 has less, a fifth of strangers
 _NEAR = .95       # likeness of spectra from which on pixels may be equal: strangers among 3,600 films reach 0.94,
                   # and each film has 0.97 with what is filed of it, in 4 bits
 _KIND = 'known 1' # raised when the same file would mean something else

@@ -14,7 +14,6 @@ from textwrap import wrap
 import numpy as np, torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from scipy.stats import binomtest
 from sklearn.metrics import (average_precision_score, confusion_matrix, precision_recall_curve,
                              roc_auc_score, roc_curve)
@@ -26,6 +25,7 @@ from ..evaluate.predictions import Predictions, judged
 from ..evaluate.scores import softmax
 from ..evaluate.tables import display_name
 from ..models.classifier import Classifier
+from .board import Board
 from .curves import BLUE, VERMILION
 from .gradcam import grad_cam, picks
 from .operating import operating_of
@@ -168,40 +168,6 @@ def calibration_figure(
     return fig
 
 # %% ../../nbs/report/02_figures.ipynb #64a59786
-_WIDE, _TALL, _SIDE = 2.25, 2.75, 2.05   # inches: of a cell, and of the X-ray in it
-
-class _Board:
-    "X-rays in rows and columns on one pair of axes, in inches: with axes for each, drawing them takes twice as long"
-    def __init__(self, rows, cols, head):
-        wide, top = max(4.4, _WIDE * cols), .25 + .19 * len(head)
-        tall = top + _TALL * rows
-        self.left, self.top = (wide - _WIDE * cols) / 2 + .1, top
-        self.figure = Figure(figsize=(wide, tall))
-        self.ax = self.figure.add_axes((0, 0, 1, 1), xlim=(0, wide), ylim=(tall, 0), autoscale_on=False)
-        self.ax.axis('off')
-        self.figure.suptitle('\n'.join(head), fontsize=11, y=1 - .1 / tall, va='top')
-
-    def _corner(self, row, col): return self.left + _WIDE * col, self.top + _TALL * row + .6
-
-    def show(self, row, col, pixels, lines, edge):
-        "One X-ray with its text above"
-        x, y = self._corner(row, col)
-        shown = pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0)
-        self.lay(row, col, shown, cmap='gray', vmin=0, vmax=255, interpolation='antialiased')
-        self.ax.add_patch(Rectangle((x, y), _SIDE, _SIDE, fill=False, color=edge, lw=2.2, zorder=2))
-        self.ax.text(x, y - .06, '\n'.join(lines), fontsize=9.5, linespacing=1.15, va='bottom')
-
-    def lay(self, row, col, picture, **look):
-        "A picture where an X-ray is"
-        x, y = self._corner(row, col)
-        self.ax.imshow(picture, extent=(x, x + _SIDE, y + _SIDE, y), aspect='auto', zorder=1, **look)
-
-    def say(self, row, col, text, below=False):
-        "Words where an X-ray would be, or below it"
-        x, y = self._corner(row, col)
-        if below: self.ax.text(x + _SIDE / 2, y + _SIDE + .02, text, fontsize=8, ha='center', va='top')
-        else: self.ax.text(x, y + _SIDE / 2, text, fontsize=9.5, va='center')
-
 def _verdict(r, classes):
     "Three lines on one judged image"
     sure = '> 99.9 %' if r.sure > .999 else f'{100 * r.sure:.1f} %'
@@ -221,11 +187,10 @@ def errors_figure(
         raise ValueError(f'{len(images)} images for {len(j)} test rows: give one for each, in their order')
     top = j.sort_values('loss', ascending=False, kind='stable').head(n)
     cols = min(4, len(top))
-    rows = -(-len(top) // cols)
     errors = counted(int((j.true != j.called).sum()), 'error')
     said = [title] if title else []
     said.append(f'The {len(top)} highest losses of {len(j):,} test images ({errors}); orange frame: wrong')
-    board = _Board(-(-len(top) // cols), cols, said)
+    board = Board(-(-len(top) // cols), cols, said)
     for k, (i, r) in enumerate(top.iterrows()):
         board.show(*divmod(k, cols), images[i], _verdict(r, classes), VERMILION if r.true != r.called else BLUE)
     return board.figure
@@ -279,7 +244,7 @@ def gradcam_figure(
     try: cams = dict(zip(chosen.index, _maps(model, pixels, chosen, probs, mean, std)))
     except ValueError as e: cams, note = None, wrap(f'{e}; the X-rays are shown without it', 90)
     heads = 'Left: typical hits. Right: the most confident errors (orange frame).'
-    board = _Board(len(shown), 4, [*([title] if title else []), heads, *note])
+    board = Board(len(shown), 4, [*([title] if title else []), heads, *note])
     for row, c in enumerate(shown):
         for kind in ('hit', 'error'):
             rows = chosen[(chosen.true == c) & (chosen.kind == kind)]
