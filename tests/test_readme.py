@@ -18,7 +18,7 @@ def test_links_lead_somewhere():
                for h in re.findall(r'^#+ (.*)', text, re.M)}
     for target in re.findall(r'\]\(([^)\s]+)\)', text):
         if target.startswith('http'): continue
-        assert target[1:] in anchors if target.startswith('#') else (root/target.split('#')[0]).exists(), target
+        assert target[1:] in anchors if target.startswith('#') else (root/target).exists(), target
 
 def test_commands_it_names_parse():
     from xray_xfer.cli import verb_parser
