@@ -42,7 +42,7 @@ def serve(folder, out):
 def report(file, out):
     "What somebody sees who opens a report"
     with Browser() as b:
-        b.open(file, width=1000, height=820)
+        b.open(file, width=1000, height=900)
         b.shot(out, whole=False)
 
 def main(page, out):
