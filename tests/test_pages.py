@@ -199,8 +199,8 @@ def test_names_of_staged_pages(nb, staged):
 def test_common_words_are_no_links():
     "A name in backticks is a link where it can mean one thing only: words wait until the page defines or imports them"
     from pages import link, rooms
-    by = {r.module.removeprefix('xray_xfer.') or 'index': r for r in rooms().values()}
-    home = by['index']
+    by = {r.module.removeprefix('xray_xfer.'): r for r in rooms().values()}
+    home = rooms()['index.ipynb']
     words = 'run table test true True stats levels describe compare report.html L'.split()
     assert [w for w in words if link(w, home)] == []
     assert link('run', by['cli']) == '#run'
