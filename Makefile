@@ -6,7 +6,7 @@ SHARED := $(if $(wildcard ../shared/data/radiographs),--flags shared)
 # libraries talk to their own developers, and timm warns when models/03_classifier registers its networks in a process that has imported them
 export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning,ignore:Overwriting:UserWarning
 
-.PHONY: demo test pages numbers docs long clean
+.PHONY: demo test pages numbers docs long long-pages long-tests long-proofs clean
 
 demo: .venv/.installed
 	$(BIN)/xray_xfer demo
@@ -34,9 +34,16 @@ numbers: .venv/.installed-dev   # figures and cells of the pages anew, after a c
 # a change of intervals, comparisons or controls, how often each holds the truth in data of which it is known. Each writes its table into benchmarks/, to be committed with the change and read against what the
 # pages promise; less in a first try: benchmarks/simulate.py intervals --draws 200. Whether numbers stayed the same after a
 # change that should not touch them is another question: python tools/same_numbers.py main (some minutes).
-long: .venv/.installed-dev
-	$(if $(SHARED),OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --flags 'shared slow')
+long: long-pages long-tests long-proofs
+
+long-pages: .venv/.installed-dev   # also what make test leaves out of the notebooks; the tutorials in turn, for they share a study
+	$(BIN)/nbdev-test nbs/tutorials --n-workers 0 --flags '$(if $(SHARED),shared )slow'
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --skip-folder-re '^([_.]|tutorials)' --flags '$(if $(SHARED),shared )slow'
+
+long-tests: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -ra -m slow
+
+long-proofs: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate.py intervals differences seeds
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/controls_sim.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kills.py

@@ -106,8 +106,8 @@ def imported(nb):
     "What the cells of a page import: {name: {module, ...}}"
     found = {}
     for c in cells(nb):
-        if c['cell_type'] != 'code' or ''.join(c['source']).startswith('%'): continue
-        for n in ast.walk(ast.parse(''.join(c['source']))):
+        if c['cell_type'] != 'code': continue
+        for n in ast.walk(ast.parse(re.sub(r'^[%!].*$', '', ''.join(c['source']), flags=re.M))):
             for a in n.names if isinstance(n, ast.ImportFrom) else []:
                 found.setdefault(a.asname or a.name, set()).add(n.module or '')
     return found

@@ -99,6 +99,7 @@ def rerun(page, save=False):
         shell = CaptureShell(notebook, profile=False)
         for i, cell in enumerate(nb.cells):
             if cell.cell_type != 'code' or flags & set(cell.directives_): continue
+            if cell.directives_.get('eval', '').lower() == 'false': continue   # as nbdev-test does
             shell.cell(cell)
             if e := shell.exc: raise RuntimeError(f'{page}, cell {i}: {type(e).__name__}: {e}') from e
             if (was := texts(saved[i])) == (now := texts(cell)): continue

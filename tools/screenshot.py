@@ -1,7 +1,9 @@
-"""The picture of the page of `xray_xfer serve` (nbs/serving/08_server.ipynb): a drawing and what a run says of it.
+"""Pictures of pages, in Chromium: of `xray_xfer serve` with a drawing of the demo and what a run says of it, and of the
+top of a report.
 
     xray_xfer demo
-    python tools/screenshot.py demo_study/resnet10t_1 nbs/images/serve.png     # needs Chromium"""
+    python tools/screenshot.py demo_study/resnet10t_1 nbs/images/serve.png
+    python tools/screenshot.py study/report.html nbs/images/report.png         # of nbs/tutorials/01_kaggle.ipynb"""
 import io, sys
 from pathlib import Path
 
@@ -18,7 +20,8 @@ def film_of(run):
     name = Path(right.path.iloc[len(right) // 2]).name
     return next(p for p in images_of('demo').path if Path(p).name == name)
 
-def main(folder, out):
+def serve(folder, out):
+    "The page of a run, with one answer"
     from xray_xfer.inference.ensemble import load_ensemble
     from xray_xfer.runs.folder import load_run
     from xray_xfer.serving.api import application
@@ -35,6 +38,15 @@ def main(folder, out):
         b.js("document.querySelector('footer').remove()")
         b.js("Promise.all([...document.images].map(i => i.decode())).then(() => new Promise(r => setTimeout(r, 500)))")
         b.shot(out)
+
+def report(file, out):
+    "What somebody sees who opens a report"
+    with Browser() as b:
+        b.open(file, width=1000, height=900)
+        b.shot(out, whole=False)
+
+def main(page, out):
+    (report if page.endswith('.html') else serve)(page, out)
     # text stays sharp in 256 colours, and the colours of the map are spread
     few = Image.open(out).convert('RGB').quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
     few.save(buffer := io.BytesIO(), 'PNG', optimize=True)

@@ -9,6 +9,8 @@ __all__ = ['FeaturesDL']
 
 # %% ../../nbs/trunk/06_batches.ipynb #6667385c
 from collections.abc import Iterable, Iterator, Sequence
+from types import MethodType
+from typing import Any
 
 import numpy as np, torch
 from fastai.data.load import DataLoader
@@ -39,6 +41,22 @@ class FeaturesDL(DataLoader):
     def show_batch(self, *args, **kwargs):
         raise TypeError('these loaders hold features, and features are no images: '
                         'learn.images.show_batch() shows the images of a Learner from `learner`')
+
+    def new(self,
+        dataset:Any=None, # None: there are no other items
+        cls:type|None=None, # As in fastai
+        **kwargs, # bs, shuffle, drop_last, device, and functions such as get_idxs
+    ) -> 'FeaturesDL':
+        "The same features in other batches or another order, as `Learner.get_preds` wants them"
+        if dataset is not None:
+            raise TypeError('these loaders hold features and take no other items: learn.classifier takes images, and '
+                            'xray_xfer.inference.predict asks a finished run about files')
+        own = {k: kwargs.get(k, getattr(self, k)) for k in ('bs', 'shuffle', 'drop_last', 'device')}
+        made = (cls or type(self))(self.views, self.labels, **own)
+        functions = {name: kwargs.get(name, getattr(self, name)) for name in self._methods}
+        for name, f in functions.items():
+            if not isinstance(f, MethodType): setattr(made, name, f)   # given to this one, or with it to the new
+        return made
 
     def create_batches(self, samps:Iterable) -> Iterator[tuple]:
         draw = np.random.default_rng(self.rng.getrandbits(63)) if len(self.views) > 1 else None
