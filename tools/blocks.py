@@ -124,14 +124,14 @@ def headline():
     alt = [f'{m}: ' + ', '.join(f'{WAYS[p.way]} {p.accuracy:.3f} in {seconds(p.seconds)}' for p in of.values())
            for m, of in models.items()]
     caption = [f"{bench['images']:,} chest films of four classes. Up: accuracy over five folds with 95 % intervals, "
-               'each film tested once by a network that never saw it. Right: seconds of one training, all in.']
+               'each film tested once by a network that never saw it. Right: seconds of one training, from files to metrics.']
     if any(p.scaled for p in found): caption.append('Hollow: timed in part, and scaled.')
     if untimed := [m for m, way in scores if way == 'ours' and 'cold' not in models.get(m, ())]:
         caption.append(f"Ours is not timed yet with the present recipe: {', '.join(untimed)}.")
     said = [f"![Accuracy over five folds against seconds on a logarithmic scale. {'; '.join(alt)}.]"
             '(images/accuracy_seconds.png)', f"*{' '.join([*caption, where(bench)])}.*"]
     whole = [of for of in models.values() if set(of) == set(WAYS)]
-    if whole: said.append(one_model(whole[-1], gaps(scores)))
+    if whole: said.append(one_model(whole[-1], gaps(scores), scores))
     return '\n\n'.join(said)
 
 def paired_words(bench, scores, found):
@@ -146,7 +146,9 @@ def paired_words(bench, scores, found):
             batches.append(f"{r['bs']} and {bs} for {model_name(r['arch'], 'depth')} {r['depth']}")
     if batches: yield f"Tuned fastai was timed with its quickest batch and tested with another: {'; '.join(batches)}."
 
-def one_model(of, paired):
+HEAD = 5   # epochs of the head alone, the default of `run`
+
+def one_model(of, paired, scores):
     "The four ways of one model"
     cold, warm = of['cold'], of['warm']
     theirs = [f'{WAYS[w]} {score_words(of[w][4:])} in {seconds(of[w].seconds)}, '
@@ -155,7 +157,10 @@ def one_model(of, paired):
              f"the features of its frozen part are kept**; {'; '.join(theirs)}."]
     differ = [f"{signed(paired[cold.model, w]['accuracy, A less B, points'])} points against {WAYS[w]}"
               for w in BASELINES if (cold.model, w) in paired]
-    if differ: lines.append(f"Paired, film by film: {', '.join(differ)}.")
+    if differ: lines.append(f"Paired, film by film, each interval for itself: {', '.join(differ)}.")
+    each = {w: scores[cold.model, 'ours' if w == 'cold' else w].epochs for w in ('cold', *BASELINES)}
+    lines.append(f"{each['cold']} epochs here, after {HEAD} of the head alone; {each['stock']} of stock and "
+                 f"{each['tuned']} of tuned fastai, which is tuned for speed.")
     return ' '.join([*lines, '[All times, and what each point is of](explanations/07_costs.ipynb).'])
 
 def folds_table():
