@@ -53,7 +53,8 @@ def model_paragraph(
         ran = f' by {escaped(r.environment["trunk"])}' if r.environment.get('trunk') else ''
         kept = f' in {c["features"]}' if 'features' in c else ''
         said.append(f'The frozen part was run once per image{ran}, and its output kept{kept}; the rest was trained on '
-                    'this, which is the same function as training the whole network with that part frozen.')
+                    'this, which is, up to rounding, the same function as training the whole network with that '
+                    'part frozen.')
     return [' '.join(said)]
 
 # %% ../../nbs/report/22_trained.ipynb #45d91e14

@@ -159,7 +159,8 @@ NOT_CLINICAL = ('Not for clinical use: this is a study of methods. '
 _SOURCES = ('Images of one class often come from one source, and a network may learn the source (markings, '
             'projection, age, exposure) instead of the disease (DeGrave et al. 2021, doi 10.1038/s42256-021-00338-7).')
 _DATABASE = (   # of the COVID-19 Radiography Database
-    'In the COVID-19 Radiography Database the source decides the class. The COVID images come from PadChest/BIMCV, '
+    'If these are images of the COVID-19 Radiography Database: there the source decides the class. The COVID images '
+    'come from PadChest/BIMCV, '
     'a German medical school, SIRM and web collections; the Viral Pneumonia images are all paediatric (Guangzhou). '
     'Only Normal and Lung_Opacity, both mostly from RSNA, can be compared within one source. Models learn the source '
     '(DeGrave et al. 2021, doi 10.1038/s42256-021-00338-7).',
