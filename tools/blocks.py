@@ -124,7 +124,8 @@ def headline():
     alt = [f'{m}: ' + ', '.join(f'{WAYS[p.way]} {p.accuracy:.3f} in {seconds(p.seconds)}' for p in of.values())
            for m, of in models.items()]
     caption = [f"{bench['images']:,} chest films of four classes. Up: accuracy over five folds with 95 % intervals, "
-               'each film tested once by a network that never saw it. Right: seconds of one training, from files to metrics.']
+               'each film tested once by a network that never saw it. Right: seconds of one training, from files to '
+               'metrics.']
     if any(p.scaled for p in found): caption.append('Hollow: timed in part, and scaled.')
     if untimed := [m for m, way in scores if way == 'ours' and 'cold' not in models.get(m, ())]:
         caption.append(f"Ours is not timed yet with the present recipe: {', '.join(untimed)}.")
