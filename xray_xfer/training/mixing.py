@@ -44,6 +44,13 @@ class MixTailInputs(CutMix):
     ) -> None:
         "Nothing to be put back"
 
+    def before_train(self) -> None:
+        "It mixes the losses of two labels: a loss that is not fastai's would be given one of them, and mixed images"
+        super().before_train()
+        if self.stack_y: return
+        raise ValueError(f'CutMix mixes two labels, and {type(self.learn.loss_func).__name__} is no loss of fastai '
+                         'that says so (y_int): give cutmix=0, or a loss such as FocalLossFlat or CrossEntropyLossFlat')
+
     def before_batch(self) -> None:
         "One rectangle for the batch, on the smallest map and where it lies on the others"
         if self.whole is None: return self._mix(self.xb)
