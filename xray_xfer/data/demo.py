@@ -17,12 +17,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from fastcore.basics import num_cpus
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from scipy.ndimage import gaussian_filter
-
-from ..core.ahead import ahead
 
 # %% ../../nbs/data/01_demo.ipynb #34aa162a
 CLASSES = ('COVID', 'Lung_Opacity', 'Normal', 'Viral Pneumonia')
@@ -177,14 +174,6 @@ def _write(path, array, note):
     info.add_text('Description', note)
     Image.fromarray(array).save(path, pnginfo=info, compress_type=3)  # Z_RLE: noise has no longer repeats to look for
 
-def _draw_one(folder, patient, seed, size):
-    "The image and the mask of one patient"
-    label, k, i = patient
-    image, mask = phantom(label, np.random.default_rng([seed, k, i]), size)
-    _write(folder/label/'images'/f'{label}-{i}.png', image, 'Phantom drawn by xray_xfer: not a radiograph')
-    mask = Image.fromarray(mask).resize((256, 256), Image.Resampling.NEAREST)
-    _write(folder/label/'masks'/f'{label}-{i}.png', np.asarray(mask), 'Lung mask of a phantom drawn by xray_xfer')
-
 def draw(
     path:str|Path, # The folder to make, absent or empty: `<path>/<class>/images/` and `/masks/`
     n:int=400, # Images in all, at least 12; see `counts` for the classes
@@ -202,13 +191,17 @@ def draw(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f'.{path.name}-', dir=path.parent))
-        new = part/'new'   # mkdtemp makes its own folder private
-        for label in todo:
-            for kind in ('images', 'masks'): (new/label/kind).mkdir(parents=True)
-        patients = ((label, k, i) for k, (label, total) in enumerate(todo.items()) for i in range(1, total + 1))
-        for _ in ahead(lambda p: _draw_one(new, p, seed, size), patients, num_cpus() or 1, 'draw'): pass
+        for k, (label, total) in enumerate(todo.items()):
+            # 'new': mkdtemp makes its own folder private
+            images, masks = (part/'new'/label/kind for kind in ('images', 'masks'))
+            for folder in (images, masks): folder.mkdir(parents=True)
+            for i in range(1, total + 1):
+                image, mask = phantom(label, np.random.default_rng([seed, k, i]), size)
+                _write(images/f'{label}-{i}.png', image, 'Phantom drawn by xray_xfer: not a radiograph')
+                mask = Image.fromarray(mask).resize((256, 256), Image.Resampling.NEAREST)
+                _write(masks/f'{label}-{i}.png', np.asarray(mask), 'Lung mask of a phantom drawn by xray_xfer')
         if path.exists(): path.rmdir()  # empty: Windows does not rename over it
-        os.rename(new, path)
+        os.rename(part/'new', path)
     except OSError as e:
         why = e.strerror or e
         said = f'cannot write the demo images to {path} ({why}): name a folder on a disk with room, where you may write'
