@@ -92,7 +92,7 @@ def test_no_network_names_the_two_ways_out(tmp_path):
     code = ("from xray_xfer.models.classifier import build\n"
             "for arch in ('efficientnet_b0', 'shufflenetv2_100'):\n"
             "    try: build(arch)\n"
-            "    except ConnectionError as e: print(e)\n")
+            "    except ConnectionError as e: print(ascii(str(e)))\n")
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=env, capture_output=True, text=True)
     said = done.stdout.strip().splitlines()
     assert len(said) == 2, done.stderr
