@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip('fasthtml')
+pytest.importorskip('fasthtml', reason="no FastHTML here: pip install 'xray_xfer[serve]'")
 from starlette.testclient import TestClient
 
 from browser import Browser, chromium

@@ -426,6 +426,12 @@ def test_cold_and_warm_are_the_same_study(xrays, tmp_path, monkeypatch):
     for a, b in zip(cold.runs, warm.runs, strict=True):
         assert (a.path/'predictions.csv').read_bytes() == (b.path/'predictions.csv').read_bytes()
 
+def test_a_folder_that_is_not_there_is_said_before_weights_are_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr('xray_xfer.study.build', lambda *a, **k: pytest.fail('fetches weights'))
+    for source in ('nowhere', tmp_path/'nowhere'):
+        with pytest.raises(FileNotFoundError, match='nowhere.*does not exist'):
+            study(source, ARCH, 0, quiet=True, out=tmp_path/'s')
+
 def test_everything_wrong_is_found_before_training(packed, tmp_path):
     mistakes = [(dict(archs=[ARCH, 'nonet']), 'unknown arch'),
                 (dict(depths=(0, 7)), '5 layer groups'),

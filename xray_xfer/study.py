@@ -128,6 +128,11 @@ def _check_alone(out, plan):
         raise FileExistsError(f'{out} holds the study of other runs too ({named(others, 3)}): '
                               'choose another out= (--out), or overwrite=True (--overwrite)')
 
+def _check_there(data, given):
+    "Error where there are no images at all, before weights are fetched; all else is found when they are read"
+    if not isinstance(data, str | Path) or str(data) in ('kaggle', 'demo') or settled(data).exists(): return
+    source_table(data, Settings(**given))
+
 def _room_needed(plan, size):
     "{arch: about how many bytes a run takes}; weights or a depth that cannot be are an error of the network"
     needed = {}
@@ -265,6 +270,7 @@ def study(
     deepest = [d for d in plan.depths if isinstance(d, int)]   # one pass makes the features of all
     asked = dict(size=size, resize=resize, colour=colour, classes=classes, exclude=exclude, out=out, quiet=quiet)
     given = dict(deepest=deepest) | settings | asked
+    _check_there(data, given)
     if folds is not None: plan = _over_folds(plan, data, given, folds, repeats)
     if not overwrite: _check_alone(out, plan)
     needed = _room_needed(plan, size)

@@ -1,4 +1,4 @@
-"""What is done with finished runs, as verbs of the command: controls, compare, predict, explain, external, thresholds, export, serve, methods, report.
+"""What is done with finished runs, as verbs of the command, from controls and predict to serve and report.
 
 Docs: https://xray-xfer.github.io/xray_xfer/use.html.md"""
 

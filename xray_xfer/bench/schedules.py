@@ -1,4 +1,4 @@
-"""Ten epochs here and ten there may end at two accuracies: what counts is how soon a training is as good as stock fastai.
+"""Ten epochs here and there may end at two accuracies: what counts is how soon a training is as good as stock fastai.
 
 Docs: https://xray-xfer.github.io/xray_xfer/bench/schedules.html.md"""
 

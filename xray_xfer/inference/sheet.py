@@ -1,4 +1,4 @@
-"""Pictures of where a finished run looks: image beside image under its map, one by one or on sheets, and a table of them.
+"""Pictures of where a finished run looks: each image beside its map, one by one or on sheets, and a table of them.
 
 Docs: https://xray-xfer.github.io/xray_xfer/inference/sheet.html.md"""
 

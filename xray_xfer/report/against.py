@@ -1,4 +1,4 @@
-"""Two models on the same images, also one that was not made here: a CSV of probabilities goes in, paired tests come out.
+"""Two models on the same images, also one not made here: a CSV of probabilities goes in, paired tests come out.
 
 Docs: https://xray-xfer.github.io/xray_xfer/report/against.html.md"""
 

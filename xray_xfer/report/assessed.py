@@ -74,8 +74,8 @@ def intervals_words(
     if not ends: return ''
     level = re.match(r'([\d.]+) % intervals', m.get('interval_note') or '')
     of = f' of {level[1]} %' if level else ''
-    said = [f'Intervals{of} of shares and their averages were Clopper–Pearson intervals (1934) at the effective number '
-            'of images (Korn & Graubard 1998).']
+    said = [f'Intervals{of} of shares and their averages were Clopper–Pearson intervals (1934) at the effective '
+            'number of images (Korn & Graubard 1998).']
     if 'auc' in ends: said.append('That of the AUC was a score interval (Newcombe 2006), joined over the classes by '
                                   'the method of Zou & Donner (2008).')
     if units and units[0] < units[1]:
@@ -200,7 +200,8 @@ def elsewhere_words(
             f'{counted(found["images"], "image")} ({counts}).']
     if n := found.get('rejects'): said.append(f'{counted(n, "file")} of it could not be decoded.')
     if n := found.get('predicted_only'):
-        said.append(f'{counted(n, "image")} without a label of the model’s classes {are(n, "was", "were")} not scored.')
+        were = are(n, 'was', 'were')
+        said.append(f'{counted(n, "image")} without a label of the model’s classes {were} not scored.')
     twins = found.get('twins') or {}
     if twins.get('looked'):
         n, kept = twins['found'], 'kept' if twins.get('kept') else 'left out'
