@@ -203,7 +203,7 @@ def main():
     parser.add_argument('--show', action='store_true', help='print the table of what is there, and train nothing')
     a = parser.parse_args()
     from xray_xfer.bench.ratios import markdown_table
-    if a.show: return print('\n'.join([*markdown_table(HEAD, shown(filed()), words=4), '', READ]))
+    if a.show: return print('\n'.join([READ, '', *markdown_table(HEAD, shown(filed()), words=4)]))
     from xray_xfer.core.files import replacing
     from xray_xfer.core.lock import one_maker
     from xray_xfer.core.machine import keep_buffers

@@ -7,12 +7,15 @@ import json, re
 from pathlib import Path
 from typing import NamedTuple
 
+from xray_xfer.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[1]
 FILED = ROOT/'benchmarks'
 ONLINE = 'https://github.com/xray-xfer/xray_xfer/blob/main/benchmarks'
 NAMES = dict(shufflenetv2_100='ShuffleNetV2', efficientnet_b0='EfficientNet-B0',
              tf_efficientnet_lite0='EfficientNet-Lite0')
 WAYS = dict(stock='stock fastai', tuned='tuned fastai', cold='here, cold cache', warm='here, warm cache')
+KAGGLE = 21_165   # films of the COVID-19 Radiography Database
 BASELINES, OURS = ('stock', 'tuned'), ('cold', 'warm')
 
 # What is filed
@@ -147,8 +150,6 @@ def paired_words(bench, scores, found):
             batches.append(f"{r['bs']} and {bs} for {model_name(r['arch'], 'depth')} {r['depth']}")
     if batches: yield f"Tuned fastai was timed with its quickest batch and tested with another: {'; '.join(batches)}."
 
-HEAD = 5   # epochs of the head alone, the default of `run`
-
 def one_model(of, paired, scores):
     "The four ways of one model"
     cold, warm = of['cold'], of['warm']
@@ -160,8 +161,8 @@ def one_model(of, paired, scores):
               for w in BASELINES if (cold.model, w) in paired]
     if differ: lines.append(f"Paired, film by film, each interval for itself: {', '.join(differ)}.")
     each = {w: scores[cold.model, 'ours' if w == 'cold' else w].epochs for w in ('cold', *BASELINES)}
-    lines.append(f"{each['cold']} epochs here, after {HEAD} of the head alone; {each['stock']} of stock and "
-                 f"{each['tuned']} of tuned fastai, which is tuned for speed.")
+    lines.append(f"{each['cold']} epochs here, after {Settings.head_epochs} of the head alone; {each['stock']} of stock "
+                 f"and {each['tuned']} of tuned fastai, which is tuned for speed.")
     return ' '.join([*lines, '[All times, and what each point is of](explanations/07_costs.ipynb).'])
 
 def folds_table():
@@ -212,6 +213,10 @@ def bench_words(bench):
     if scaled:
         parts = [f"{of} (depth {', '.join(sorted(depths))})" for of, depths in scaled.items()]
         yield f"Baselines that were timed in part, and scaled: {'; '.join(parts)}."
+    if study := next((r for r in whole_cases(bench) if r['case'].endswith(' study')), None):
+        minutes = study['cold'] * KAGGLE / bench['images'] / 60
+        yield (f"In proportion, which is a guess, the {case_name(study)} would take {minutes:.0f} minutes on the "
+               f'{KAGGLE:,} films of the Kaggle set.')
     yield f'{where(bench)}. Each measurement: [bench.md]({ONLINE}/bench.md).'
 
 def bench_picture(folder='../images'):

@@ -73,7 +73,8 @@ def _known_names(df, where):
         elif files := [n for i, n in enumerate(names) if 'path' in missing and _are_files(df.iloc[:, i])]:
             hint = f' ({some(files)} holds file names: call it path)'
         raise ValueError(f'{where} has no column {" and no column ".join(missing)}: it has {some(names, 20)}{hint}. '
-                         f'Needed are path and label; {", ".join(COLUMNS[2:])} may be there')
+                         'Needed are path (of DICOM files also SOPInstanceUID) and label; '
+                         f'{", ".join(COLUMNS[2:])} may be there')
     if not len(df): raise ValueError(f'{where} has no rows')
     return df.set_axis(names, axis=1)
 

@@ -176,7 +176,11 @@ def _tells(ds, path):
     "Whether the way to a file holds something that its header keeps to itself"
     names = 'PatientID', 'AccessionNumber', 'SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID', 'PatientName'
     with silent(): said = [plain(str(_said(ds, n) or '')).casefold() for n in names]
-    return any(len(v) > 4 and v in plain(path).casefold() for v in said)
+    way = plain(path).casefold()
+    pieces = {w for w in _words(said[-1]) if len(w) > 1}   # mueller^hans is in Mueller_Hans and in Hans/Mueller, too
+    return any(len(v) > 4 and v in way for v in said) or len(pieces) > 1 and pieces <= {*_words(way)}
+
+def _words(text): return re.findall(r'[^\W\d_]+', text)
 
 def in_threads(
     work:Callable, # On a path
@@ -186,13 +190,19 @@ def in_threads(
     with ThreadPoolExecutor(8) as pool:
         return list(tqdm(pool.map(work, paths), total=len(paths), desc='headers', unit='file', delay=2, disable=None))
 
-def _filled(table, paths, facts):
+def _without_ids(own, facts, key):
+    "The table's own groups, where one is the patient ID of a header as its code"
+    ids = {mine: f.group for mine, f in zip(own, facts) if None not in (mine, f) and coded(mine, key) == f.group}
+    return [ids.get(mine, mine) for mine in own]
+
+def _filled(table, paths, facts, key):
     "The table with the columns that headers know, its own values first"
     of = dict(zip(paths, facts))
     rows = [of.get(p) for p in table.path]
     new = {}
     for i, name in enumerate(_NEW):
         own = stated(table[name]) if name in table else [None] * len(table)
+        if name == 'group': own = _without_ids(own, rows, key)
         values = [mine if mine is not None or f is None else f[i] for mine, f in zip(own, rows)]
         if any(v is not None for v in values): new[name] = pd.Series(values, index=table.index, dtype=object)
     table = table.assign(**new)
@@ -245,7 +255,7 @@ def with_headers(
         headers = in_threads(_header, paths)
         key = patient_key() if any(headers) else b''
         facts = [None if ds is None else facts_of(ds, key) for ds in headers]
-        table, allowed = _filled(table, paths, facts), {*MODALITIES, *(_any_case(m) for m in modalities or ())}
+        table, allowed = _filled(table, paths, facts, key), {*MODALITIES, *(_any_case(m) for m in modalities or ())}
         way = '; to take it type --modalities {}'
         refusals = {p: _refusal(f.modality, allowed, way) for p, f in zip(paths, facts) if f is not None}
         table.attrs['refused'] = {p: why for p, why in refusals.items() if why}

@@ -54,6 +54,8 @@ def _check_rows(rows, found, top, root, homes, archive):
                 'give the folder itself, or call it otherwise)')
     elif loose := sum(len(h.folder.loose) for h in homes):
         what = f'holds {counted(loose, "image")} but no class folders'
+    elif any(h.folder.has_images for h in homes):   # such as DICOM files called by their numbers
+        what = 'holds images, as their first bytes say, but no class folders'
     else: what = 'holds no images'
     raise ValueError(f'{shown} {what}. {lies_there(top, root, archive)}')
 

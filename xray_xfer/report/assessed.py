@@ -75,7 +75,7 @@ def intervals_words(
     level = re.match(r'([\d.]+) % intervals', m.get('interval_note') or '')
     of = f' of {level[1]} %' if level else ''
     said = [f'Intervals{of} of shares and their averages were Clopper–Pearson intervals (1934) at the effective '
-            'number of images (Korn & Graubard 1998).']
+            'number of images (Korn & Graubard 1998), that of averages over classes by their linearised variance.']
     if 'auc' in ends: said.append('That of the AUC was a score interval (Newcombe 2006), joined over the classes by '
                                   'the method of Zou & Donner (2008).')
     if units and units[0] < units[1]:
@@ -86,7 +86,7 @@ def intervals_words(
     said.append(f'All are for other images like these, and for {networks}.')
     if len(s.runs) > 1:
         said.append(f'Means over the {len(s.runs)} trainings have intervals for other images and other trainings, with '
-                    'seeds as readers and images as cases (Obuchowski & Rockette 1995; Hillis 2007).')
+                    'seeds as readers and images as cases (Obuchowski & Rockette 1995; Hillis 2007, 2014).')
     if m.get('retrained'):
         again = '; Bouckaert & Frank 2004' if s.repeats > 1 else ''
         said.append('What other training sets of this size might give was estimated from the spread of the folds by '
@@ -102,7 +102,7 @@ _TESTS = {'McNemar, mid-p': 'McNemar’s test (1947) in its mid-p version (Fager
           'Obuchowski 1997': 'the test of Obuchowski (1997) for grouped images',
           'jackknife': 'a t test with the variance of leaving out one group of images at a time',
           'Obuchowski & Rockette 1995': 'the test of Obuchowski & Rockette (1995) over seeds and images, with the '
-                                        'degrees of freedom of Hillis (2007)'}
+                                        'degrees of freedom of Hillis (2007, 2014)'}
 
 def comparison_words(
     s:Studied, # The model
@@ -139,7 +139,8 @@ def calibration_words(
     bins = re.search(r'(\d+) equal-mass bins', k.get('note') or '')
     mass = f' over {bins[1]} bins of equal mass (Nixon et al. 2019)' if bins else ''
     return (f'Probabilities were calibrated by {by} (temperature scaling, Guo et al. 2017), which changes no decision. '
-            f'Calibration was judged on the test images before and after by the expected calibration error{mass}, the '
+            f'Calibration was judged on the test images before and after by the expected calibration '
+            f'error (Naeini et al. 2015){mass}, the '
             'Brier score and the negative log-likelihood.')
 
 def points_paragraph(
@@ -254,7 +255,9 @@ def not_done_words(
         (not grouped or own_groups(r), 'The division was not by patient, for the source named none.'),
         (is_crossed(s.config), 'There was one division of the images, and no cross-validation.'),
         (len(s.runs) > 1, 'There was one training: how much its score varies between trainings is not known.'),
-        (len(s.models) > 1, 'No other model was compared.'),
+        (len(s.models) > 1 or s.lost, 'No other model was compared.'),
+        (not s.lost, f'{counted(s.lost, "run")} of the study {are(s.lost)} not finished or cannot be read: how this '
+                     'model compares with all of them is not known.'),
         (intervals_words(s), 'No intervals were computed.'),
         (r.calibration, 'Calibration was not examined.'),
         (r.thresholds, 'No operating points were chosen: the class with the highest probability was called.'),

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..core.say import are, counted
+from ..evaluate.intervals import with_interval
 from ..evaluate.predictions import judged
+from ..evaluate.scores import per_class
 from .assessed import (calibration_words, comparison_words, controls_words, elsewhere_words,
                                        evaluation_words, intervals_words, metrics_words, not_done_words,
                                        pictures_words, points_paragraph, sets_of, tested_paragraph)
@@ -30,20 +32,40 @@ from ..runs.folder import Run
 _METRICS = dict(accuracy='accuracy', f1='macro F1', precision='macro precision', recall='macro recall',
                 auc='one-vs-rest AUC')
 
+def _not_tested(r):
+    "What is known of the other two parts"
+    v, found = r.metrics.get('valid') or {}, []
+    for key in ('accuracy', 'auc'):
+        if v.get(key) is not None: found.append(f'{_METRICS[key]} {v[key]:.3f}')
+    said = ['Scores on the training images were not computed.']
+    if found: said.insert(0, f'On {counted(v["n"], "validation image")}, by which choices were made: {listed(found)}.')
+    return ' '.join(said)
+
 def _results(s):
     "The scores of each training, with their intervals"
     def of(r):
         m = r.metrics
         return '; '.join(metric_words(m, key, name) for key, name in _METRICS.items() if m.get(key) is not None)
-    if len(s.runs) == 1: return f'On {counted(s.first.metrics["n"], "test image")} {of(s.first)} (95 % intervals).'
+    last = _not_tested(s.first)
+    if len(s.runs) == 1:
+        return f'On {counted(s.first.metrics["n"], "test image")} {of(s.first)} (95 % intervals). {last}'
     again = [f', repetition {r.reader[1] + 1}' if s.repeats > 1 else '' for r in s.runs]
     each = [f'Seed {r.seed}{which}: {of(r)}.' for r, which in zip(s.runs, again)]
-    return f'{" ".join(each)} In brackets: 95 % intervals.'
+    return f'{" ".join(each)} In brackets: 95 % intervals. {last}'
 
 def _operating(s):
     "Each class at its operating point"
     of = (s.first.thresholds or {}).get('classes') or {}
-    return escaped(' '.join(x['words'] for x in of.values()))
+    return _all(_by_class(s.first), escaped(' '.join(x['words'] for x in of.values())))
+
+def _by_class(r):
+    "Sensitivity and specificity of each class, where that of the highest probability is called"
+    test, ends = r.predictions.of('test'), r.metrics.get('class_intervals') or {}
+    if not len(test): return ''
+    t = per_class(test.y, test.probs, test.classes, test.folds)
+    def of(c, key): return with_interval(t.loc[c, key], (ends.get(c) or {}).get(key))
+    each = (f'{escaped(c)}: sensitivity {of(c, "recall")}, specificity {of(c, "specificity")}' for c in t.index)
+    return f'Where the class of the highest probability is called: {"; ".join(each)} (95 % intervals).'
 
 def _failures(s):
     "How many errors there were"
@@ -142,7 +164,8 @@ _TOLD: dict[str, Callable[[Studied], str]] = dict(
     ensemble=_ensemble, metrics=metrics_words,
     model_training=lambda s: _all(_begins(model_paragraph(s), 'Model and Training'),
                                   'A search over settings is not on file.'),
-    statistics=lambda s: _begins([intervals_words(s) or 'No intervals were computed.'], 'Evaluation'),
+    statistics=lambda s: _all(_begins([intervals_words(s) or 'No intervals were computed.'], 'Evaluation'),
+                              comparison_words(s) or 'No test of significance was made.'),
     robustness=lambda s: _begins([controls_words(s) or 'Controls for shortcuts were not run.'], 'Evaluation'),
     pictures=lambda s: pictures_words(s.first) or 'No maps were drawn.', tested=tested_paragraph, external=_outside,
     numbers=_numbers, by_part=lambda s: 'Images by class and part: see the table under Data.', results=_results,

@@ -102,7 +102,7 @@ def training_words(
     c, said = s.config, []
     if (n := c.get('head_epochs', 0)) and c['depth'] != 0:
         said.append(f'First the head alone was trained for {counted(n, "epoch")} on the output of the backbone as it '
-                    f'came, with a peak learning rate of {c["lr"][1]:g}.')
+                    f'came, with a peak learning rate of {c["lr"][1]:g} (Kumar et al. 2022).')
     what = _LEARNT.get(c['depth'], 'the fine-tuned layers and the head were')
     begun = f'Then {what}' if said else what[0].upper() + what[1:]
     said.append(f'{begun} trained for {counted(c["epochs"], "epoch")} by AdamW (Loshchilov & Hutter 2019) under a '

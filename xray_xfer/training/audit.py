@@ -64,7 +64,10 @@ def _contents(p, n_files):
     for column in ('split', 'source', *_KNOWN):
         if column in table: lines.append(f'{column}: {_shares(table[column].fillna("unknown"))}')
     for column in ('mask', 'group'):
-        if column in table: lines.append(f'{column}: known for {counted(table[column].notna().sum(), "image")}')
+        if column not in table: continue
+        known = table[column].dropna()
+        lines.append(f'{column}: known for {counted(len(known), "image")}' +
+                     (f', in {counted(known.nunique(), "group")}' if column == 'group' else ''))
     return lines
 
 def _rejected(p, most=20):
