@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastcore.docments import DocmentText, MarkdownRenderer, ann_parts, empty
+from IPython.core.interactiveshell import InteractiveShell
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup
 from nbdev.process import Processor
@@ -16,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT/'nbs'
 PACKAGE = 'xray_xfer'
 DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+
+# At the end of a process IPython collects all garbage once for each shell, and each page has had one: half a minute
+InteractiveShell.atexit_operations = lambda self: None
 
 # What the pages define, and what each of them imports
 

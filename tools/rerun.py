@@ -7,7 +7,7 @@
 Times, dates, paths of temporary folders and addresses in memory may differ; figures and warnings are not compared.
 A cell with a flag that nbdev-test leaves out (pyproject.toml, `tst_flags`) is left out here too.
 tests/test_outputs.py runs the quick pages."""
-import json, os, re, sys, tempfile
+import atexit, json, os, re, sys, tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,9 +94,9 @@ def rerun(page, save=False):
     whole = json.loads(notebook.read_text(encoding='utf-8'))
     saved = whole['cells']
     before, differ = Path.cwd(), []
+    shell = CaptureShell(notebook, profile=False)
     os.chdir(notebook.parent)
     try:
-        shell = CaptureShell(notebook, profile=False)
         for i, cell in enumerate(nb.cells):
             if cell.cell_type != 'code' or flags & set(cell.directives_): continue
             if cell.directives_.get('eval', '').lower() == 'false': continue   # as nbdev-test does
@@ -105,7 +105,9 @@ def rerun(page, save=False):
             if (was := texts(saved[i])) == (now := texts(cell)): continue
             differ.append((i, was, now))
             saved[i]['outputs'] = [as_saved(o) for o in cell.outputs if o.get('name') != 'stderr']
-    finally: os.chdir(before)
+    finally:
+        os.chdir(before)
+        atexit.unregister(shell.atexit_operations)   # IPython would collect all garbage at the end, once for each page
     if not (save and differ): return differ
     text = json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True)
     notebook.write_text(text + '\n', encoding='utf-8')

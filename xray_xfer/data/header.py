@@ -141,7 +141,6 @@ def _facts(ds, key):
 
 # %% ../../nbs/data/21_header.ipynb #df8963a0
 MODALITIES = 'CR', 'DX', 'DR'
-_NEW = Facts._fields
 
 def dicoms_among(
     paths:Iterable, # Of files
@@ -177,10 +176,8 @@ def _tells(ds, path):
     names = 'PatientID', 'AccessionNumber', 'SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID', 'PatientName'
     with silent(): said = [plain(str(_said(ds, n) or '')).casefold() for n in names]
     way = plain(path).casefold()
-    pieces = {w for w in _words(said[-1]) if len(w) > 1}   # mueller^hans is in Mueller_Hans and in Hans/Mueller, too
-    return any(len(v) > 4 and v in way for v in said) or len(pieces) > 1 and pieces <= {*_words(way)}
-
-def _words(text): return re.findall(r'[^\W\d_]+', text)
+    name, ways = ({*re.findall(r'[^\W\d_]{2,}', text)} for text in (said[-1], way))   # mueller^hans is in Hans/Mueller
+    return any(len(v) > 4 and v in way for v in said) or len(name) > 1 and name <= ways
 
 def in_threads(
     work:Callable, # On a path
@@ -200,7 +197,7 @@ def _filled(table, paths, facts, key):
     of = dict(zip(paths, facts))
     rows = [of.get(p) for p in table.path]
     new = {}
-    for i, name in enumerate(_NEW):
+    for i, name in enumerate(Facts._fields):
         own = stated(table[name]) if name in table else [None] * len(table)
         if name == 'group': own = _without_ids(own, rows, key)
         values = [mine if mine is not None or f is None else f[i] for mine, f in zip(own, rows)]

@@ -28,7 +28,7 @@ from .html import caution, grid, interval, picture, remark, valued, whisker
 from .operating import operating_section
 from .page import (controls_words, last_sections, metric_tiles, notes_of, run_report,
                                    safely, write_page)
-from .sections import data_section, reference_section, results_table
+from .sections import data_section, reference_section, results_table, sizes_table
 from .folded import folds_sections, retrained_parts
 from .words import (NOT_CLINICAL, context_words, folds_words, metric_interval, model_words,
                                     score_words)
@@ -169,6 +169,7 @@ def models_section(
 ) -> tuple[str, str, list]: # Id, heading, elements
     "All models: accuracies on one scale, all metrics, all differences"
     table = [H3('All metrics'), results_table(runs, report=False, mark=not odd)]
+    if (sizes := sizes_table(runs)) is not None: table += [H3('How large they are'), sizes]
     if odd: return 'models', 'The models, not to be compared', [_unlike_words(odd), _on_one_scale(runs), *table]
     depths = picture(folder/'depths.png', 'Test accuracy against fine-tuning depth, one line per backbone',
                      'What each further layer group adds.', small=True)
