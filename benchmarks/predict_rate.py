@@ -1,16 +1,19 @@
 """How near `predict` comes to what decoding and network allow, into predict_rate.md and .json; on a quiet machine.
 
-    python benchmarks/predict_rate.py FOLDER --weights WEIGHTS [--archs A B] [--turns 5]
+    python benchmarks/predict_rate.py FOLDER --weights WEIGHTS [--archs A B] [--turns 5] [--side 1024]
 
 A run is trained on every other film of FOLDER (depth 0, two epochs) and asked for the rest, which are strangers to
 it, and for its own. The bound is 1 / (1 / network + 1 / (cores x decoding)): images per second of ONNX Runtime alone,
 on all cores and on pixels that lie in memory, and of decoding alone, on one. Each turn measures all of them, one after
-another; WEIGHTS has a file ARCH.safetensors for each network."""
+another; WEIGHTS has a file ARCH.safetensors for each network. The bound knows decoding and network alone; looking for
+an image among the run's own comes on top, a third of a millisecond of a core. With --side 500 of the films are saved
+again as JPEG of so many pixels, as hospitals have them, and the rows are those of predict_rate_SIDE."""
 import argparse, sys, tempfile, time
 from pathlib import Path
 
 import numpy as np
 from fastcore.basics import num_cpus
+from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from measure import table, write
@@ -25,6 +28,15 @@ def per_second(n, work):
     start = time.perf_counter()
     work()
     return n / (time.perf_counter() - start)
+
+def enlarged(films, side, folder):
+    "A table of 500 of the films, saved again with so many pixels a side"
+    few = films.iloc[::max(1, len(films) // 500)].reset_index(drop=True)
+    for i, path in enumerate(few.path):
+        to = Path(folder)/f'{i}.jpg'
+        Image.open(path).convert('L').resize((side, side), Image.Resampling.BICUBIC).save(to, quality=95)
+        few.loc[i, 'path'] = str(to)
+    return few
 
 def one_turn(ensemble, strangers, own, some=512):
     "Images per second of each"
@@ -46,8 +58,10 @@ def main():
     ap.add_argument('--weights', required=True)
     ap.add_argument('--archs', nargs='+', default=['shufflenetv2_100', 'tf_efficientnet_lite0'])
     ap.add_argument('--turns', type=int, default=5)
+    ap.add_argument('--side', type=int)
     a = ap.parse_args()
-    films, res, rows = images_of(a.folder), {}, []
+    films, res, rows, larger = images_of(a.folder), {}, [], tempfile.TemporaryDirectory()
+    if a.side: films = enlarged(films, a.side, larger.name)
     mine, others = films.iloc[::2].reset_index(drop=True), films.path.iloc[1::2].tolist()
     with tempfile.TemporaryDirectory() as out:
         for arch in a.archs:
@@ -64,8 +78,8 @@ def main():
             print(rows[-1], file=sys.stderr, flush=True)
     head = ['network', 'decoding, images/s of a core', 'ONNX Runtime, images/s', 'bound', 'predict',
             'share of the bound: strangers', "the run's own films", '--no-seen']
-    write('predict_rate', dict(turns=res, images=len(others)),
+    write(f'predict_rate_{a.side}' if a.side else 'predict_rate', dict(turns=res, images=len(others)),
           f'{table(rows, head)}\n\n{len(others):,} films a way, {a.turns} turns, medians (lowest to highest).',
-          'python benchmarks/predict_rate.py FOLDER --weights WEIGHTS')
+          f'python benchmarks/predict_rate.py FOLDER --weights WEIGHTS{f" --side {a.side}" if a.side else ""}')
 
 if __name__ == '__main__': main()

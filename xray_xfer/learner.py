@@ -26,7 +26,7 @@ from .data.packing import Pack
 from .data.table import images_of
 from .models.blueprint import Blueprint, blueprint, stats
 from .models.classifier import Classifier, build, calibrate, splitter
-from .settings import Options, Settings, takes_settings
+from .settings import Options, Settings, check_names, takes_settings
 from .training.balance import loss_weights
 from .training.bfloat16 import CpuBfloat16
 from .training.callbacks import RangeTest
@@ -149,6 +149,7 @@ def learner(
     **settings:Unpack[Options], # As in `run`; epochs, out, name, overwrite and checkpoint_every mean nothing here
 ) -> Learner: # With `.classifier`, the whole network, `.prepared`, and `.images`, loaders to look at
     "What `run` trains, before its first epoch"
+    check_names('learner', settings)
     plan = blueprint(arch)   # read once: all below is of this network, also when its folder changes meanwhile
     s = settle(Settings(arch=plan.name, depth=depth, **settings), plan, data)
     if s.device == 'cpu': keep_buffers()

@@ -6,12 +6,13 @@ Docs: https://xray-xfer.github.io/xray_xfer/settings.html.md"""
 
 # %% auto #0
 __all__ = ['SETTINGS', 'Option', 'depth_arg', 'weights_arg', 'usual_epochs', 'Settings', 'Options', 'Field', 'takes_settings',
-           'filed', 'filed_settings']
+           'check_names', 'filed', 'filed_settings']
 
 # %% ../nbs/01_settings.ipynb #3b0bf19c
 import inspect, operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
 from types import NoneType, UnionType
@@ -231,6 +232,23 @@ def takes_settings(
             for name, f in SETTINGS.items() if name not in named]
     vars(function).update(__signature__=signature.replace(parameters=[*own, *more]), __delwrap__=Settings)
     return function
+
+# %% ../nbs/01_settings.ipynb #599b75e9
+_OF_A_LEARNER = ('metrics', 'loss_func', 'opt_func', 'splitter', 'model_dir', 'moms', 'train_bn')
+
+def check_names(
+    function:str, # That was called
+    given:Mapping, # Its keywords
+) -> None:
+    "Raise `TypeError` for a keyword that is no setting"
+    odd = next((name for name in given if name not in SETTINGS), None)
+    if odd is None: return
+    if odd in _OF_A_LEARNER: hint = f'it is of the Learner: learn = learner(...), then learn.{odd} = ...'
+    elif odd in ('cbs', 'callbacks'): hint = 'give callbacks to the Learner: learner(...).fit_one_cycle(..., cbs=...)'
+    elif near := get_close_matches(odd, SETTINGS, 2): hint = f'did you mean {" or ".join(near)}?'
+    else: hint = f'it takes {", ".join(SETTINGS)}'
+    raise TypeError(f'{function}() has no argument {odd!r}: {hint}')
+
 
 # %% ../nbs/01_settings.ipynb #84057dd4
 _FILED_AS = dict(classes='classes_given')

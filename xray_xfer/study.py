@@ -38,7 +38,7 @@ from .runs.crossed import Job, crossed, fold_name, is_crossed, save_crossed
 from .runs.folder import load_controls, load_run, named, run_place
 from .scale.choose import choose_engine
 from .scale.engines import shards_of
-from .settings import SETTINGS, Settings
+from .settings import SETTINGS, Settings, check_names
 from .spread import Plan, spread
 from .train import run
 from .training.folding import file_folds
@@ -72,6 +72,7 @@ def _check_given(settings, **several):
     "Error where there is nothing to vary, or where an argument is none of a study"
     for what, values in several.items():
         if not values: raise ValueError(f'no {what} given: a study needs at least one')
+    check_names('study', settings)
     if odd := set(settings) - (set(SETTINGS) - set(_VARIED)):
         raise TypeError(f"study() takes no {', '.join(sorted(odd))}: "
                         'give arguments of run(), but archs, depths and seeds, and no name')

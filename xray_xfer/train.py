@@ -44,7 +44,7 @@ from .report.words import from_weights
 from .runs.filing import run_bytes, save_run
 from .runs.folder import Run, SCHEMA, run_name, run_place
 from .runs.identity import finished, identity
-from .settings import Options, Settings, filed, takes_settings
+from .settings import Options, Settings, check_names, filed, takes_settings
 from .training.callbacks import (EpochLog, KeepBest, Progress, check_finite, check_losses,
                                           loss_warning)
 from .training.checkpoint import Checkpoint
@@ -113,6 +113,7 @@ def run(
     **settings:Unpack[Options],
 ) -> Run: # `.path .config .metrics .history .predictions .timings .learn`
     "Train one model, evaluate it once on the untouched test part, and file everything in `<out>/<name>/`"
+    check_names('run', settings)
     plan = blueprint(arch)   # read once: all below is of this network, also when its folder changes meanwhile
     asked, timer = Settings(arch=plan.name, depth=depth, **settings), Timer()
     s = settle(asked, plan, data)

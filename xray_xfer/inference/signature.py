@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.fft import rfft2
 from scipy.sparse import csr_array
 
-from ..data.pixels import WHOLE, inside, shrink
+from ..data.pixels import WHOLE, inside, may_have_frames, shrink
 from ..twins.alike import affine_basis, detail, grid, unit, window
 
 # %% ../../nbs/inference/11_signature.ipynb #dfeaaaf0
@@ -64,8 +64,8 @@ def frameless(
 ) -> tuple: # (m, size, size) and (m,)
     "The images, those in a frame a second time without it, and which image each is"
     found, of = list(images), list(range(len(images)))
-    for i, a in enumerate(images):
-        if (box := inside(a)) == WHOLE: continue
+    for i in np.flatnonzero(may_have_frames(images)).tolist():
+        if (box := inside(a := images[i])) == WHOLE: continue
         top, bottom, left, right = ((edge + 1) * len(a) / 2 for edge in box)
         film = Image.fromarray(a).resize(a.shape, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
         found.append(np.asarray(film))

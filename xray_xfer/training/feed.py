@@ -98,7 +98,7 @@ def _cached(model, c, prepared, s, norm):
     y = pack.table.label.map(number).to_numpy(dtype=np.int64)
     made = list(_all_views(model, c, prepared, s, norm))
     note = '; '.join(dict.fromkeys(f.note for f in made if f.note))
-    return Feed(_on_features(made, rows, y, s.bs, s.device), c.tail, 'features', note, made)
+    return Feed(_on_features(made, rows, y, s.bs, s.device, prepared.classes), c.tail, 'features', note, made)
 
 def _all_views(model, c, prepared, s, norm, shard=None, shards=1):
     "The features of all images, then those of the training images in each further view"
@@ -135,15 +135,16 @@ def _beside(model, size, depths):
         with suppress(CutError): found.append(cut(model, size, depth))
     return found
 
-def _on_features(made, rows, y, bs, device):
+def _on_features(made, rows, y, bs, device, classes):
     "Loaders of features: the training images in all views, the others as they are"
     keys = [(f.path, i) for f in made for i in range(len(f.arrays))]
     there = iter(resident([a for f in made for a in f.arrays], device, keys))
     first, *others = [[next(there) for _ in f.arrays] for f in made]
     views = [(first, rows['train'])] + [(arrays, np.arange(len(f))) for arrays, f in zip(others, made[1:])]
     n = len(rows['train'])
-    train = FeaturesDL(views, y[rows['train']], min(bs, n), shuffle=True, drop_last=True, device=device)
-    judged = [FeaturesDL([(first, rows[p])], y[rows[p]], bs, device=device) for p in PARTS[1:] if len(rows[p])]
+    like = dict(device=device, classes=classes)
+    train = FeaturesDL(views, y[rows['train']], min(bs, n), shuffle=True, drop_last=True, **like)
+    judged = [FeaturesDL([(first, rows[p])], y[rows[p]], bs, **like) for p in PARTS[1:] if len(rows[p])]
     return DataLoaders(train, *judged, device=torch.device(device))
 
 def _uncut(model, error):
