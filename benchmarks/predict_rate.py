@@ -38,8 +38,9 @@ def enlarged(films, side, folder):
         few.loc[i, 'path'] = str(to)
     return few
 
-def one_turn(ensemble, strangers, own, some=512):
+def one_turn(ensemble, strangers, own, most=512):
     "Images per second of each"
+    some = min(most, len(strangers))
     [(frame, read_as)] = ensemble.frames.items()
     def read(path): return decode(path, frame.size, frame.resize, frame.colour, read_as)
     pixels = []

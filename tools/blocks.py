@@ -215,8 +215,8 @@ def bench_words(bench):
         yield f"Baselines that were timed in part, and scaled: {'; '.join(parts)}."
     if study := next((r for r in whole_cases(bench) if r['case'].endswith(' study')), None):
         minutes = study['cold'] * KAGGLE / bench['images'] / 60
-        yield (f"In proportion, which is a guess, the {case_name(study)} would take {minutes:.0f} minutes on the "
-               f'{KAGGLE:,} films of the Kaggle set.')
+        yield (f'In proportion, and not measured, the {case_name(study)} from a cold cache would take {minutes:.0f} '
+               f'minutes for the {KAGGLE:,} films of the Kaggle set.')
     yield f'{where(bench)}. Each measurement: [bench.md]({ONLINE}/bench.md).'
 
 def bench_picture(folder='../images'):

@@ -60,10 +60,11 @@ def _decoded(rows, paths, ensemble, seen, refusal):
 
 def _decoding(paths, ensemble, seen, refusal):
     "The images of a table chunk by chunk, the next ones being decoded, and looked for among the runs', meanwhile"
-    each = sum(f.size ** 2 * (3 if f.colour else 1) for f in ensemble.frames)
-    n = max(1, min(CHUNK, int(_ROOM / each)))
+    each, cores = sum(f.size ** 2 * (3 if f.colour else 1) for f in ensemble.frames), num_cpus() or 1
+    few = 16 * -(-len(paths) // (128 * cores))   # eight chunks for each thread: of a single one nobody would be ahead
+    n = max(1, min(CHUNK, int(_ROOM / each), few))
     chunks = (range(i, min(i + n, len(paths))) for i in range(0, len(paths), n))
-    return ahead(lambda rows: _decoded(rows, paths, ensemble, seen, refusal), chunks, num_cpus() or 1, 'decode')
+    return ahead(lambda rows: _decoded(rows, paths, ensemble, seen, refusal), chunks, cores, 'decode')
 
 # %% ../../nbs/inference/06_stream.ipynb #f29c2c84
 class Answers(NamedTuple):

@@ -128,7 +128,7 @@ def sizes_table(
     "How large each model is, and how much of it was trained"
     known = {r.name: n for r in runs if (n := parameters(r))}
     rows = [[text_of(name), f'{n[0]:,}', f'{n[1]:,}', f'{100 * n[1] / n[0]:.1f} %'] for name, n in known.items()]
-    return grid(['model', 'parameters', 'trained', 'share'], rows, 'Its head included') if rows else None
+    return grid(['model', 'parameters', 'trained', 'share'], rows, 'The head included') if rows else None
 
 def _depth_2_best(runs):
     "On how many metrics depth 2 of one backbone is best here, as it is in the reference; None: not all depths are here"
