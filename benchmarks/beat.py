@@ -18,7 +18,7 @@ from folds import FILE, digest   # beside this file
 METRICS = 'accuracy', 'f1', 'auc'
 
 def baselines(there):
-    "{(arch, depth, way): (n, k) logits of all images, as filed}, of cases with all folds; fold of each; tested / trained"
+    "{(arch, depth, way): (n, k) logits of all images}, of cases with all folds; fold of each; tested / trained on"
     n, k = len(there['images']['labels']), len(there['images']['classes'])
     found, fold, ratio = {}, np.full(n, '', dtype=object), 0.
     for case, each in there['cases'].items():
@@ -97,10 +97,10 @@ def tables(there, fixed):
     last = list(there['ours'].values())[-1]
     rate = next(iter(next(iter(there['cases'].values())).values()))['lr']
     commits = ', '.join(dict.fromkeys(r['commit'] for r in there['ours'].values()))
-    yield (f"\n{len(y):,} images, five folds, one seed; baselines: 10 epochs, rate {rate}. The recipe was fixed in commit "
-           f"{fixed}, before these test parts were looked at; ours here were trained by {commits}, on another processor "
-           'than the baselines. Intervals are for other images and these networks; those for other training sets rest '
-           'on five differences (Nadeau & Bengio 2003).\n')
+    yield (f'\n{len(y):,} images, five folds, one seed; baselines: 10 epochs, rate {rate}. The recipe was fixed in '
+           f'commit {fixed}, before these test parts were looked at; ours here were trained by {commits}, on another '
+           'processor than the baselines. Intervals are for other images and these networks; those for other training '
+           'sets rest on five differences (Nadeau & Bengio 2003).\n')
     yield (f"{last['device']}; {', '.join(f'{k} {v}' for k, v in last['versions'].items())}; "
            f"{max(r['date'] for each in there['cases'].values() for r in each.values())}")
 
