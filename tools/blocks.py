@@ -118,6 +118,11 @@ def where(bench):
                 (('PyTorch', 'torch'), ('fastai', 'fastai'), ('timm', 'timm'), ('ONNX Runtime', 'onnxruntime'))]
     return f"{e['device_name']}, {e['cores']} cores, {', '.join(versions)}, {bench['date']}"
 
+def formats(bench):
+    "Sentences on the number formats of the trainings, where they differ"
+    if bench.get('precision', 'fp32') == 'fp32': return
+    yield 'Here training is in bfloat16, which this processor has; fastai trains in float32.'
+
 # The cells
 
 def headline():
@@ -130,6 +135,7 @@ def headline():
                'each film tested once by a network that never saw it. Right: seconds of one training, from files to '
                'metrics.']
     if any(p.scaled for p in found): caption.append('Hollow: timed in part, and scaled.')
+    caption += formats(bench)
     if untimed := [m for m, way in scores if way == 'ours' and 'cold' not in models.get(m, ())]:
         caption.append(f"Ours is not timed yet with the present recipe: {', '.join(untimed)}.")
     said = [f"![Accuracy over five folds against seconds on a logarithmic scale. {'; '.join(alt)}.]"
@@ -176,8 +182,8 @@ def folds_table():
     head = ['model', 'here: accuracy', 'here: macro F1', 'tuned fastai: accuracy', 'stock fastai: accuracy']
     differ = [f"* {m} against {WAYS[w]}: accuracy {signed(row['accuracy, A less B, points'])} points, "
               f"macro F1 {signed(row['macro F1'])}" for (m, w), row in gaps(scores).items()]
-    formats = dict(fp32='float32', bf16='bfloat16')
-    trained = [f"{m} {s.epochs} in {formats[s.precision]}" for (m, w), s in scores.items() if w == 'ours']
+    called = dict(fp32='float32', bf16='bfloat16')
+    trained = [f"{m} {s.epochs} in {called[s.precision]}" for (m, w), s in scores.items() if w == 'ours']
     *_, about, _, machine = text_of('folds.md').splitlines()
     return '\n\n'.join([markdown(head, rows), 'Paired, image by image, ours less theirs (95 % intervals):',
                         '\n'.join(differ), f"Epochs here: {'; '.join(trained)}. {about} {machine}."])
@@ -217,6 +223,7 @@ def bench_words(bench):
         minutes = study['cold'] * KAGGLE / bench['images'] / 60
         yield (f'In proportion, and not measured, the {case_name(study)} from a cold cache would take {minutes:.0f} '
                f'minutes for the {KAGGLE:,} films of the Kaggle set.')
+    yield from formats(bench)
     yield f'{where(bench)}. Each measurement: [bench.md]({ONLINE}/bench.md).'
 
 def bench_picture(folder='../images'):
