@@ -189,8 +189,8 @@ def in_threads(
 
 def _without_ids(own, facts, key):
     "The table's own groups, where one is the patient ID of a header as its code"
-    ids = {mine: f.group for mine, f in zip(own, facts) if None not in (mine, f) and coded(mine, key) == f.group}
-    return [ids.get(mine, mine) for mine in own]
+    codes = {f.group for f in facts if f is not None}
+    return [code if mine is not None and (code := coded(mine, key)) in codes else mine for mine in own]
 
 def _filled(table, paths, facts, key):
     "The table with the columns that headers know, its own values first"
