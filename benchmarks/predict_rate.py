@@ -6,7 +6,7 @@ A run is trained on every other film of FOLDER (depth 0, two epochs) and asked f
 it, and for its own. The bound is 1 / (1 / network + 1 / (cores x decoding)): images per second of ONNX Runtime alone,
 on all cores and on pixels that lie in memory, and of decoding alone, on one. Each turn measures all of them, one after
 another; WEIGHTS has a file ARCH.safetensors for each network. The bound knows decoding and network alone; looking for
-an image among the run's own comes on top, a third of a millisecond of a core. With --side 500 of the films are saved
+an image among the run's own comes on top, 0.15 ms of a core. With --side 500 of the films are saved
 again as JPEG of so many pixels, as hospitals have them, and the rows are those of predict_rate_SIDE."""
 import argparse, sys, tempfile, time
 from pathlib import Path

@@ -27,14 +27,14 @@ def inside(
 ) -> tuple: # Upper, lower, left, right edge, from -1 to 1; `WHOLE` where there is no frame
     "Where the image ends and the even rows and columns of a frame begin"
     if not may_have_frames(a[None])[0]: return WHOLE
-    even = .06*np.ptp(a)    # of the image's own contrast: JPEG leaves ripples in a frame
-    rows, cols = (np.flatnonzero(np.ptp(a, axis=k) > even) for k in (1, 0))
+    even = .06*(int(a.max()) - int(a.min()))   # of the image's own contrast: JPEG leaves ripples in a frame
+    rows, cols = (np.flatnonzero(a.max(k) - a.min(k) > even) for k in (1, 0))
     # what is left of an image must be most of it, or this is no frame
     if not (len(rows) and len(cols)) or min(np.ptp(rows), np.ptp(cols)) + 1 < len(a)/2: return WHOLE
     return tuple(float(2*e/len(a) - 1) for e in (rows[0], rows[-1] + 1, cols[0], cols[-1] + 1))
 
 # %% ../../nbs/data/14_pixels.ipynb #75c64e96
-@lru_cache(64)
+@lru_cache(512)
 def shrink(
     side:int, # Pixels after
     size:int, # Pixels before

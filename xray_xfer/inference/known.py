@@ -10,18 +10,18 @@ __all__ = ['TWIN', 'Match', 'Known']
 # %% ../../nbs/inference/03_known.ipynb #d3ac01e0
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ..core.say import some
 from .arrays import read_arrays, write_arrays
-from .signature import (FIRST, SIDE, details_of, frameless, likeness, nibbles, placed, small_details,
-                                           spectra, thumbnails)
+from .signature import (FIRST, SIDE, coarse_of, details_of, frameless, likeness, nibbles, placed,
+                                           small_details, spectra, thumbnails)
 from ..twins.alike import detail
 
 # %% ../../nbs/inference/03_known.ipynb #24e5a1df
@@ -32,6 +32,7 @@ _FLOOR = 1.13     # correlation of their thumbnails of 16 pixels and a quarter o
 _LEAST = .75      # likeness of spectra below which no place is tried: one copy of 600 has less, a fifth of strangers
 _NEAR = .95       # likeness of spectra from which on pixels may be equal: strangers among 3,600 films reach 0.94,
                   # and each film has 0.97 with what is filed of it, in 4 bits
+_BLOCK = 128     # images that are looked for together
 _KIND = 'known 1' # raised when the same file would mean something else
 _PARTS = ('train', 'valid', 'test')
 
@@ -54,11 +55,18 @@ def _checked(pixels, size=None):
                          f'pack them with size={size}')
     return a
 
+@cache
+def _libraries():
+    "What counts threads: to look for it takes two milliseconds, and threads that look for films ask often"
+    return ThreadpoolController()
+
+def _one_thread(): return _libraries().limit(limits=1, user_api='blas')
+
 def _digests(pixels): return [blake2b(np.ascontiguousarray(a), digest_size=16).digest() for a in pixels]
 
 class _Seen(NamedTuple):
     "What is known of some new images before any two are compared"
-    images: np.ndarray # (m, size, size) uint8
+    images: list       # m of uint8: (size, size), or less where a frame was cut off
     of: np.ndarray     # (m,) number of the new image of each; m is larger than n where some have frames
     small: np.ndarray  # (m, 40, 40) float32: their thumbnails
     alike: np.ndarray  # (m, signatures)
@@ -90,12 +98,13 @@ class Known:
         n, size = len(pixels), pixels.shape[-1]
         digests = np.frombuffer(b''.join(_digests(pixels)), np.uint8).reshape(n, 16)
         images, coarse, fine = [np.zeros(0, int)], [np.zeros((0, 128), np.uint8)], [np.zeros((0, 800), np.uint8)]
-        with threadpool_limits(1, 'blas'):
+        with _one_thread():
             for k in range(0, n if size >= SIDE else 0, 256):
-                block, of = frameless(pixels[k:k+256])
-                images.append(of + k)
-                coarse.append(nibbles(small_details(block, FIRST)))
-                fine.append(nibbles(small_details(block, SIDE)))
+                films, of = frameless(block := pixels[k:k+256])
+                images.append(np.concatenate([np.arange(len(block)), of]) + k)
+                for few in block, *(film[None] for film in films):
+                    coarse.append(nibbles(small_details(few, FIRST)))
+                    fine.append(nibbles(small_details(few, SIDE)))
         return cls(size, paths, parts, digests, np.concatenate(images), np.concatenate(coarse), np.concatenate(fine))
 
     def __len__(self): return len(self.paths)
@@ -116,9 +125,9 @@ class Known:
     ) -> list: # A `Match` per image, or None
         "The images of the run that new images show"
         pixels, found = _checked(pixels, self.size), []
-        with threadpool_limits(1, 'blas'):
-            for k in range(0, len(pixels), 256):
-                block = pixels[k:k+256]
+        with _one_thread():
+            for k in range(0, len(pixels), _BLOCK):
+                block = pixels[k:k+_BLOCK]
                 seen = self._seen(block) if self.knows_twins and len(self) else None
                 first = self._equal(block, range(len(block)) if seen is None else seen.near)
                 likely = self._likely(seen, first) if seen else [{} for _ in block]
@@ -133,12 +142,13 @@ class Known:
 
     def _seen(self, block):
         "New images, those in a frame without it too, and how alike their waves are to those of each signature"
-        images, of = frameless(block)
-        small = thumbnails(images, SIDE)
+        films, of = frameless(block)
+        of = np.concatenate([np.arange(len(block)), of])
+        small = np.concatenate([thumbnails(few, SIDE) for few in (block, *(film[None] for film in films))])
         details = detail(small, .5)
         alike = spectra(details) @ self._filed_spectra.T
         flat = abs(details).max((1, 2)) < .01   # nothing is to be seen but rounding
-        return _Seen(images, of, small, alike, np.unique(of[(alike.max(1) > _NEAR) | flat]).tolist())
+        return _Seen([*block, *films], of, small, alike, np.unique(of[(alike.max(1) > _NEAR) | flat]).tolist())
 
     def _match(self, kind, row, likeness):
         return Match(kind, self.paths[row], self.parts[row], row, round(float(likeness), 4))
@@ -153,13 +163,12 @@ class Known:
     def _likely(self, seen, known):
         "Of each image {row: likeness} of the few that it is compared with; none of those that are `known` already"
         found:list = [{} for _ in range(seen.of.max() + 1)]
-        left = ~np.isin(seen.of, list(known)) & (seen.alike.max(1) >= _LEAST)
-        images, of = seen.images[left], seen.of[left]
-        if not len(of): return found
+        left = np.flatnonzero(~np.isin(seen.of, list(known)) & (seen.alike.max(1) >= _LEAST))
+        if not len(left): return found
         i, j, place = self._candidates(seen.small[left], seen.alike[left])
         if not len(i): return found
-        alikes = likeness(images[i], details_of(self.fine[j], SIDE), place)
-        for new, row, alike in zip(of[i], self.images[j].tolist(), alikes):
+        alikes = likeness([seen.images[k] for k in left[i]], self.size, details_of(self.fine[j], SIDE), place)
+        for new, row, alike in zip(seen.of[left[i]], self.images[j].tolist(), alikes):
             found[new][row] = max(alike, found[new].get(row, 0.))
         return found
 
@@ -168,6 +177,9 @@ class Known:
         "Of all signatures"
         blocks = [spectra(details_of(self.fine[k:k+1024], SIDE)) for k in range(0, len(self.fine), 1024)]
         return np.concatenate(blocks)
+
+    @cached_property
+    def _filed_coarse(self): return coarse_of(self.coarse)
 
     @cached_property
     def _handicap(self):
@@ -179,7 +191,7 @@ class Known:
         "New image, signature and place of the few pairs that are worth a comparison"
         most = min(_MOST, alike.shape[1])
         j = np.argpartition(self._handicap - alike, most - 1, axis=1)[:, :most]
-        best, place = placed(small, details_of(self.coarse[j.ravel()], FIRST).reshape(*j.shape, -1))
+        best, place = placed(small, self._filed_coarse, j)
         i, k = np.nonzero(best + np.take_along_axis(alike, j, 1)/4 > _FLOOR)
         order = np.lexsort((j[i, k], -best[i, k], i))
         return i[order], j[i, k][order], place[i, k][order]
