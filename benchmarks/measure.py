@@ -7,7 +7,8 @@
   views      what k fixed views of each training image, or new ones in each epoch, buy and cost, three seeds
   memory     anonymous memory and seconds of each phase for 1, 4, 16, 64 and 100 thousand images (by repetition)
   layout     images/s of training with fastai's `ChannelsLast` and with `KeepChannelsLast`, an epoch of each in turn
-  profile    where a training step on features goes, and what the matrix products in it could cost at best
+  profile    where a training step on features goes, in each precision that the processor multiplies, and what the
+             matrix products in it could cost at best; the ways back of depthwise convolutions
   parts      packing, trunk, intervals and twins against their yardsticks
   twins      near-duplicates among drawings that look alike, and among 21,165 images: those of FOLDER, altered copies
              of 500, and the rest bent out of them so that they are none
@@ -161,65 +162,94 @@ def layout(a):
 
 def profile(a):
     import torch
-    from torch import nn
-    from torch.nn import functional as F
+    from xray_xfer.core.machine import bfloat16_flags, keep_buffers
     from xray_xfer.evaluate.tables import display_name
-    from xray_xfer.trunk.cutting import cut
-    from xray_xfer.training.layout import _ChannelsLastMode
-    from xray_xfer.core.machine import keep_buffers
-    from xray_xfer.models.classifier import build
-    kinds = {'convolutions and matrix products, forward and backward': (
-                 'mkldnn_convolution', 'convolution_backward', 'mm', 'addmm'),
-             'BatchNorm': ('native_batch_norm', 'native_batch_norm_backward'),
-             'activations': ('threshold_backward', 'clamp_min', 'clamp_min_', 'silu', 'silu_', 'silu_backward',
-                             'sigmoid', 'mul'),
-             'copies (channel shuffle, joining)': ('copy_', 'cat')}
     keep_buffers()
-    rows, res = [], []
+    precisions, rows, res = [torch.float32] + [torch.bfloat16] * bool(bfloat16_flags()), [], []
     for arch in (ARCH, 'efficientnet_b0'):
         for depth in a.depths:
-            model = build(arch, depth, 4, a.pretrained if arch == ARCH else False)
-            c = cut(model, a.size)
-            with torch.no_grad():
-                x = [f.to(memory_format=torch.channels_last) if f.ndim == 4 else f
-                     for f in c.trunk(torch.rand(64, 3, a.size, a.size))]
-            y, net = torch.arange(64) % 4, c.tail.to(memory_format=torch.channels_last)
-            model.to(memory_format=torch.channels_last)
-            net.train()
-            flop = 0
-            def count(m, args, out):
-                nonlocal flop
-                # forward, the weight's gradient, and the input's but for what the features enter
-                n = 2 * out.numel() * m.weight[0].numel()
-                flop += n * (1 + m.weight.requires_grad + (args[0].requires_grad or args[0].grad_fn is not None))
-            hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-            def step():
-                with _ChannelsLastMode(): z = net(*x)
-                F.cross_entropy(z, y).backward()
-                net.zero_grad()
-            step()
-            for h in hooks: h.remove()
-            for _ in range(5): step()
-            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as prof:
-                for _ in range(10): step()
-            # ms a step
-            spent = {e.key.removeprefix('aten::'): e.self_cpu_time_total / 1e4 for e in prof.key_averages()}
-            whole = sum(spent.values())
-            b = torch.rand(2048, 2048)
-            best_mm = best(lambda: b @ b, 2 * 2048**3, 5)
-            share = {k: sum(spent.get(n, 0.) for n in names) for k, names in kinds.items()}
-            share['all else'] = whole - sum(share.values())
-            res.append(dict(arch=arch, depth=depth, ms=whole, shares=share, flop=flop, mm_flops=best_mm))
-            for k, v in share.items():
-                rows.append([f'{display_name(arch)}, depth {depth}', k, f'{v:.0f}', f'{100 * v / whole:.0f} %'])
-            at_best = (f'a step; its {flop / 1e9:.1f} GFLOP at the rate of one matrix product of side 2,048 '
-                       f'({best_mm / 1e9:.0f} GFLOP/s) would take')
-            rows.append(['', at_best, f'{whole:.0f}; {1e3 * flop / best_mm:.0f}',
-                         f'{100 * 1e3 * flop / best_mm / whole:.0f} %'])
-            print(rows[-1], file=sys.stderr, flush=True)
-    note = (f'Mean of 10 steps of 64 images, {a.size} px, forward and backward, '
-            'without the optimiser and the loader; `torch.profiler`.')
-    write('profile', dict(rows=res), f"{table(rows, ['training on features', 'what', 'ms', 'share'])}\n\n{note}")
+            for precision in precisions:
+                name = f'{display_name(arch)}, depth {depth}, {str(precision)[6:]}'
+                share, flop, mm_flops = one_step(arch, depth, precision, a)
+                whole = sum(share.values())
+                res.append(dict(arch=arch, depth=depth, precision=str(precision)[6:], ms=whole, shares=share, flop=flop,
+                                mm_flops=mm_flops))
+                rows += [[name, k, f'{v:.0f}', f'{100 * v / whole:.0f} %'] for k, v in share.items()]
+                at_best = (f'a step; its {flop / 1e9:.1f} GFLOP at the rate of one matrix product of side 2,048 '
+                           f'({mm_flops / 1e9:.0f} GFLOP/s) would take')
+                rows.append(['', at_best, f'{whole:.0f}; {1e3 * flop / mm_flops:.0f}',
+                             f'{100 * 1e3 * flop / mm_flops / whole:.0f} %'])
+                print(rows[-1], file=sys.stderr, flush=True)
+    convolutions = [way_back(*which, precisions) for which in ((232, 7, 3, 1), (232, 14, 3, 2), (240, 28, 3, 2),
+                                                              (480, 14, 5, 1), (672, 14, 5, 2), (1152, 7, 5, 1))]
+    note = (f'Mean of 10 steps of 64 images, {a.size} px, forward and backward, without the optimiser and the loader, '
+            "as `KeepChannelsLast` has them; `torch.profiler`. Below, what autocast alone would do: milliseconds of a "
+            'depthwise convolution of 64 images, there and back.')
+    head = ['depthwise convolution', *(str(p)[6:] for p in precisions)]
+    write('profile', dict(rows=res, depthwise=convolutions),
+          f"{table(rows, ['training on features', 'what', 'ms', 'share'])}\n\n{note}\n\n"
+          + table([[c['what'], *(f'{ms:.1f}' for ms in c['ms'])] for c in convolutions], head))
+
+KINDS = {'convolutions and matrix products, forward and backward': (
+             'mkldnn_convolution', 'convolution_backward', 'mm', 'addmm'),
+         'BatchNorm': ('native_batch_norm', 'native_batch_norm_backward'),
+         'activations': ('threshold_backward', 'clamp_min', 'clamp_min_', 'silu', 'silu_', 'silu_backward',
+                         'sigmoid', 'mul'),
+         'copies (channel shuffle, joining, another precision)': ('copy_', 'cat')}
+
+def one_step(arch, depth, precision, a):
+    "Milliseconds by kind, the step's floating-point operations, and how many of a large product are done in a second"
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+    from xray_xfer.models.classifier import build
+    from xray_xfer.training.layout import _ChannelsLastMode
+    from xray_xfer.trunk.cutting import cut
+    model = build(arch, depth, 4, a.pretrained if arch == ARCH else False)
+    c = cut(model, a.size)
+    with torch.no_grad():
+        x = [f.to(memory_format=torch.channels_last) if f.ndim == 4 else f
+             for f in c.trunk(torch.rand(64, 3, a.size, a.size))]
+    y, net = torch.arange(64) % 4, c.tail.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
+    net.train()
+    flop = 0
+    def count(m, args, out):
+        nonlocal flop
+        # forward, the weight's gradient, and the input's but for what the features enter
+        n = 2 * out.numel() * m.weight[0].numel()
+        flop += n * (1 + m.weight.requires_grad + (args[0].requires_grad or args[0].grad_fn is not None))
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    def step():
+        with _ChannelsLastMode(), torch.autocast('cpu', torch.bfloat16, enabled=precision == torch.bfloat16):
+            z = net(*x)
+        F.cross_entropy(z.float(), y).backward()
+        net.zero_grad()
+    step()
+    for h in hooks: h.remove()
+    for _ in range(5): step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as prof:
+        for _ in range(10): step()
+    # ms a step
+    spent = {e.key.removeprefix('aten::'): e.self_cpu_time_total / 1e4 for e in prof.key_averages()}
+    share = {k: sum(spent.get(n, 0.) for n in names) for k, names in KINDS.items()}
+    share['all else'] = sum(spent.values()) - sum(share.values())
+    b = torch.rand(2048, 2048).to(precision)
+    return share, flop, best(lambda: b @ b, 2 * 2048**3, 5)
+
+def way_back(channels, side, kernel, stride, precisions):
+    "Milliseconds of a depthwise convolution, forward and backward"
+    import torch
+    from torch.nn import functional as F
+    ms = []
+    for precision in precisions:
+        x = torch.rand(64, channels, side, side, dtype=precision).to(memory_format=torch.channels_last).requires_grad_()
+        w = torch.rand(channels, 1, kernel, kernel, dtype=precision, requires_grad=True)
+        def once():
+            out = F.conv2d(x, w, None, stride, kernel // 2, 1, channels)
+            torch.autograd.grad(out, [x, w], torch.ones_like(out))
+        ms.append(1e3 / best(once, 1, 10))
+    return dict(what=f'{channels} channels, {side} × {side}, {kernel} × {kernel}, stride {stride}', ms=ms)
 
 def views(a):
     from xray_xfer.data.table import images_of

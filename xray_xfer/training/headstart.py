@@ -37,11 +37,12 @@ def start_head(
     settings:Settings, # As settled: `head_epochs`, and the rest as in the training that follows
     loss:torch.nn.Module, # The same as there
 ) -> bool: # Whether there was anything to do
-    "Train the head alone on what the backbone gives for the training images, in float32"
+    "Train the head alone, in float32, on what the backbone gives for the training images"
     s = settings
     if not s.head_epochs or model.depth == 0: return False
     rows = prepared.rows('train')
-    x = pooled_of(fed, model, prepared, stats(model.blueprint or model.arch), rows)
+    as_trained = torch.autocast('cpu', torch.bfloat16, enabled=s.device == 'cpu' and s.precision == 'bf16')
+    with as_trained: x = pooled_of(fed, model, prepared, stats(model.blueprint or model.arch), rows)
     if not torch.as_tensor(x).isfinite().all(): return False   # the training says what is wrong with the weights
     labels = prepared.pack.table.label.iloc[rows]
     y = labels.map({c: i for i, c in enumerate(prepared.classes)}).to_numpy(dtype=np.int64)

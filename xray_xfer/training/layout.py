@@ -33,6 +33,17 @@ class _Pointwise(torch.autograd.Function):
         return (F.conv2d(grad, weight.transpose(0, 1)) if ctx.needs_input_grad[0] else None,
                 (pixels(grad).T @ pixels(x)).view(weight.shape) if ctx.needs_input_grad[1] else None)
 
+def _wants_float32(weight, stride, groups):
+    "Whether autocast had better leave a convolution alone: of these, oneDNN has no quick way back in bfloat16"
+    if not torch.is_autocast_enabled('cpu') or torch.get_autocast_dtype('cpu') != torch.bfloat16: return False
+    depthwise = groups > 1 and weight.shape[1] == 1
+    return depthwise and (max(stride) > 1 or max(weight.shape[2:]) > 3)
+
+def _in_float32(x, weight, bias, *how):
+    "The same convolution outside autocast; what follows goes on in bfloat16"
+    with torch.autocast('cpu', enabled=False):
+        return torch.conv2d(x.float(), weight, bias, *how).to(torch.bfloat16)
+
 class _ChannelsLastMode(TorchFunctionMode):
     "Within it, what a convolutional network computes stays channels_last, its gradient too"
     pointwise = (1, 1), (0, 0), (1, 1), 1   # stride, padding, dilation, groups
@@ -44,7 +55,8 @@ class _ChannelsLastMode(TorchFunctionMode):
         if f is torch.conv2d and len(args) == 7 and (x.requires_grad or args[1].requires_grad):   # `nn.Conv2d`'s call
             x, weight, bias, *how = args = _kept(x), *args[1:]
             pointwise = bias is None and weight.shape[2:] == (1, 1) and tuple(how) == self.pointwise
-            return self.keep(_Pointwise.apply(x, weight) if pointwise else f(*args))
+            if pointwise: return self.keep(_Pointwise.apply(x, weight))
+            return self.keep(_in_float32(*args) if _wants_float32(weight, how[0], how[3]) else f(*args))
         means = f is torch.Tensor.mean and x.requires_grad and len(args) == 2
         if means and args[1] in self.spatial and kwargs.keys() <= {'keepdim'}:
             # of the same memory, seen as (n, height, width, channels): its gradient comes in that order
