@@ -9,6 +9,8 @@
   layout     images/s of training with fastai's `ChannelsLast` and with `KeepChannelsLast`, an epoch of each in turn
   profile    where a training step on features goes, in each precision that the processor multiplies, and what the
              matrix products in it could cost at best; the ways back of depthwise convolutions
+  trunk      the frozen part in bfloat16: images/s and error against ONNX Runtime in float32 (WEIGHTS: a folder with a
+             file ARCH.safetensors each)
   parts      packing, trunk, intervals and twins against their yardsticks
   twins      near-duplicates among drawings that look alike, and among 21,165 images: those of FOLDER, altered copies
              of 500, and the rest bent out of them so that they are none
@@ -169,33 +171,32 @@ def profile(a):
     for arch in (ARCH, 'efficientnet_b0'):
         for depth in a.depths:
             for precision in precisions:
-                name = f'{display_name(arch)}, depth {depth}, {str(precision)[6:]}'
                 share, flop, mm_flops = one_step(arch, depth, precision, a)
-                whole = sum(share.values())
+                whole, bound = sum(share.values()), 1e3 * flop / mm_flops
                 res.append(dict(arch=arch, depth=depth, precision=str(precision)[6:], ms=whole, shares=share, flop=flop,
                                 mm_flops=mm_flops))
-                rows += [[name, k, f'{v:.0f}', f'{100 * v / whole:.0f} %'] for k, v in share.items()]
-                at_best = (f'a step; its {flop / 1e9:.1f} GFLOP at the rate of one matrix product of side 2,048 '
-                           f'({mm_flops / 1e9:.0f} GFLOP/s) would take')
-                rows.append(['', at_best, f'{whole:.0f}; {1e3 * flop / mm_flops:.0f}',
-                             f'{100 * 1e3 * flop / mm_flops / whole:.0f} %'])
+                rows.append([f'{display_name(arch)}, depth {depth}', str(precision)[6:], f'{whole:.0f}',
+                             *(f'{v:.0f}' for v in share.values()), f'{flop / 1e9:.1f}', f'{mm_flops / 1e9:.0f}',
+                             f'{bound:.0f}, {100 * bound / whole:.0f} %'])
                 print(rows[-1], file=sys.stderr, flush=True)
     convolutions = [way_back(*which, precisions) for which in ((232, 7, 3, 1), (232, 14, 3, 2), (240, 28, 3, 2),
                                                               (480, 14, 5, 1), (672, 14, 5, 2), (1152, 7, 5, 1))]
     note = (f'Mean of 10 steps of 64 images, {a.size} px, forward and backward, without the optimiser and the loader, '
-            "as `KeepChannelsLast` has them; `torch.profiler`. Below, what autocast alone would do: milliseconds of a "
+            "as `KeepChannelsLast` has them; `torch.profiler`. The product is of two matrices of side 2,048. "
+            'Below, what autocast alone would do: milliseconds of a '
             'depthwise convolution of 64 images, there and back.')
+    steps = ['training on features', 'in', 'a step, ms', *KINDS, 'all else', 'GFLOP', 'GFLOP/s of one matrix product',
+             'its products at that rate, ms, and share of the step']
     head = ['depthwise convolution', *(str(p)[6:] for p in precisions)]
-    write('profile', dict(rows=res, depthwise=convolutions),
-          f"{table(rows, ['training on features', 'what', 'ms', 'share'])}\n\n{note}\n\n"
+    write('profile', dict(rows=res, depthwise=convolutions), f'{table(rows, steps)}\n\n{note}\n\n'
           + table([[c['what'], *(f'{ms:.1f}' for ms in c['ms'])] for c in convolutions], head))
 
-KINDS = {'convolutions and matrix products, forward and backward': (
+KINDS = {'convolutions and matrix products': (
              'mkldnn_convolution', 'convolution_backward', 'mm', 'addmm'),
          'BatchNorm': ('native_batch_norm', 'native_batch_norm_backward'),
          'activations': ('threshold_backward', 'clamp_min', 'clamp_min_', 'silu', 'silu_', 'silu_backward',
                          'sigmoid', 'mul'),
-         'copies (channel shuffle, joining, another precision)': ('copy_', 'cat')}
+         'copies': ('copy_', 'cat')}   # channel shuffle, joining, another precision
 
 def one_step(arch, depth, precision, a):
     "Milliseconds by kind, the step's floating-point operations, and how many of a large product are done in a second"
@@ -236,6 +237,37 @@ def one_step(arch, depth, precision, a):
     share['all else'] = sum(spent.values()) - sum(share.values())
     b = torch.rand(2048, 2048).to(precision)
     return share, flop, best(lambda: b @ b, 2 * 2048**3, 5)
+
+def trunk(a):
+    import numpy as np, torch
+    from xray_xfer.core.machine import keep_buffers
+    from xray_xfer.data.packing import pack
+    from xray_xfer.data.table import images_of
+    from xray_xfer.models.classifier import build
+    from xray_xfer.trunk.cutting import cut
+    from xray_xfer.trunk.engine import Engine, relative_error
+    keep_buffers()
+    films = pack(images_of(a.folder), a.size).grey(slice(0, 256))
+    x = torch.from_numpy(np.ascontiguousarray(films[:, None])).expand(-1, 3, -1, -1).float().div(255).sub(.45).div(.225)
+    rows, res = [], []
+    for arch in (ARCH, 'tf_efficientnet_lite0', 'efficientnet_b0'):
+        weights = Path(a.pretrained)/f'{arch}.safetensors'
+        frozen = cut(build(arch, 2, 4, weights if weights.is_file() else False), a.size).trunk.eval()
+        engine = Engine(frozen, (x[:4].numpy(),))
+        net = frozen.to(memory_format=torch.channels_last)
+        def half(z, net=net):
+            with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+                return net(z.contiguous(memory_format=torch.channels_last))
+        with torch.no_grad(): want = [t.numpy() for t in frozen(x[:32])]
+        error = float(relative_error([t.float().numpy() for t in half(x[:32])], want).max())
+        rates = dict(onnxruntime=best(lambda e=engine: list(e(x.numpy())), len(x)),
+                     bfloat16=max(best(lambda b=b, h=half: [h(z) for z in x.split(b)], len(x)) for b in (16, 64)))
+        res.append(dict(arch=arch, error=error, **rates))
+        rows.append([arch, f"{rates['onnxruntime']:.0f}", f"{rates['bfloat16']:.0f}", f'{100 * error:.1f} %'])
+        print(rows[-1], file=sys.stderr, flush=True)
+    head = ['trunk at depth 2', 'ONNX Runtime, float32, images/s', 'PyTorch, bfloat16', 'largest error of an image']
+    write('trunk', dict(rows=res), f'{table(rows, head)}\n\n{len(x)} films, {a.size} px, the best of three rounds; '
+          'EfficientNet-B0 from random weights. On CUDA half precision may be 1 % off.')
 
 def way_back(channels, side, kernel, stride, precisions):
     "Milliseconds of a depthwise convolution, forward and backward"
@@ -699,8 +731,8 @@ def leak(a):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['agreement', 'epochs', 'views', 'memory', 'layout', 'profile', 'parts',
-                                         'twins', 'cuts', 'leak'])
+    parser.add_argument('what', choices=['agreement', 'epochs', 'views', 'memory', 'layout', 'profile', 'trunk',
+                                         'parts', 'twins', 'cuts', 'leak'])
     parser.add_argument('folder')
     parser.add_argument('--pretrained')
     parser.add_argument('--depths', nargs='+', type=int, default=None)
@@ -712,8 +744,8 @@ if __name__ == '__main__':
     args = parser.parse_args()
     if args.what != 'cuts' and not args.pretrained: parser.error('the following arguments are required: --pretrained')
     usual_depths = dict(agreement=[0, 1, 2], epochs=[2], views=[1, 2], memory=[0, 2], layout=[0, 1, 2], profile=[2],
-                        parts=[2], twins=[], cuts=[0, 2], leak=[0, 2])
+                        trunk=[2], parts=[2], twins=[], cuts=[0, 2], leak=[0, 2])
     measured = dict(agreement=agreement, epochs=epochs, views=views, memory=memory, layout=layout, profile=profile,
-                    parts=parts, twins=twins, cuts=cuts, leak=leak)
+                    trunk=trunk, parts=parts, twins=twins, cuts=cuts, leak=leak)
     args.depths = args.depths or usual_depths[args.what]
     measured[args.what](args)
