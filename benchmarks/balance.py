@@ -1,4 +1,4 @@
-"""What weighing the loss, or drawing rare images more often, does to the rarest class: into balance.md and .json.
+"""What a weighed loss does to the rarest class, and what drawing its images more often does: balance.md and .json.
 
     python benchmarks/balance.py FOLDER --weights WEIGHTS [--arch shufflenetv2_100] [--depths 0 1 2] [--out STUDIES]
 
@@ -27,12 +27,13 @@ def judged(run, rare):
     numbers = dict(recall=float(c.recall), precision=float(c.precision), accuracy=m['accuracy'], f1=m['f1'],
                    called=float((probs.argmax(1) == number).mean()), held=float((y == number).mean()),
                    **{f'{k}_{when}': said[when][k] for when in ('before', 'after') for k in ('ece', 'nll')})
-    return numbers, (y, probs, test.folds, test.group.to_numpy(dtype=object))
+    return numbers, (y, probs, test.folds, test.group.to_numpy(dtype=object), list(zip(test.path, test.folds)))
 
 def against(mine, first, classes, rare):
     "Differences to the study as it comes: recall of the rarest class, accuracy, macro F1"
     from xray_xfer.evaluate.paired import accuracy_difference, differences
-    (y, p, fold, groups), (_, q, _, _) = mine, first
+    (y, p, fold, groups, images), (_, q, _, _, same) = mine, first
+    if images != same: raise SystemExit('the studies are of other images or folds: give another --out')
     d, of = differences(y, p, q, classes, groups, (fold, fold)), y == classes.index(rare)
     recall = accuracy_difference(p[of].argmax(1) == y[of], q[of].argmax(1) == y[of], groups[of])
     return [points(x) for x in (recall, d['accuracy'], d['f1'])]

@@ -9,8 +9,8 @@
   layout     images/s of training with fastai's `ChannelsLast` and with `KeepChannelsLast`, an epoch of each in turn
   profile    where a training step on features goes, in each precision that the processor multiplies, and what the
              matrix products in it could cost at best; the ways back of depthwise convolutions
-  trunk      the frozen part in bfloat16: images/s and error against ONNX Runtime in float32 (WEIGHTS: a folder with a
-             file ARCH.safetensors each)
+  trunk      the frozen part in bfloat16, depth 2: images/s against ONNX Runtime, error against PyTorch, both in float32
+             (WEIGHTS: a folder with ARCH.safetensors of two; EfficientNet-B0 starts from random weights)
   parts      packing, trunk, intervals and twins against their yardsticks
   twins      near-duplicates among drawings that look alike, and among 21,165 images: those of FOLDER, altered copies
              of 500, and the rest bent out of them so that they are none
@@ -188,8 +188,10 @@ def profile(a):
     steps = ['training on features', 'in', 'a step, ms', *KINDS, 'all else', 'GFLOP', 'GFLOP/s of one matrix product',
              'its products at that rate, ms, and share of the step']
     head = ['depthwise convolution', *(str(p)[6:] for p in precisions)]
+    depths = ' '.join(map(str, a.depths))
     write('profile', dict(rows=res, depthwise=convolutions), f'{table(rows, steps)}\n\n{note}\n\n'
-          + table([[c['what'], *(f'{ms:.1f}' for ms in c['ms'])] for c in convolutions], head))
+          + table([[c['what'], *(f'{ms:.1f}' for ms in c['ms'])] for c in convolutions], head),
+          f'python benchmarks/measure.py profile FOLDER --pretrained WEIGHTS --depths {depths}')
 
 KINDS = {'convolutions and matrix products': (
              'mkldnn_convolution', 'convolution_backward', 'mm', 'addmm'),
@@ -251,8 +253,8 @@ def trunk(a):
     x = torch.from_numpy(np.ascontiguousarray(films[:, None])).expand(-1, 3, -1, -1).float().div(255).sub(.45).div(.225)
     rows, res = [], []
     for arch in (ARCH, 'tf_efficientnet_lite0', 'efficientnet_b0'):
-        weights = Path(a.pretrained)/f'{arch}.safetensors'
-        frozen = cut(build(arch, 2, 4, weights if weights.is_file() else False), a.size).trunk.eval()
+        weights = False if arch == 'efficientnet_b0' else Path(a.pretrained)/f'{arch}.safetensors'
+        frozen = cut(build(arch, 2, 4, weights), a.size).trunk.eval()
         engine = Engine(frozen, (x[:4].numpy(),))
         net = frozen.to(memory_format=torch.channels_last)
         def half(z, net=net):

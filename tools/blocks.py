@@ -228,7 +228,8 @@ def bench_words(bench):
 
 def bench_picture(folder='../images'):
     "Whole times as bars, described"
-    last = [r for r in whole_cases(filed('bench.json')) if r['warm']][-1]
+    cases = whole_cases(filed('bench.json'))
+    last = next((r for r in cases[::-1] if r['warm']), cases[-1])   # over folds there is no warm study
     said = ', '.join(f'{last[w]:,.0f} seconds {WAYS[w]}' for w in WAYS if last[w])
     return (f'![Whole time of each case by each way on a logarithmic scale, and against the number of epochs. '
             f'{case_name(last)}: {said}.]({folder}/bench.png)')
@@ -288,7 +289,8 @@ CELLS = {   # name: the files that it is of, and who writes it
     'bench_picture': ('bench.json', bench_picture),
     'first_steps': (FIRST, first_steps), 'first_study': (FIRST, first_study),
     'first_external': (FIRST, first_external), 'first_thresholds': (FIRST, first_thresholds),
-    **{name: (f'{name}.md', lambda name=name: text_of(f'{name}.md')) for name in ('profile', 'parts', 'memory')},
+    **{name: (f'{name}.md', lambda name=name: text_of(f'{name}.md'))
+       for name in ('profile', 'parts', 'memory', 'balance')},
 }
 
 # Pages

@@ -24,11 +24,13 @@ def may_have_frames(
 
 def inside(
     a:np.ndarray, # (size, size) uint8
+    edge:bool|None=None, # Whether it has an even edge, where `may_have_frames` was asked already
 ) -> tuple: # Upper, lower, left, right edge, from -1 to 1; `WHOLE` where there is no frame
     "Where the image ends and the even rows and columns of a frame begin"
-    if not may_have_frames(a[None])[0]: return WHOLE
-    even = .06*(int(a.max()) - int(a.min()))   # of the image's own contrast: JPEG leaves ripples in a frame
-    rows, cols = (np.flatnonzero(a.max(k) - a.min(k) > even) for k in (1, 0))
+    if not (may_have_frames(a[None])[0] if edge is None else edge): return WHOLE
+    (most, least), (most_down, least_down) = ((a.max(k), a.min(k)) for k in (1, 0))
+    even = .06*(int(most.max()) - int(least.min()))   # of the image's own contrast: JPEG leaves ripples in a frame
+    rows, cols = np.flatnonzero(most - least > even), np.flatnonzero(most_down - least_down > even)
     # what is left of an image must be most of it, or this is no frame
     if not (len(rows) and len(cols)) or min(np.ptp(rows), np.ptp(cols)) + 1 < len(a)/2: return WHOLE
     return tuple(float(2*e/len(a) - 1) for e in (rows[0], rows[-1] + 1, cols[0], cols[-1] + 1))

@@ -32,7 +32,7 @@ _FLOOR = 1.13     # correlation of their thumbnails of 16 pixels and a quarter o
 _LEAST = .75      # likeness of spectra below which no place is tried: one copy of 600 has less, a fifth of strangers
 _NEAR = .95       # likeness of spectra from which on pixels may be equal: strangers among 3,600 films reach 0.94,
                   # and each film has 0.97 with what is filed of it, in 4 bits
-_BLOCK = 128     # images that are looked for together
+_BLOCK = 128      # images that are looked for together
 _KIND = 'known 1' # raised when the same file would mean something else
 _PARTS = ('train', 'valid', 'test')
 
@@ -57,12 +57,21 @@ def _checked(pixels, size=None):
 
 @cache
 def _libraries():
-    "What counts threads: to look for it takes two milliseconds, and threads that look for films ask often"
+    "The BLAS libraries whose threads are limited: to find them takes two milliseconds, and that for every few films"
     return ThreadpoolController()
 
 def _one_thread(): return _libraries().limit(limits=1, user_api='blas')
 
 def _digests(pixels): return [blake2b(np.ascontiguousarray(a), digest_size=16).digest() for a in pixels]
+
+def _least(a, k):
+    "(n, k): columns of the k least values of each row; they lie in the k sets of 16 columns with the least ones"
+    j, sets = np.broadcast_to(np.arange(a.shape[1]), a.shape), a.shape[1] // 16
+    if sets > 2*k:
+        which = np.argpartition(a[:, :16*sets].reshape(len(a), 16, sets).min(1), k - 1, axis=1)[:, :k]
+        within = (which[:, None] + sets*np.arange(16)[:, None]).reshape(len(a), -1)
+        j = np.concatenate([within, j[:, 16*sets:]], 1)
+    return np.take_along_axis(j, np.argpartition(np.take_along_axis(a, j, 1), k - 1, axis=1)[:, :k], 1)
 
 class _Seen(NamedTuple):
     "What is known of some new images before any two are compared"
@@ -190,7 +199,7 @@ class Known:
     def _candidates(self, small, alike):
         "New image, signature and place of the few pairs that are worth a comparison"
         most = min(_MOST, alike.shape[1])
-        j = np.argpartition(self._handicap - alike, most - 1, axis=1)[:, :most]
+        j = _least(self._handicap - alike, most)
         best, place = placed(small, self._filed_coarse, j)
         i, k = np.nonzero(best + np.take_along_axis(alike, j, 1)/4 > _FLOOR)
         order = np.lexsort((j[i, k], -best[i, k], i))

@@ -23,6 +23,7 @@ from ..twins.alike import NOISE, affine_basis, detail, grid, scales, unit, windo
 
 # %% ../../nbs/inference/11_signature.ipynb #dfeaaaf0
 FIRST, SIDE = 16, 40   # pixels of the thumbnails; at 32, strangers look too much alike, and 56 take twice the room
+_NEAR_THE_CORE = 2**22   # bytes that are worked on at once, about what a core keeps at hand
 _TOP, _STEPS = 2., 7     # detail is kept from -2 to 2, in seven steps to either side
 
 def nibbles(
@@ -32,16 +33,18 @@ def nibbles(
     q = ((d / _TOP * _STEPS).round().clip(-_STEPS, _STEPS) + 8).astype(np.uint8).reshape(len(d), -1)
     return q[:, ::2] << 4 | q[:, 1::2]
 
+def _steps_of(packed): # (n, side²) float32, from -7 to 7
+    return np.stack([packed >> 4, packed & 15], -1).reshape(len(packed), -1).astype(np.float32) - 8
+
 def details_of(
     packed:np.ndarray, # (n, side² / 2) uint8, from `nibbles`
     side:int, # Pixels
 ) -> np.ndarray: # (n, side, side) float32
     "What `nibbles` has kept"
-    q = np.stack([packed >> 4, packed & 15], -1).reshape(len(packed), side, side)
-    return (q.astype(np.float32) - 8) * (_TOP / _STEPS)
+    return _steps_of(packed).reshape(-1, side, side) * (_TOP / _STEPS)
 
 @lru_cache(512)
-def _rows(side, size): return csr_array(shrink(side, size))   # a pixel lies in two of its rows at most
+def _rows(side, size): return csr_array(shrink(side, size))   # a pixel lies in few of its rows
 
 def thumbnails(
     images:np.ndarray, # (n, height, width) uint8
@@ -49,10 +52,11 @@ def thumbnails(
 ) -> np.ndarray: # (n, side, side) float32, grey levels 0 to 255
     "Some images, smaller"
     (n, h, w), small = images.shape, np.empty((len(images), side, side), np.float32)
-    for k in range(0, n, 16):   # more would not stay near the core
-        beside = np.ascontiguousarray(images[k:k+16].swapaxes(0, 1), np.float32)
+    few = max(1, _NEAR_THE_CORE // (4*h*w))
+    for k in range(0, n, few):
+        beside = np.ascontiguousarray(images[k:k+few].swapaxes(0, 1), np.float32)
         low = _rows(side, h) @ beside.reshape(h, -1)
-        small[k:k+16] = (low.reshape(-1, w) @ shrink(side, w).T).reshape(side, -1, side).swapaxes(0, 1)
+        small[k:k+few] = (low.reshape(-1, w) @ shrink(side, w).T).reshape(side, -1, side).swapaxes(0, 1)
     return small
 
 def small_details(
@@ -68,7 +72,7 @@ def frameless(
     "Those in a frame without it, and which image each is"
     found, of = [], []
     for i in np.flatnonzero(may_have_frames(images)).tolist():
-        if (box := inside(a := images[i])) == WHOLE: continue
+        if (box := inside(a := images[i], True)) == WHOLE: continue
         top, bottom, left, right = (round((edge + 1) * len(a) / 2) for edge in box)
         found.append(a[top:bottom, left:right])
         of.append(i)
@@ -128,7 +132,7 @@ def _moved(picture, A):
     return np.asarray(seen)
 
 _STEPS_MORE, _WORTH, _ENOUGH = 2, .8, .98   # steps; likeness from which on they are taken, and where they end
-_LEFT_BEHIND = .88   # and that without which no second step is taken: no copy of 1,200 that had less came to 0.92
+_HOPELESS = .88      # likeness below which no second step follows: of 1,200 copies none came from there to 0.92
 
 def _in_places(images, places, side):
     "(n, side, side): new images as they are seen in their places"
@@ -139,7 +143,7 @@ def _in_places(images, places, side):
     return seen
 
 def _nearer(images, filed, places, steps):
-    "The likeness of new images that are moved by a step each, and of those that this brings nearer by another"
+    "The likeness of new images that are moved by a step each, and by another where there is hope"
     fine, m = _in_places(images, places, 3*SIDE), shrink(SIDE, 3*SIDE)
     A, best, left = np.tile(np.eye(3), (len(images), 1, 1)), np.zeros(len(images)), np.arange(len(images))
     for _ in range(_STEPS_MORE):
@@ -149,7 +153,7 @@ def _nearer(images, filed, places, steps):
         seen = np.stack([_moved(fine[k], A[k]) for k in left])
         alike, steps = _tangents(detail(m @ seen @ m.T, .5), filed[left], places[left])
         best[left] = np.maximum(best[left], alike)
-        more = (_LEFT_BEHIND <= best[left]) & (best[left] < _ENOUGH)
+        more = (_HOPELESS <= best[left]) & (best[left] < _ENOUGH)
         left, steps = left[more], steps[more]
         if not len(left): break
     return best
@@ -161,12 +165,13 @@ def _stretched(film, size):
 
 def likeness(
     images:Sequence[np.ndarray], # n of (height, width) uint8: the new ones
-    size:int, # Pixels a side at which they are compared
+    size:int, # Pixels a side of whole ones; those whose frame was cut off are stretched to it
     filed:np.ndarray, # (n, 40, 40) float32: details of the run's
     places:np.ndarray, # (n,) where each lies, see `placed`
 ) -> np.ndarray: # (n,), 0 to 1
     "Of new images in places with details of the run's"
-    images = [_stretched(a, size) for a in images]
+    whole = {id(a): _stretched(a, size) for a in images}   # one image may come with several of the run's
+    images = [whole[id(a)] for a in images]
     best, steps = _tangents(detail(_in_places(images, places, SIDE), .5), filed, places)
     near = np.flatnonzero((_WORTH <= best) & (best < _ENOUGH))
     if len(near):
@@ -188,8 +193,8 @@ def spectra(
 class _AllPlaces(NamedTuple):
     "What makes the details of 16 pixels in all places of a thumbnail in a few products"
     down: np.ndarray     # (cuts · 2 · 16, 40): of each way to cut off above and below, smoothed finely and coarsely
-    across: list         # Of each of these two of (40, 16 · places), for all places that are so cut, as smooth
-    places: np.ndarray   # (21,) their numbers, in that order
+    across: list         # For each such cut two matrices (40, 16 · its places), fine and coarse
+    places: np.ndarray   # (21,) their numbers, in the order of `across`
     weights: np.ndarray  # (21, 256)
     around: tuple        # (256, few) and (few, 256), whose product smooths a picture of 16 pixels for its contrast
 
@@ -215,18 +220,22 @@ def _in_all_places(small):
     return d.reshape(n, len(p.places), -1)
 
 class Coarse(NamedTuple):
-    "What is filed at 16 pixels, as `placed` needs it"
-    details: np.ndarray # (m, 256) float32
+    "What is filed at 16 pixels, as `placed` needs it; in steps of `nibbles`, for a correlation knows no unit"
+    details: np.ndarray # (m, 256) int8, from -7 to 7
     sums: np.ndarray    # (m, 21) float32: of the details as they count in each place
     lengths: np.ndarray # (m, 21) float32: their length there, without their mean
 
 def coarse_of(
     packed:np.ndarray, # (m, 128) uint8, from `nibbles`
 ) -> Coarse:
-    "Unpacked once, and not for each image that asks"
-    w, d = _all_places().weights, details_of(packed, FIRST).reshape(len(packed), -1)
-    sums = d @ w.T
-    return Coarse(d, sums, np.sqrt(np.maximum((d**2) @ (w**2).T - sums**2/w.shape[1], 1e-6)))
+    "Worked out once, and not for each image that asks"
+    w, details = _all_places().weights, _steps_of(packed).astype(np.int8)
+    sums, lengths = np.empty((2, len(packed), len(w)), np.float32)
+    for k in range(0, len(packed), 1024):
+        d = details[k:k+1024].astype(np.float32)
+        sums[k:k+1024] = d @ w.T
+        lengths[k:k+1024] = np.sqrt(np.maximum((d**2) @ (w**2).T - sums[k:k+1024]**2/w.shape[1], 1e-6))
+    return Coarse(details, sums, lengths)
 
 def placed(
     small:np.ndarray, # (n, 40, 40) float32: thumbnails
@@ -241,7 +250,7 @@ def placed(
         mean = seen.mean(2)
         length = np.sqrt(np.maximum(np.einsum('nzk,nzk->nz', seen, seen) - w.shape[1]*mean**2, 1e-6))
         seen *= w   # for what the filed picture does not show counts for nothing either
-        r = filed.details[some] @ seen.swapaxes(1, 2) - filed.sums[some] * mean[:, None]
+        r = filed.details[some].astype(np.float32) @ seen.swapaxes(1, 2) - filed.sums[some] * mean[:, None]
         r = abs(r) / (filed.lengths[some] * length[:, None])   # an inverted copy has -1
         best[k:k+32], place[k:k+32] = r.max(2), r.argmax(2)
     return best, _all_places().places[place]

@@ -34,10 +34,11 @@ class _Pointwise(torch.autograd.Function):
                 (pixels(grad).T @ pixels(x)).view(weight.shape) if ctx.needs_input_grad[1] else None)
 
 def _wants_float32(weight, stride, groups):
-    "Whether autocast had better leave a convolution alone: of these, oneDNN has no quick way back in bfloat16"
+    "Whether autocast had better leave a convolution alone: depthwise with a stride, or larger than 3 × 3"
     if not torch.is_autocast_enabled('cpu') or torch.get_autocast_dtype('cpu') != torch.bfloat16: return False
-    depthwise = groups > 1 and weight.shape[1] == 1
-    return depthwise and (max(stride) > 1 or max(weight.shape[2:]) > 3)
+    strided = stride > 1 if isinstance(stride, int) else max(stride) > 1
+    depthwise = groups > 1 and weight.shape[1] == 1 and weight.dtype == torch.float32
+    return depthwise and (strided or max(weight.shape[2:]) > 3)   # which oneDNN is slow to go back through in bfloat16
 
 def _in_float32(x, weight, bias, *how):
     "The same convolution outside autocast; what follows goes on in bfloat16"

@@ -25,7 +25,7 @@ def _blur(side, sigma):
     "Gaussian smoothing of one axis as a matrix: for many images at once ten times faster than a filter"
     return gaussian_filter1d(np.eye(side, dtype=np.float32), sigma, axis=0, mode='nearest')
 
-NOISE = 4   # structure of less than 2 grey levels is noise, and stays small
+NOISE = 2**2   # added to the variance: structure of less than 2 grey levels is noise, and stays small
 
 def scales(
     side:int, # Pixels
