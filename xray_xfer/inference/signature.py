@@ -206,7 +206,7 @@ def _all_places():
     down = [m @ maps[zs[0]][0].toarray() for zs in alike.values() for m in (fine, coarse)]
     across = [[np.concatenate([maps[z][1] @ m.T for z in zs], 1) for m in (fine, coarse)] for zs in alike.values()]
     u, s, v = np.linalg.svd(np.kron(around, around))
-    few = int((s > 1e-3*s[0]).sum())   # 37 of 256: so smooth a picture has no more to say
+    few = int((s > 3e-3*s[0]).sum())   # 30 of 256: so smooth a picture has no more to say
     return _AllPlaces(np.concatenate(down), across, np.array(places),
                       np.stack([_weights(FIRST, z).ravel() for z in places]), (u[:, :few] * s[:few], v[:few]))
 

@@ -51,12 +51,19 @@ def _one(path, frames, refusal):
 
 def _decoded(rows, paths, ensemble, seen, refusal):
     "A chunk of images, decoded"
-    said = [_one(paths[i], ensemble.frames, refusal) for i in rows]
-    good = [i for i, s in enumerate(said) if not isinstance(s, str)]
-    pixels = {f: np.stack([said[i][f] for i in good]) for f in ensemble.frames} if good else {}
-    rejects = [(row, s) for row, s in zip(rows, said) if isinstance(s, str)]
+    good, rejects, pixels = [], [], {}
+    for row in rows:
+        found = _one(paths[row], ensemble.frames, refusal)
+        if isinstance(found, str):
+            rejects.append((row, found))
+            continue
+        for f, a in found.items():   # at once, while it is near the core
+            if f not in pixels: pixels[f] = np.empty((len(rows), *a.shape), np.uint8)
+            pixels[f][len(good)] = a
+        good.append(row)
+    pixels = {f: a[:len(good)] for f, a in pixels.items()}
     known = ensemble.seen(pixels) if seen and good else None
-    return _Decoded(np.array([rows[i] for i in good], dtype=int), pixels, known, rejects)
+    return _Decoded(np.array(good, dtype=int), pixels, known, rejects)
 
 def _decoding(paths, ensemble, seen, refusal):
     "The images of a table chunk by chunk, the next ones being decoded, and looked for among the runs', meanwhile"
