@@ -28,9 +28,9 @@ def inside(
 ) -> tuple: # Upper, lower, left, right edge, from -1 to 1; `WHOLE` where there is no frame
     "Where the image ends and the even rows and columns of a frame begin"
     if not (may_have_frames(a[None])[0] if edge is None else edge): return WHOLE
-    (most, least), (most_down, least_down) = ((a.max(k), a.min(k)) for k in (1, 0))
-    even = .06*(int(most.max()) - int(least.min()))   # of the image's own contrast: JPEG leaves ripples in a frame
-    rows, cols = np.flatnonzero(most - least > even), np.flatnonzero(most_down - least_down > even)
+    of_rows, of_cols = ((a.max(k), a.min(k)) for k in (1, 0))   # the brightest and the darkest pixel of each
+    even = .06*(int(of_rows[0].max()) - int(of_rows[1].min()))  # of its own contrast: JPEG leaves ripples in a frame
+    rows, cols = (np.flatnonzero(most - least > even) for most, least in (of_rows, of_cols))
     # what is left of an image must be most of it, or this is no frame
     if not (len(rows) and len(cols)) or min(np.ptp(rows), np.ptp(cols)) + 1 < len(a)/2: return WHOLE
     return tuple(float(2*e/len(a) - 1) for e in (rows[0], rows[-1] + 1, cols[0], cols[-1] + 1))

@@ -62,6 +62,11 @@ def _libraries():
 
 def _one_thread(): return _libraries().limit(limits=1, user_api='blas')
 
+def _looks(block):
+    "Images, then those in a frame without it, of one shape each; and which image each of them is"
+    films, of = frameless(block)
+    return [block, *(film[None] for film in films)], np.concatenate([np.arange(len(block)), of])
+
 def _digests(pixels): return [blake2b(np.ascontiguousarray(a), digest_size=16).digest() for a in pixels]
 
 def _least(a, k):
@@ -109,9 +114,9 @@ class Known:
         images, coarse, fine = [np.zeros(0, int)], [np.zeros((0, 128), np.uint8)], [np.zeros((0, 800), np.uint8)]
         with _one_thread():
             for k in range(0, n if size >= SIDE else 0, 256):
-                films, of = frameless(block := pixels[k:k+256])
-                images.append(np.concatenate([np.arange(len(block)), of]) + k)
-                for few in block, *(film[None] for film in films):
+                looks, of = _looks(pixels[k:k+256])
+                images.append(of + k)
+                for few in looks:
                     coarse.append(nibbles(small_details(few, FIRST)))
                     fine.append(nibbles(small_details(few, SIDE)))
         return cls(size, paths, parts, digests, np.concatenate(images), np.concatenate(coarse), np.concatenate(fine))
@@ -151,13 +156,13 @@ class Known:
 
     def _seen(self, block):
         "New images, those in a frame without it too, and how alike their waves are to those of each signature"
-        films, of = frameless(block)
-        of = np.concatenate([np.arange(len(block)), of])
-        small = np.concatenate([thumbnails(few, SIDE) for few in (block, *(film[None] for film in films))])
+        looks, of = _looks(block)
+        small = np.concatenate([thumbnails(few, SIDE) for few in looks])
         details = detail(small, .5)
         alike = spectra(details) @ self._filed_spectra.T
         flat = abs(details).max((1, 2)) < .01   # nothing is to be seen but rounding
-        return _Seen([*block, *films], of, small, alike, np.unique(of[(alike.max(1) > _NEAR) | flat]).tolist())
+        near = np.unique(of[(alike.max(1) > _NEAR) | flat]).tolist()
+        return _Seen([a for few in looks for a in few], of, small, alike, near)
 
     def _match(self, kind, row, likeness):
         return Match(kind, self.paths[row], self.parts[row], row, round(float(likeness), 4))
