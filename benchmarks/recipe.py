@@ -13,6 +13,10 @@ differences are joined by commas:
     batch=32     another batch            wd=.1       more weight decay
     cutmix=1     Yun et al. 2019          mixup=.4    Zhang et al. 2018; both on features
     smooth=.1    label smoothing          dropout=.5  in the head
+    hbatch=256   batch of the head alone      hlr=8e-3    its rate
+    off=1        so many epochs at the end are not mixed
+    bn=1         BatchNorms of the tail measured anew, once, on the training images as they are, when all is over
+    pct=.1       share of the steps in which the rate rises
     flip=1       each image or its mirror image in training, both in validation (`+ mirrored`)
     bf16=1       bfloat16
 
@@ -31,7 +35,7 @@ from folds import LR, prepared   # beside this file
 HERE = Path(__file__).parent
 FILE = HERE/'recipe.json'
 USUAL = dict(epochs=10, head=0, lr=LR, low=1/3, batch=64, wd=.01, cutmix=0., mixup=0., smooth=0., dropout=.2, flip=0,
-             bf16=0)
+             bf16=0, hbatch=64, hlr=LR, off=0, bn=0, pct=.25)
 DECAYS = .9, .95, .98
 
 def asked(text):
@@ -61,8 +65,10 @@ class NoValidation(Callback):
 class Mixed(Callback):
     "Features and losses of pairs: all of each in one share (`mixup`), or a rectangle of the other (`cutmix`)"
     run_valid = False
-    def __init__(self, alpha, cut): self.alpha, self.cut = alpha, cut
+    def __init__(self, alpha, cut, off): self.alpha, self.cut, self.off = alpha, cut, off
     def before_batch(self):
+        self.pairs = None
+        if self.epoch >= self.n_epoch - self.off: return
         (x,), share = self.xb, float(np.random.beta(self.alpha, self.alpha))
         self.pairs = torch.randperm(len(self.y))
         if self.cut:
@@ -77,12 +83,13 @@ class Mixed(Callback):
             self.share = max(share, 1 - share)
             x = self.share * x + (1 - self.share) * x[self.pairs]
         self.learn.xb = x,
-    def after_pred(self): self.other = self.y[self.pairs]
+    def after_pred(self): self.other = None if self.pairs is None else self.y[self.pairs]
     def after_loss(self):
+        if self.other is None: return
         self.learn.loss_grad = (self.share * self.learn.loss_grad
                                 + (1 - self.share) * self.loss_func(self.pred, self.other))
 
-def start_head(learn, epochs, seed):
+def start_head(learn, epochs, seed, bs, lr):
     "Train the head alone on what the tail gives before it has learnt"
     from xray_xfer.models.blueprint import stats
     from xray_xfer.training.feed import pooled_of
@@ -91,13 +98,13 @@ def start_head(learn, epochs, seed):
     x = torch.from_numpy(pooled_of(learn.feed, learn.classifier, p, stats(learn.classifier.blueprint), rows))
     number = {c: i for i, c in enumerate(p.classes)}
     y = torch.tensor([number[label] for label in p.pack.table.label.iloc[rows]])
-    head, steps = learn.classifier.head, epochs * (len(x) // 64)
+    head, steps = learn.classifier.head, epochs * (len(x) // bs)
     torch.manual_seed(seed)
-    opt = torch.optim.AdamW(head.parameters(), lr=LR, weight_decay=.01)
-    plan = torch.optim.lr_scheduler.OneCycleLR(opt, LR, total_steps=steps)
+    opt = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=.01)
+    plan = torch.optim.lr_scheduler.OneCycleLR(opt, lr, total_steps=steps)
     head.train()
     for _ in range(epochs):
-        for at in torch.randperm(len(x))[:len(x) // 64 * 64].split(64):
+        for at in torch.randperm(len(x))[:len(x) // bs * bs].split(bs):
             opt.zero_grad()
             torch.nn.functional.cross_entropy(head(x[at]), y[at]).backward()
             opt.step()
@@ -113,6 +120,17 @@ def mirrored(learn, ready):
     made = features(cut(learn.classifier, p.size), other, norm['mean'], norm['std'], quiet=True, device='cpu')
     learn.dls.train.views = [learn.dls.train.views[0], (list(made.arrays), learn.prepared.rows('train'))]
     return list(made.arrays)
+
+def measured_anew(learn):
+    "Mean and variance of each BatchNorm that learnt, over the training images, batch by batch"
+    bns = [m for m in learn.model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training]
+    momenta = [m.momentum for m in bns]
+    for m in bns:
+        m.reset_running_stats()
+        m.momentum = None   # of all batches alike
+    with torch.no_grad():
+        for *xs, _ in learn.dls.train: learn.model(*xs)
+    for m, momentum in zip(bns, momenta, strict=True): m.momentum = momentum
 
 def train(ready, fold, arch, depth, weights, seed, text):
     "{which weights: classes called and scaled loss of the validation part}"
@@ -132,12 +150,13 @@ def train(ready, fold, arch, depth, weights, seed, text):
     torch.manual_seed(seed)
     np.random.seed(seed)
     started = time.perf_counter()
-    if a['head']: start_head(learn, a['head'], seed)
+    if a['head']: start_head(learn, a['head'], seed, a['hbatch'], a['hlr'])
     means = RunningMeans()
-    cbs = [means, NoValidation(), *(Mixed(a[k], k == 'cutmix') for k in ('cutmix', 'mixup') if a[k])]
+    cbs = [means, NoValidation(), *(Mixed(a[k], k == 'cutmix', a['off']) for k in ('cutmix', 'mixup') if a[k])]
     with learn.no_bar(), learn.no_logging():
         learn.remove_cb(learn.recorder)   # it wants a validation
-        learn.fit_one_cycle(a['epochs'], slice(a['lr'] * a['low'], a['lr']), cbs=cbs)
+        learn.fit_one_cycle(a['epochs'], slice(a['lr'] * a['low'], a['lr']), pct_start=a['pct'], cbs=cbs)
+    if a['bn']: measured_anew(learn)
     seconds = time.perf_counter() - started
     states = dict(last={k: v.clone() for k, v in learn.model.state_dict().items()})
     states |= {f'mean {d}': m for d, m in means.means.items()}

@@ -30,6 +30,7 @@ from .settings import Options, Settings, check_names, takes_settings
 from .training.balance import loss_weights
 from .training.bfloat16 import CpuBfloat16
 from .training.callbacks import RangeTest
+from .training.events import QuickLearner
 from .training.feed import feed, make_features
 from .training.headstart import start_head
 from .training.layout import KeepChannelsLast
@@ -121,8 +122,8 @@ def hand_over(
                          device=torch.device(s.device))
     weights = loss_weights(s.class_weights, prepared.classes, prepared.pack.table.label[prepared.parts == 'train'])
     loss = CrossEntropyLossFlat(weight=None if weights is None else weights.to(s.device))
-    learn = Learner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False,
-                    opt_func=adam_for(model), lr=lr_range(s.lr)[1], wd=s.wd, cbs=callbacks(s.precision, s.device))
+    learn = QuickLearner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False,
+                         opt_func=adam_for(model), lr=lr_range(s.lr)[1], wd=s.wd, cbs=callbacks(s.precision, s.device))
     learn.add_cbs(mixer(s.cutmix, model, prepared.pack.size, fed.trains_on == 'features'))
     learn.classifier, learn.prepared, learn.images, learn.feed = model, prepared, images, fed
     with timer('head'): start_head(model, fed, prepared, s, learn.loss_func)

@@ -16,7 +16,6 @@ from typing import Unpack
 
 import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 import numpy as np, pandas as pd, torch
-from fastai.learner import Learner
 from fastai.torch_core import no_random
 from tqdm import tqdm
 
@@ -49,6 +48,7 @@ from .training.callbacks import (EpochLog, KeepBest, Progress, check_finite, che
                                           loss_warning)
 from .training.checkpoint import Checkpoint
 from .training.feed import logits_of, pooled_of
+from .training.events import QuickLearner
 from .training.optimiser import FusedAdam, autocast_ends
 from .training.ready import image_batches, prepare
 
@@ -214,8 +214,8 @@ def _stopped(checkpoint, settings, title):
 def _on_images(learn, settings):
     "The Learner of the whole network on images, for whoever goes on with it"
     if learn.feed.trains_on == 'images': return learn
-    return Learner(learn.images, learn.classifier, learn.loss_func, splitter=splitter, train_bn=False,
-                   opt_func=FusedAdam, wd=settings.wd, cbs=callbacks(settings.precision, settings.device))
+    return QuickLearner(learn.images, learn.classifier, learn.loss_func, splitter=splitter, train_bn=False,
+                        opt_func=FusedAdam, wd=settings.wd, cbs=callbacks(settings.precision, settings.device))
 
 _MOST = 5_000   # training images whose features are looked at, evenly spaced: more say hardly more
 

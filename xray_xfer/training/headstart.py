@@ -12,7 +12,6 @@ import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 import numpy as np, torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner
 from fastai.torch_core import params
 
 from ..models.blueprint import stats
@@ -20,6 +19,7 @@ from ..models.classifier import Classifier
 from ..settings import Settings
 from .balance import EquallyOften
 from .callbacks import Diverged, lower_rate
+from .events import QuickLearner
 from .feed import Feed, pooled_of
 from .optimiser import adam_for, autocast_ends, lr_range
 from .ready import Prepared
@@ -50,8 +50,8 @@ def start_head(
     dl.rng.seed(s.seed)
     if s.sampler: dl.shuffle_fn = EquallyOften(dl, labels)
     dls = DataLoaders(dl, dl, device=torch.device(s.device))   # fastai wants a second one, whatever it is for
-    learn = Learner(dls, model.head, loss, splitter=lambda m: [params(m)], opt_func=adam_for(model), train_bn=False,
-                    wd=s.wd, cbs=_TrainOnly())
+    learn = QuickLearner(dls, model.head, loss, splitter=lambda m: [params(m)], opt_func=adam_for(model),
+                         train_bn=False, wd=s.wd, cbs=_TrainOnly())
     torch.manual_seed(s.seed)   # Dropout draws the same, whatever came before
     with autocast_ends(), learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(s.head_epochs, lr_range(s.lr)[1])
     if not all(torch.isfinite(p).all() for p in model.head.parameters()):
