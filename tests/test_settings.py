@@ -14,7 +14,7 @@ from xray_xfer.train import run
 
 root = Path(__file__).resolve().parents[1]
 # name, kind, default, type and sentence of each parameter, as they were before `Settings`, and None in each type
-# that allows it; since then `epochs` has become None (5 or 20) and `lr` one rate for all
+# that allows it; since then `epochs` and `lr` have become None: the usual ones of a depth and of an arch
 BEFORE = json.loads((Path(__file__).parent/'fixtures'/'signatures.json').read_text(encoding='utf-8'))
 
 def rows(function):

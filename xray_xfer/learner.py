@@ -36,7 +36,7 @@ from .training.headstart import start_head
 from .training.layout import KeepChannelsLast
 from .training.loaders import dataloaders
 from .training.mixing import mixer
-from .training.optimiser import adam_for, lr_range, scheduled
+from .training.optimiser import adam_for, rates_of, scheduled
 from .training.ready import Prepared, frame_of, image_batches, prepare
 
 # %% ../nbs/03_learner.ipynb #b2f16740
@@ -49,7 +49,7 @@ def settle(
     device = resolve_device(settings.device)
     if isinstance(data, Prepared): frame = data.frame
     else: frame = frame_of(data, plan, settings.size, settings.resize, settings.colour)
-    return replace(scheduled(settings), arch=plan.name, device=device,
+    return replace(scheduled(replace(settings, arch=plan.name)), device=device,
                    precision=resolve_precision(settings.precision, device), **frame._asdict())
 
 def source_table(
@@ -123,7 +123,7 @@ def hand_over(
     weights = loss_weights(s.class_weights, prepared.classes, prepared.pack.table.label[prepared.parts == 'train'])
     loss = CrossEntropyLossFlat(weight=None if weights is None else weights.to(s.device))
     learn = QuickLearner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False,
-                         opt_func=adam_for(model), lr=lr_range(s.lr)[1], wd=s.wd, cbs=callbacks(s.precision, s.device))
+                         opt_func=adam_for(model), lr=rates_of(s)[1], wd=s.wd, cbs=callbacks(s.precision, s.device))
     learn.add_cbs(mixer(s.cutmix, model, prepared.pack.size, fed.trains_on == 'features'))
     learn.classifier, learn.prepared, learn.images, learn.feed = model, prepared, images, fed
     with timer('head'): start_head(model, fed, prepared, s, learn.loss_func)

@@ -102,6 +102,7 @@ def timed_fastai(
     set_seed(s['seed'])
     dls, test = _loaders(table, parts, s['size'], norm, s['bs'], s['workers'], s['device'])
     clock, epochs, bs = _Clock(), max(1, round(s['timed'])), dls.train.bs
+    lr = s['lr'] or 2e-3   # of the head; of the deepest group a third of it
     # batches that are timed, and of the full training
     timed, batches = epochs * len(dls.train), s['epochs'] * (s['n_train'] // bs)
     if not batches:
@@ -110,7 +111,7 @@ def timed_fastai(
         raise ValueError(f"{s['timed']} of an epoch is {timed} batches of {bs} here: give more to be timed")
     learn = fastai_learner(s, dls, tuned)
     ready = time.perf_counter()
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, slice(s['lr'] / 3, s['lr']), cbs=clock)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, slice(lr / 3, lr), cbs=clock)
     trained = time.perf_counter()
     with learn.no_bar(): logits, y = learn.get_preds(dl=test, act=lambda x: x)
     scores = metrics(y.numpy(), softmax(logits.float().numpy()), list(dls.vocab))

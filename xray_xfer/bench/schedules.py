@@ -186,7 +186,7 @@ def schedules(
     folds:int=5, # Over which accuracy is a mean
     seed:int=0, # Of the trainings
     bs:int=64, # Of all but the tuned baseline
-    lr:float=2e-3, # Of the head
+    lr:float|None=None, # Of the head; default 0.002 for the baselines, and here as `run` trains
     size:int|None=None, # Pixels; default the arch's own
     device:str='auto', # Of all runs: 'auto', 'cuda', 'mps' or 'cpu'
     out:str|Path='bench', # Folder of schedules.json, schedules.md and schedules.png

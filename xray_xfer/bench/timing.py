@@ -158,7 +158,7 @@ def bench(
     # are trained in full
     seeds:Sequence=(0,),
     bs:int=64, # Of all but the tuned baseline
-    lr:float=2e-3, # Of the head
+    lr:float|None=None, # Of the head; default 0.002 for the baselines, and here as `run` trains
     size:int|None=None, # Pixels; default the arch's own
     device:str='auto', # Of all runs: 'auto', 'cuda', 'mps' or 'cpu'
     # What the tuned baseline chooses from: bs, workers, and images to be timed; default batches of

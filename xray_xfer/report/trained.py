@@ -16,6 +16,7 @@ from .methods_text import Studied, listed
 from .sections import parameters
 from .words import frozen_words, model_words, origin_words
 from ..runs.crossed import is_crossed
+from ..settings import HEAD_LR
 
 # %% ../../nbs/report/22_trained.ipynb #7471b2a6
 # beginning of an arch -> who described it
@@ -92,7 +93,7 @@ def training_words(
     c, said = s.config, []
     if (n := c.get('head_epochs', 0)) and c['depth'] != 0:
         said.append(f'First the head alone was trained for {counted(n, "epoch")} on the output of the backbone as it '
-                    f'came, with a peak learning rate of {c["lr"][1]:g} (Kumar et al. 2022).')
+                    f'came, with a peak learning rate of {min(c["lr"][1], HEAD_LR):g} (Kumar et al. 2022).')
     what = _LEARNT.get(c['depth'], 'the fine-tuned layers and the head were')
     begun = f'Then {what}' if said else what[0].upper() + what[1:]
     said.append(f'{begun} trained for {counted(c["epochs"], "epoch")} by AdamW (Loshchilov & Hutter 2019) under a '

@@ -49,8 +49,8 @@ def command(
     first = configs[0]
     study = study or 'folds' in first   # a single run has one split
     settings, weights = _settings_of(configs, study), _weights(configs)
-    low, high = settings.pop('lr')
-    if abs(low - high) > 1e-12: return _call(configs, settings | dict(lr=(low, high)), folder, study, margin)
+    low, high = settings.pop('lr', (None, None))   # in a study each may have its own
+    if low and abs(low - high) > 1e-12: return _call(configs, settings | dict(lr=(low, high)), folder, study, margin)
     words = [['xray_xfer', 'study' if study else 'run', first['data']]]
     if study:
         each = lambda key: list(dict.fromkeys(str(c[key]) for c in configs))
@@ -61,7 +61,7 @@ def command(
         else: words.append(option_words('pretrained', weights))
     else:
         words += [['--arch', _arch(first)], ['--depth', str(first['depth'])], option_words('pretrained', weights)]
-    words.append(['--lr', repr(high)])
+    if high: words.append(['--lr', repr(high)])
     words += [option_words(name, value) for name, value in settings.items()]
     if margin is not None: words.append(['--margin', repr(margin)])
     if 'folds' in first: words += [[f'--{name}', str(value)] for name, value in _folds_of(configs).items()]

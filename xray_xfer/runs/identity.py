@@ -15,7 +15,7 @@ from pathlib import Path
 from ..core.files import read_json, settled, sweep
 from ..core.say import counted
 from .folder import FILES, Run, load_run
-from ..settings import usual_epochs
+from ..settings import usual_epochs, usual_lr
 
 # %% ../../nbs/runs/03_identity.ipynb #d3b5f26e
 # what these lead to is in `data_digest`
@@ -94,9 +94,10 @@ def _one_set(configs):
     return len(sets) == 1
 
 def _as_usual(config):
-    "A config without its number of epochs, where that is the usual one at its depth"
-    usual = config.get('epochs') == usual_epochs(config.get('depth', 0))
-    return {k: v for k, v in config.items() if not (usual and k == 'epochs')}
+    "A config without its number of epochs and its rate, where these are the usual ones of its depth and arch"
+    arch, depth = config.get('arch', ''), config.get('depth', 0)
+    usual = dict(epochs=usual_epochs(depth), lr=[usual_lr(arch, depth)] * 2)
+    return {k: v for k, v in config.items() if not (k in usual and v == usual[k])}
 
 def unlike(
     configs:Iterable, # config.json of each run

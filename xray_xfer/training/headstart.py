@@ -16,12 +16,12 @@ from fastai.torch_core import params
 
 from ..models.blueprint import stats
 from ..models.classifier import Classifier
-from ..settings import Settings
+from ..settings import HEAD_LR, Settings
 from .balance import EquallyOften
 from .callbacks import Diverged, lower_rate
 from .events import QuickLearner
 from .feed import Feed, pooled_of
-from .optimiser import adam_for, autocast_ends, lr_range
+from .optimiser import adam_for, autocast_ends, rates_of
 from .ready import Prepared
 from ..trunk.batches import FeaturesDL
 
@@ -38,7 +38,8 @@ def start_head(
     loss:torch.nn.Module, # The same as there
 ) -> bool: # Whether there was anything to do
     "Train the head alone, in float32, on what the backbone gives for the training images"
-    s = settings
+    s, rates = settings, rates_of(settings)
+    rate = min(rates[1], HEAD_LR)
     if not s.head_epochs or model.depth == 0: return False
     rows = prepared.rows('train')
     as_trained = torch.autocast('cpu', torch.bfloat16, enabled=s.device == 'cpu' and s.precision == 'bf16')
@@ -53,8 +54,9 @@ def start_head(
     learn = QuickLearner(dls, model.head, loss, splitter=lambda m: [params(m)], opt_func=adam_for(model),
                          train_bn=False, wd=s.wd, cbs=_TrainOnly())
     torch.manual_seed(s.seed)   # Dropout draws the same, whatever came before
-    with autocast_ends(), learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(s.head_epochs, lr_range(s.lr)[1])
+    with autocast_ends(), learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(s.head_epochs, rate)
     if not all(torch.isfinite(p).all() for p in model.head.parameters()):
-        raise Diverged(f'training broke down where the head learns alone (learning rate {lr_range(s.lr)[1]:g}). '
-                       f'Give {lower_rate(lr_range(s.lr))}')
+        where = f'the head learns alone (learning rate {rate:g}, weight decay {s.wd:g})'
+        raise Diverged(f'training broke down where {where}. '
+                       f'Give less weight decay (--wd) or {lower_rate((rate, rate))}')
     return True
