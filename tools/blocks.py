@@ -168,8 +168,8 @@ def one_model(of, paired, scores):
     if differ: lines.append(f"Paired, film by film, each interval for itself: {', '.join(differ)}.")
     each = {w: scores[cold.model, 'ours' if w == 'cold' else w].epochs for w in ('cold', *BASELINES)}
     lines.append(f"{each['cold']} epochs here, after {Settings.head_epochs} of the head alone; {each['stock']} of "
-                 f"stock and {each['tuned']} of tuned fastai, which is tuned for speed; epochs and rate here were chosen "
-                 'by validation parts.')
+                 f"stock and {each['tuned']} of tuned fastai, which is tuned for speed; epochs and rate here were "
+                 'chosen by validation parts.')
     return ' '.join([*lines, '[All times, and what each point is of](explanations/07_costs.ipynb).'])
 
 def folds_table():

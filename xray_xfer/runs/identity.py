@@ -93,11 +93,16 @@ def _one_set(configs):
         sets = [s for s in sets if not s & mine] + [mine.union(*touched)]
     return len(sets) == 1
 
-def _as_usual(config):
-    "A config without its number of epochs and its rate, where these are the usual ones of its depth and arch"
-    arch, depth = config.get('arch', ''), config.get('depth', 0)
+def _as_usual(c):
+    "Whether a run has the usual number of epochs of its depth, and the usual rate of its arch: {name: bool}"
+    arch, depth = c.get('arch', ''), c.get('depth', 0)
     usual = dict(epochs=usual_epochs(depth), lr=[usual_lr(arch, depth)] * 2)
-    return {k: v for k, v in config.items() if not (k in usual and v == usual[k])}
+    return {k: c.get(k) == v for k, v in usual.items()}
+
+def _asked_for(configs):
+    "Identities without epochs and rate where all runs have their usual ones, which may differ"
+    usual = [k for k in ('epochs', 'lr') if all(_as_usual(c)[k] for c in configs)]
+    return [{k: v for k, v in identity(c).items() if k not in usual} for c in configs]
 
 def unlike(
     configs:Iterable, # config.json of each run
@@ -106,9 +111,8 @@ def unlike(
     "What differs between runs beyond backbone, depth and seed"
     configs, files = list(configs), [Path(f)/'split.csv' for f in folders]
     by_arch, by_frame = _sorted_by(configs, 'arch'), _sorted_by(configs, 'size', 'resize', 'colour')
-    alike = [identity(_as_usual(c)) for c in configs]
-    odd = [k for k in _differing(alike) if k not in _VARIED + _BY_ARCH + ('data_digest',)]
-    odd += [k for k in _BY_ARCH if any(k in _differing(identity(_as_usual(c)) for c in same) for same in by_arch)]
+    odd = [k for k in _differing(_asked_for(configs)) if k not in _VARIED + _BY_ARCH + ('data_digest',)]
+    odd += [k for k in _BY_ARCH if any(k in _differing(map(identity, same)) for same in by_arch)]
     splits = {f.read_bytes() if f.is_file() else None for f in files}
     # whether the parts are the same
     unknown = None in splits and len({c.get('data_digest') for c in configs}) > 1
