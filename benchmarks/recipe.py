@@ -16,7 +16,6 @@ differences are joined by commas:
     hbatch=256   batch of the head alone      hlr=8e-3    its rate
     off=1        so many epochs at the end are not mixed
     bn=1         BatchNorms of the tail measured anew, once, on the training images as they are, when all is over
-    pct=.1       share of the steps in which the rate rises
     flip=1       each image or its mirror image in training, both in validation (`+ mirrored`)
     bf16=1       bfloat16
 
@@ -35,7 +34,7 @@ from folds import LR, prepared   # beside this file
 HERE = Path(__file__).parent
 FILE = HERE/'recipe.json'
 USUAL = dict(epochs=10, head=0, lr=LR, low=1/3, batch=64, wd=.01, cutmix=0., mixup=0., smooth=0., dropout=.2, flip=0,
-             bf16=0, hbatch=64, hlr=LR, off=0, bn=0, pct=.25)
+             bf16=0, hbatch=64, hlr=LR, off=0, bn=0)
 DECAYS = .9, .95, .98
 
 def asked(text):
@@ -155,7 +154,7 @@ def train(ready, fold, arch, depth, weights, seed, text):
     cbs = [means, NoValidation(), *(Mixed(a[k], k == 'cutmix', a['off']) for k in ('cutmix', 'mixup') if a[k])]
     with learn.no_bar(), learn.no_logging():
         learn.remove_cb(learn.recorder)   # it wants a validation
-        learn.fit_one_cycle(a['epochs'], slice(a['lr'] * a['low'], a['lr']), pct_start=a['pct'], cbs=cbs)
+        learn.fit_one_cycle(a['epochs'], slice(a['lr'] * a['low'], a['lr']), cbs=cbs)
     if a['bn']: measured_anew(learn)
     seconds = time.perf_counter() - started
     states = dict(last={k: v.clone() for k, v in learn.model.state_dict().items()})
