@@ -142,7 +142,32 @@ def headline():
             '(images/accuracy_seconds.png)', f"*{' '.join([*caption, where(bench)])}.*"]
     whole = [of for of in models.values() if set(of) == set(WAYS)]
     if whole: said.append(one_model(whole[-1], gaps(scores), scores))
+    said += behind(gaps(scores), scores, models)
     return '\n\n'.join(said)
+
+def behind(paired, scores, models):
+    "Where stock fastai is better beyond doubt, and by what it is"
+    key = 'accuracy, A less B, points'
+    worse = [m for (m, way), row in paired.items() if way == 'stock' and float(row[key].split(' to ')[1][:-1]) < 0]
+    if not worse: return
+    def value(m, way): return f'{scores[m, way].accuracy[0]:.3f}'
+    of = listed(f"{m} ({value(m, 'stock')}, here {value(m, 'ours')})" for m in worse)
+    yield (f'**Stock fastai is more accurate with {of}**: it lets the BatchNorms of all frozen layers learn, which no '
+           f"cache can keep. With them frozen, as in tuned fastai, it has {listed(value(m, 'tuned') for m in worse)}."
+           + beyond(worse, models))
+
+def beyond(worse, models):
+    "What a deeper training of the same backbone here has and takes, against those"
+    arch = worse[0].partition(' depth ')[0]
+    deeper = [of for m, of in models.items() if m.startswith(f'{arch} depth') and m not in worse and 'cold' in of]
+    there = [models[m]['stock'] for m in worse if 'stock' in models.get(m, ())]
+    if not deeper or not there: return ''
+    ours = deeper[-1]['cold']
+    if ours.accuracy <= max(p.accuracy for p in there): return ''
+    return (f' {ours.model} here has {ours.accuracy:.3f}, in {seconds(ours.seconds)} where those take '
+            f'{listed(seconds(p.seconds) for p in there)}.')
+
+def listed(words): return ' and '.join(words)
 
 def paired_words(bench, scores, found):
     "What differs between the training that was timed and the one that was tested"
