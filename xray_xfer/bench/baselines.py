@@ -102,7 +102,7 @@ def timed_fastai(
     set_seed(s['seed'])
     dls, test = _loaders(table, parts, s['size'], norm, s['bs'], s['workers'], s['device'])
     clock, epochs, bs = _Clock(), max(1, round(s['timed'])), dls.train.bs
-    lr = s['lr'] or 2e-3   # of the head; of the deepest group a third of it
+    lr = 2e-3 if s['lr'] is None else s['lr']   # of the head; of the deepest group a third of it
     # batches that are timed, and of the full training
     timed, batches = epochs * len(dls.train), s['epochs'] * (s['n_train'] // bs)
     if not batches:

@@ -1,4 +1,4 @@
-"""At each step fastai asks every callback at eight events whether it has something to say; asking only those that have is the same training, and spares a tenth of the shortest steps.
+"""Only callbacks that have something to say at an event are asked: the same training, and shorter steps.
 
 Docs: https://xray-xfer.github.io/xray_xfer/training/events.html.md"""
 
