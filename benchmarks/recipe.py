@@ -210,11 +210,11 @@ smoothing, dropout 0.5, another batch, running means of the weights; mixup is as
 Second round, after that recipe had been tested (folds.md, as of commit 045483c), five folds each, in bfloat16, against
 that recipe (the rows with `epochs=6`). Chosen: `lr=6e-3` for EfficientNet-Lite0 at depths 1 and 2. At depth 2 accuracy
 is 0.56 ± 0.34 points higher and the loss 0.102 instead of 0.116, with 3e-3, 4e-3 and 1e-2 beside it; at depth 1 the
-loss is 0.142 instead of 0.145; at depth 0 it is no better. ShuffleNetV2 is the worse the higher the rate (-0.4 to -0.8
-± 0.3). The head alone stays at 2e-3, for a start at 6e-3 (`hlr=6e-3`) gives most of it away. Not taken: larger batches
-for the head (better for one network, worse for the other), the last epoch without CutMix, BatchNorms measured anew
-(one fold each: nothing), and running means of the weights, which help EfficientNet-Lite0 at 6e-3 (+0.7 points beyond
-it) and harm ShuffleNetV2 at any rate.
+loss is 0.142 instead of 0.145; at depth 0 it is no better, and on fewer images worse (few.md), so it begins at 3,000.
+ShuffleNetV2 is the worse the higher the rate (-0.4 to -0.8 ± 0.3). The head alone stays at 2e-3, for a start at 6e-3
+(`hlr=6e-3`) gives most of it away. Not taken: larger batches for the head (better for one network, worse for the
+other), the last epoch without CutMix, BatchNorms measured anew (one fold each: nothing), and running means of the
+weights, which help EfficientNet-Lite0 at 6e-3 (+0.7 points beyond it) and harm ShuffleNetV2 at any rate.
 
 AMD EPYC, PyTorch 2.14.1, fastai 2.8.12, timm 1.0.31, 29 November 2026.'''
 

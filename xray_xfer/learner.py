@@ -45,11 +45,11 @@ def settle(
     plan:Blueprint, # The network
     data, # A source, a `Pack` or what was `Prepared`: the latter two have a frame
 ) -> Settings:
-    "The same with nothing left open: arch, device, precision, epochs, rates, and how pictures fill their square"
+    "The same with nothing left open that needs no images: arch, device, precision, epochs, how pictures fill a square"
     device = resolve_device(settings.device)
     if isinstance(data, Prepared): frame = data.frame
     else: frame = frame_of(data, plan, settings.size, settings.resize, settings.colour)
-    return replace(scheduled(replace(settings, arch=plan.name)), device=device,
+    return replace(scheduled(settings), arch=plan.name, device=device,
                    precision=resolve_precision(settings.precision, device), **frame._asdict())
 
 def source_table(
@@ -157,4 +157,5 @@ def learner(
     table = source_table(data, s)
     model = network(plan, s, table.label.nunique())
     prepared = prepare(data, s, table)
+    s = replace(s, lr=rates_of(s, len(prepared.pack)))
     with no_random(s.seed, reproducible=s.device.startswith('cuda')): return hand_over(model, prepared, s, plan)

@@ -55,9 +55,10 @@ HEAD_LR = 2e-3   # of the head alone, at depth 0 and before the others join in
 def usual_lr(
     arch:str, # timm model name, or an address that ends in one
     depth:int|str, # Fine-tuning depth
+    images:int, # How many there are, of all parts
 ) -> float:
     "Peak learning rate where none is asked for, the one of benchmarks/recipe.md; what is not in it has 0.002"
-    return 6e-3 if 'efficientnet_lite' in arch and depth in (1, 2) else HEAD_LR
+    return 6e-3 if 'efficientnet_lite' in arch and depth in (1, 2) and images >= 3_000 else HEAD_LR
 
 depth_arg.__name__, weights_arg.__name__ = 'int|all', 'true|false|file'   # what --help shows
 
@@ -78,10 +79,10 @@ class Settings:
     # Before them, of the head alone, on what the backbone gives as it came; at depth 0 nothing
     head_epochs:Annotated[int, whole(0), Option('Before them, epochs of the head alone (not at depth 0)')]=5
     # Peak learning rate of all that learns, or (deepest group, head);
-    # default 0.002, and 0.006 for EfficientNet-Lite at depths 1 and 2
+    # default 0.002, and 0.006 for EfficientNet-Lite at depths 1 and 2 from 3,000 images on
     lr:Annotated[float|tuple|None, Option(
-        'Peak learning rate of all that learns (default: 0.002; 0.006 for EfficientNet-Lite at depths 1 and 2)',
-        float)]=None
+        'Peak learning rate of all that learns (default: 0.002; 0.006 for EfficientNet-Lite at depths 1 and 2 '
+        'from 3,000 images on)', float)]=None
     # Images in a batch, at most the training part
     bs:Annotated[int, whole(2, 'BatchNorm needs more than one image')]=64
     # Weight decay (decoupled, not on norms and biases)

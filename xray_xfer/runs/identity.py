@@ -96,7 +96,7 @@ def _one_set(configs):
 def _as_usual(c):
     "Whether a run has the usual number of epochs of its depth, and the usual rate of its arch: {name: bool}"
     arch, depth = c.get('arch', ''), c.get('depth', 0)
-    usual = dict(epochs=usual_epochs(depth), lr=[usual_lr(arch, depth)] * 2)
+    usual = dict(epochs=usual_epochs(depth), lr=[usual_lr(arch, depth, c.get('images', 0))] * 2)
     return {k: c.get(k) == v for k, v in usual.items()}
 
 def _asked_for(configs):

@@ -105,15 +105,16 @@ def lr_range(
 
 def rates_of(
     settings:Settings, # Of a run; with a rate, or as the arch usually has it
+    images:int=0, # How many it has, of all parts
 ) -> tuple: # (deepest group, head)
     "The peak learning rates of a run"
     s = settings
-    return lr_range(usual_lr(s.arch, s.depth) if s.lr is None else s.lr)
+    return lr_range(usual_lr(s.arch, s.depth, images) if s.lr is None else s.lr)
 
 def scheduled(
     settings:Settings, # As asked for
 ) -> Settings:
-    "The same with its epochs and its learning rates settled"
+    "The same with its epochs settled, and its learning rates where they are asked for: the usual ones wait for images"
     s = settings
     epochs = usual_epochs(s.depth) if s.epochs is None else s.epochs
-    return replace(s, epochs=epochs, lr=rates_of(s))
+    return replace(s, epochs=epochs, lr=None if s.lr is None else rates_of(s))
