@@ -145,7 +145,7 @@ def bench_figure(
             seconds = r['setup'] + r['evaluate'] + epochs * r['train'] / r.get('epochs', res['epochs'])
             style = styles[depths.index(r['depth']) % 4]
             ax.plot(epochs, seconds, style, color=COLOURS[r['way']], lw=1.8)
-        ax.set(yscale='log', xlim=(0, None), ylabel='seconds', title=f'{display_name(a)}: time against epochs',
+        ax.set(yscale='log', xlim=(0, None), ylabel='seconds', title=display_name(a),
                xlabel='epochs' if k == len(archs) - 1 else '')
         lines = [Line2D([], [], color='#444444', ls=styles[i % 4], label=f'depth {d}') for i, d in enumerate(depths)]
         ax.legend(handles=lines, frameon=False, fontsize=8, ncols=3, handlelength=1.6)
