@@ -17,6 +17,8 @@ differences are joined by commas:
     off=1        so many epochs at the end are not mixed
     bn=1         BatchNorms of the tail measured anew, once, on the training images as they are, when all is over
     flip=1       each image or its mirror image in training, both in validation (`+ mirrored`)
+    norms=3      BatchNorms of so many layer groups learn, though their convolutions are frozen
+    images=240   only so many of the training part, each class its share
     bf16=1       bfloat16
 
 Each training is looked at with its last weights and with running means of them (decay 0.9 to 0.98, over all steps).
@@ -34,7 +36,7 @@ from folds import LR, prepared   # beside this file
 HERE = Path(__file__).parent
 FILE = HERE/'recipe.json'
 USUAL = dict(epochs=10, head=0, lr=LR, low=1/3, batch=64, wd=.01, cutmix=0., mixup=0., smooth=0., dropout=.2, flip=0,
-             bf16=0, hbatch=64, hlr=LR, off=0, bn=0)
+             bf16=0, hbatch=64, hlr=LR, off=0, bn=0, norms=0, images=0)
 DECAYS = .9, .95, .98
 
 def asked(text):
@@ -61,6 +63,16 @@ class NoValidation(Callback):
     order = -100
     def before_validate(self): raise CancelValidException
 
+def fewer(parts, labels, n):
+    "The same parts with `n` training images, drawn class by class; the rest of them is in no part"
+    if not n: return parts
+    share, kept = n / (parts == 'train').sum(), parts.copy()
+    for label in sorted(set(labels)):
+        rows = np.flatnonzero((parts == 'train') & (labels == label))
+        rest = np.random.default_rng(0).permutation(rows)[round(share * len(rows)):]
+        kept[rest] = ''
+    return kept
+
 class Mixed(Callback):
     "Features and losses of pairs: all of each in one share (`mixup`), or a rectangle of the other (`cutmix`)"
     run_valid = False
@@ -68,20 +80,22 @@ class Mixed(Callback):
     def before_batch(self):
         self.pairs = None
         if self.epoch >= self.n_epoch - self.off: return
-        (x,), share = self.xb, float(np.random.beta(self.alpha, self.alpha))
+        xs, share = self.xb, float(np.random.beta(self.alpha, self.alpha))
         self.pairs = torch.randperm(len(self.y))
         if self.cut:
-            h, w = x.shape[-2:]
+            h, w = min(x.shape[-2:] for x in xs)
             rows, columns = (int(round(n * (1 - share) ** .5)) for n in (h, w))
             top, left = np.random.randint(h - rows + 1), np.random.randint(w - columns + 1)
-            x = x.clone()
-            part = x[:, :, top:top + rows, left:left + columns]
-            part.copy_(part[self.pairs])
+            xs = tuple(x.clone() for x in xs)
+            for x in xs:   # with learning norms several maps come, of two sizes
+                k, m = x.shape[-2] // h, x.shape[-1] // w
+                part = x[:, :, top * k:(top + rows) * k, left * m:(left + columns) * m]
+                part.copy_(part[self.pairs])
             self.share = 1 - rows * columns / (h * w)
         else:
             self.share = max(share, 1 - share)
-            x = self.share * x + (1 - self.share) * x[self.pairs]
-        self.learn.xb = x,
+            xs = tuple(self.share * x + (1 - self.share) * x[self.pairs] for x in xs)
+        self.learn.xb = xs
     def after_pred(self): self.other = None if self.pairs is None else self.y[self.pairs]
     def after_loss(self):
         if self.other is None: return
@@ -140,9 +154,10 @@ def train(ready, fold, arch, depth, weights, seed, text):
     from xray_xfer.training.feed import logits_of
     from xray_xfer.trunk.batches import FeaturesDL
     a = asked(text)
-    learn = learner(replace(ready, parts=fold.parts, once={}), arch, depth, pretrained=weights, seed=seed, quiet=True,
+    parts = fewer(fold.parts, ready.pack.table.label.to_numpy(), a['images'])
+    learn = learner(replace(ready, parts=parts, once={}), arch, depth, pretrained=weights, seed=seed, quiet=True,
                     device='cpu', bs=a['batch'], wd=a['wd'], dropout=a['dropout'], head_epochs=0, cutmix=0,
-                    precision='bf16' if a['bf16'] else 'fp32')
+                    precision='bf16' if a['bf16'] else 'fp32', norms=a['norms'])
     smooth = a['smooth']
     learn.loss_func = LabelSmoothingCrossEntropyFlat(eps=smooth) if smooth else CrossEntropyLossFlat()
     other = mirrored(learn, ready) if a['flip'] else None
@@ -183,7 +198,8 @@ def shown(there):
     rows = []
     for key, each in there['trainings'].items():
         arch, depth, text = key.split(':')
-        first = there['trainings'].get(f'{arch}:{depth}:{"bf16=1" if "bf16=1" in text else ""}', {})
+        same = ','.join(word for word in text.split(',') if word.startswith(('images=', 'bf16=')))
+        first = there['trainings'].get(f'{arch}:{depth}:{same}', {})
         for choice in next(iter(each.values()))['of']:
             names = sorted(each)
             true = np.concatenate([[int(c) for c in there['labels'][n]] for n in names])

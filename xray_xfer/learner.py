@@ -70,7 +70,8 @@ def network(
 ) -> Classifier:
     "The network, its weights loaded; the caller's random numbers are left as they are"
     with no_random(settings.seed, reproducible=False):
-        return build(plan, settings.depth, n_classes, settings.pretrained, settings.dropout, settings.size)
+        return build(plan, settings.depth, n_classes, settings.pretrained, settings.dropout, settings.size,
+                     settings.norms or 0)
 
 # %% ../nbs/03_learner.ipynb #78863a8a
 def evenly(

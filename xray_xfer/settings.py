@@ -18,8 +18,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_origin, get_type_hints
 
-from .core.checks import (depth_of, file_of, groups_of, one_of, seconds_between, unless_none, weights_of,
-                                   whole, within, yes_or_no)
+from .core.checks import (depth_of, file_of, groups_of, norms_of, one_of, seconds_between, unless_none,
+                                   weights_of, whole, within, yes_or_no)
 
 # %% ../nbs/01_settings.ipynb #a8938ead
 @dataclass(frozen=True)   # no tuple: typing's cache would take one of another class for this
@@ -73,6 +73,9 @@ class Settings:
     # The arch's own release, a weights file, or False for random weights
     pretrained:Annotated[bool|str|Path, Option(
         "true: the arch's own release; a .safetensors or .pth file; false: random weights", weights_arg, 'true')]=True
+    # The norms of so many layer groups learn too, though their weights are frozen; 'all': of all, as in stock fastai
+    norms:Annotated[int|str|None, norms_of, Option(
+        'The norms of so many layer groups learn too, though their weights are frozen; all: of all', depth_arg)]=None
     # Of one-cycle training; default 6, but where an epoch takes less more of them: 20 at depth 0, 10 at depth 1
     epochs:Annotated[int|None, unless_none(whole(1)), Option(
         'Epochs of one-cycle training (default: 20 at depth 0, 10 at depth 1, else 6)')]=None
@@ -169,6 +172,7 @@ class Settings:
 class Options(TypedDict, total=False):
     "The same for type checkers, which cannot read a dataclass as keywords: held to `Settings` by a test"
     pretrained:bool|str|Path
+    norms:int|str|None
     epochs:int|None
     head_epochs:int
     lr:float|tuple|None

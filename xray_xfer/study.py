@@ -134,7 +134,7 @@ def _check_there(data, given):
     if not isinstance(data, str | Path) or str(data) in ('kaggle', 'demo') or settled(data).exists(): return
     source_table(data, Settings(**given))
 
-def _room_needed(plan, size):
+def _room_needed(plan, size, norms):
     "{arch: about how many bytes a run takes}; weights or a depth that cannot be are an error of the network"
     needed = {}
     # building draws random weights; the caller's random numbers are not ours to use up
@@ -142,7 +142,7 @@ def _room_needed(plan, size):
         for arch, network in plan.networks.items():
             probe = build(network, pretrained=plan.weights[arch], size=size)
             needed[arch] = run_bytes(probe)
-            for depth in plan.depths: probe.freeze(depth)
+            for depth in plan.depths: probe.freeze(depth, norms)
     return needed
 
 def _check_views(views, depths):
@@ -274,7 +274,7 @@ def study(
     _check_there(data, given)
     if folds is not None: plan = _over_folds(plan, data, given, folds, repeats)
     if not overwrite: _check_alone(out, plan)
-    needed = _room_needed(plan, size)
+    needed = _room_needed(plan, size, settings.get('norms') or 0)
     _check_views(settings.get('views', 1), plan.depths)
     there = [job for job, place in plan.places.items() if place.exists()]
     to_do = [job for job in plan.places if overwrite or job not in there]

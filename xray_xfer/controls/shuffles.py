@@ -72,7 +72,7 @@ def trained_heads(
     quiet:bool=False, # No progress bar
 ) -> Iterator[np.ndarray]: # Float32 (test images, classes)
     "Train a new head for each table on the frozen backbone; its logits of the test part"
-    model.freeze(0)
+    model.freeze(0, 0)
     arrays, net = _frozen(model, pack, config, device, quiet)
     rows = {part: np.flatnonzero(np.asarray(parts) == part) for part in ('train', 'valid', 'test')}
     number = {k: i for i, k in enumerate(config['classes'])}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import timm, torch
+from fastai.torch_core import norm_types
 from timm.models import group_parameters
 from torch import nn
 
@@ -62,8 +63,15 @@ def make_head(
                          nn.Dropout(dropout), nn.Linear(512, n_classes))
 
 # %% ../../nbs/models/06_classifier.ipynb #eee7bac1
+_NORMS = tuple(norm_types)   # of whatever shape: batch, instance, layer
+
+def _of_norms(backbone):
+    "Names of the parameters of normalisation layers"
+    return {f'{name}.{p}' for name, m in backbone.named_modules() if isinstance(m, _NORMS)
+            for p, _ in m.named_parameters(recurse=False)}
+
 class Classifier(nn.Module):
-    "A backbone and a head, of which the last `depth` layer groups and the head learn"
+    "A backbone and a head, of which the head, the last `depth` layer groups and the norms of the last `norms` learn"
     def __init__(self,
         backbone:nn.Module, # Of timm, without classifier: images (n, 3, h, w) → features (n, width)
         head:nn.Module, # Features → logits (n, classes)
@@ -79,26 +87,35 @@ class Classifier(nn.Module):
         # what takes a training batch that is no longer images: set for that batch, in a tuple, so that its weights
         # are not counted again
         self.tail:tuple = ()
-        self.freeze(0)
+        self.freeze(0, 0)
 
     def forward(self, x:torch.Tensor) -> torch.Tensor:
         "Normalised images (n, 3, h, w) to logits (n, classes); in training what the tail takes, if it was cut"
         if self.tail and self.training: return self.tail[0](*x)
         return self.head(self.backbone(x))
 
+    def _last(self, what, n, none):
+        "Names of the parameters of the last `n` layer groups, and `n` as it is kept"
+        there, whole = len(self.groups), isinstance(n, Integral) and not isinstance(n, bool)
+        if n != 'all' and not (whole and 0 <= int(n) <= there):
+            raise ValueError(f"{what}={n!r}: {self.arch or 'this backbone'} has {there} layer groups; "
+                             f"give 0 ({none}) to {there}, or 'all'")
+        first, kept = (0, n) if n == 'all' else (there - int(n), int(n))
+        return {name for g in self.groups[first:] for name in g}, kept
+
     def freeze(self,
         depth:int|str, # 0: head only; d: and the last d layer groups; 'all': everything
+        norms:int|str|None=None, # Of how many layer groups the norms learn too, or 'all'; None: as before
     ) -> 'Classifier': # Itself
-        "Set `requires_grad` so that the head and the last `depth` layer groups learn"
-        n, whole = len(self.groups), isinstance(depth, Integral) and not isinstance(depth, bool)
-        self.depth:int|Literal['all']
-        if depth == 'all': first, self.depth = 0, 'all'
-        elif whole and 0 <= int(depth) <= n: first, self.depth = n - int(depth), int(depth)
-        else:
-            raise ValueError(f"depth={depth!r}: {self.arch or 'this backbone'} has {n} layer groups; "
-                             f"give 0 (head only) to {n}, or 'all'")
-        hot = {name for g in self.groups[first:] for name in g}
-        for name, p in self.backbone.named_parameters(): p.requires_grad_(name in hot)
+        "Set `requires_grad` so that the head, the last `depth` layer groups and the norms of the last `norms` learn"
+        hot, kept = self._last('depth', depth, 'head only')
+        if norms is not None:
+            reach, many = self._last('norms', norms, 'none')
+            self.normed, self.norms = reach & _of_norms(self.backbone), many
+            if reach and not self.normed:
+                raise ValueError(f"norms={norms!r}: {self.arch or 'this backbone'} has no normalisation layer there")
+        self.depth:int|Literal['all'] = kept
+        for name, p in self.backbone.named_parameters(): p.requires_grad_(name in hot or name in self.normed)
         self.head.requires_grad_(True)
         return self.train(self.training)
 
@@ -176,8 +193,9 @@ def build(
     pretrained:bool|str|Path=True, # The arch's own release, a file, or False for random weights
     dropout:float=0.2, # Probability before each layer of the head
     size:int|None=None, # Side of the square input in pixels; default the arch's own
+    norms:int|str=0, # Of how many layer groups the norms learn too, or 'all'
 ) -> Classifier:
-    "A backbone with the three-layer head, frozen but for the head and the last `depth` layer groups"
+    "A backbone with the three-layer head, frozen but for the head, the last `depth` layer groups and what `norms` says"
     if n_classes < 2: raise ValueError(f'n_classes={n_classes}: a classifier needs at least 2')
     if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
         raise ValueError(f'size={size!r}: give the side of the images in pixels, a whole number above 0')
@@ -191,7 +209,7 @@ def build(
     if out.ndim != 2:
         raise ValueError(f'{plan.name} gives features of shape {tuple(out.shape)}, not (n, width): '
                          'it is no classification backbone')
-    model = Classifier(net, make_head(out.shape[1], n_classes, dropout), plan.name).freeze(depth)
+    model = Classifier(net, make_head(out.shape[1], n_classes, dropout), plan.name).freeze(depth, norms)
     model.weights, model.left_out = _origin(plan, pretrained, net.pretrained_cfg), left_out
     model.blueprint, model.file = plan, file
     return model.train()

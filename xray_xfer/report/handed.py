@@ -43,9 +43,9 @@ def numbers_in(
     return value if isinstance(value, Real) and math.isfinite(value) else None
 
 # %% ../../nbs/report/20_handed.ipynb #888fce56
-_SETTINGS = ('size', 'colour', 'depth', 'epochs', 'head_epochs', 'lr', 'bs', 'wd', 'dropout', 'cutmix', 'augment',
-             'views', 'groups', 'seed', 'split_seed', 'valid', 'test', 'mean', 'std', 'images', 'rejects')
-_WORDS = dict(resize=('squish', 'pad'), depth=('all',), precision=('fp32', 'fp16', 'bf16'),
+_SETTINGS = ('size', 'colour', 'depth', 'norms', 'epochs', 'head_epochs', 'lr', 'bs', 'wd', 'dropout', 'cutmix',
+             'augment', 'views', 'groups', 'seed', 'split_seed', 'valid', 'test', 'mean', 'std', 'images', 'rejects')
+_WORDS = dict(resize=('squish', 'pad'), depth=('all',), norms=('all',), precision=('fp32', 'fp16', 'bf16'),
               class_weights=('balanced',), sampler=('balanced',))   # what a setting may say beside numbers
 _SCORES = {*METRICS, *MEASURES, 'n', 'loss', 'valid', 'intervals', 'class_intervals', 'best_epoch'}
 _RATES = ('threshold', 'wanted', 'level', 'valid', 'test', 'sensitivity', 'specificity', 'value', 'low', 'high',

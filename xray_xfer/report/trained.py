@@ -14,7 +14,7 @@ from ..core.say import counted, fixed, text_of
 from .card import escaped
 from .methods_text import Studied, listed
 from .sections import parameters
-from .words import frozen_words, model_words, origin_words
+from .words import frozen_words, model_words, norms_words, origin_words
 from ..runs.crossed import is_crossed
 from ..settings import HEAD_LR
 
@@ -57,7 +57,7 @@ _LEARNT = {0: 'the head was', 'all': 'the whole network was'}
 def _rates(c):
     "The peak learning rates"
     low, high = c['lr']
-    if c['depth'] == 0 or low == high: return f'a peak learning rate of {high:g}'
+    if low == high or (c['depth'] == 0 and not norms_words(c)): return f'a peak learning rate of {high:g}'
     return (f'peak learning rates from {low:g} for the deepest layer group that was trained to {high:g} for the head, '
             'evenly spaced on a log scale between')
 
@@ -95,6 +95,7 @@ def training_words(
         said.append(f'First the head alone was trained for {counted(n, "epoch")} on the output of the backbone as it '
                     f'came, with a peak learning rate of {min(c["lr"][1], HEAD_LR):g} (Kumar et al. 2022).')
     what = _LEARNT.get(c['depth'], 'the fine-tuned layers and the head were')
+    if norms := norms_words(c): what = f'{norms}, {what.removesuffix(" were").removesuffix(" was")} were'
     begun = f'Then {what}' if said else what[0].upper() + what[1:]
     said.append(f'{begun} trained for {counted(c["epochs"], "epoch")} by AdamW (Loshchilov & Hutter 2019) under a '
                 f'one-cycle schedule (Smith 2018), with {_rates(c)}, batches of {c["bs"]} images and a weight decay of '
