@@ -64,13 +64,13 @@ class NoValidation(Callback):
     def before_validate(self): raise CancelValidException
 
 def fewer(parts, labels, n):
-    "The same parts with `n` training images, drawn class by class; the rest of them is in no part"
+    "The same parts with `n` training images, drawn class by class; the rest goes with the test part"
     if not n: return parts
     share, kept = n / (parts == 'train').sum(), parts.copy()
     for label in sorted(set(labels)):
         rows = np.flatnonzero((parts == 'train') & (labels == label))
         rest = np.random.default_rng(0).permutation(rows)[round(share * len(rows)):]
-        kept[rest] = ''
+        kept[rest] = 'test'
     return kept
 
 class Mixed(Callback):

@@ -2,6 +2,7 @@
 import os, subprocess, sys, warnings
 
 import pytest, timm, torch
+from fastai.torch_core import norm_types
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -45,6 +46,21 @@ def test_frozen_is_frozen(arch):
     net.train()
     with torch.no_grad():
         assert torch.equal(net.backbone(x), net.backbone(x)), 'a wholly frozen backbone drops something'
+
+@pytest.mark.parametrize('arch', FAMILIES)
+def test_norms_alone_learn(arch):
+    "Of the backbone their weights and statistics change, and nothing else"
+    size = 224 if arch.startswith(('levit', 'vit', 'swin', 'mixer')) else 128
+    net = build(arch, 0, 3, pretrained=False, size=size, norms='all').train()
+    norms = tuple(f'backbone.{n}.' for n, m in net.backbone.named_modules() if isinstance(m, (*norm_types, nn.GroupNorm)))
+    learn = {n for n, p in net.named_parameters() if p.requires_grad and not n.startswith('head.')}
+    assert learn and all(n.startswith(norms) for n in learn)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    opt = torch.optim.AdamW([p for g in splitter(net) for p in g], lr=1e-2, weight_decay=.5)
+    nn.functional.cross_entropy(net(torch.randn(2, 3, size, size)), torch.tensor([0, 1])).backward()
+    opt.step()
+    moved = {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
+    assert all(k.startswith(('head.', *norms)) for k in moved) and len(moved) > len(learn) / 2
 
 def test_all_is_everything():
     net = build('resnet18', 'all', pretrained=False)

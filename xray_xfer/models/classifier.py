@@ -63,7 +63,7 @@ def make_head(
                          nn.Dropout(dropout), nn.Linear(512, n_classes))
 
 # %% ../../nbs/models/06_classifier.ipynb #eee7bac1
-_NORMS = tuple(norm_types)   # of whatever shape: batch, instance, layer
+_NORMS = *norm_types, nn.GroupNorm   # fastai counts the last among the rest
 
 def _of_norms(backbone):
     "Names of the parameters of normalisation layers"
