@@ -45,7 +45,7 @@ def settle(
     plan:Blueprint, # The network
     data, # A source, a `Pack` or what was `Prepared`: the latter two have a frame
 ) -> Settings:
-    "The same with nothing left open that needs no images: arch, device, precision, epochs, how pictures fill a square"
+    "The same with nothing left open that needs no images: arch, device, precision, how pictures fill a square"
     device = resolve_device(settings.device)
     if isinstance(data, Prepared): frame = data.frame
     else: frame = frame_of(data, plan, settings.size, settings.resize, settings.colour)
@@ -124,7 +124,8 @@ def hand_over(
     weights = loss_weights(s.class_weights, prepared.classes, prepared.pack.table.label[prepared.parts == 'train'])
     loss = CrossEntropyLossFlat(weight=None if weights is None else weights.to(s.device))
     learn = QuickLearner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False,
-                         opt_func=adam_for(model), lr=rates_of(s)[1], wd=s.wd, cbs=callbacks(s.precision, s.device))
+                         opt_func=adam_for(model), lr=rates_of(s, len(prepared.pack))[1], wd=s.wd,
+                         cbs=callbacks(s.precision, s.device))
     learn.add_cbs(mixer(s.cutmix, model, prepared.pack.size, fed.trains_on == 'features'))
     learn.classifier, learn.prepared, learn.images, learn.feed = model, prepared, images, fed
     with timer('head'): start_head(model, fed, prepared, s, learn.loss_func)
@@ -158,5 +159,4 @@ def learner(
     table = source_table(data, s)
     model = network(plan, s, table.label.nunique())
     prepared = prepare(data, s, table)
-    s = replace(s, lr=rates_of(s, len(prepared.pack)))
     with no_random(s.seed, reproducible=s.device.startswith('cuda')): return hand_over(model, prepared, s, plan)

@@ -28,7 +28,7 @@ from .scale.engines import Engine
 from .scale.jobs import Spec, as_settings, jobs_folder, source_words
 from .scale.probe import lay_tokens, probe, take_tokens
 from .settings import Settings, filed
-from .training.optimiser import rates_of, scheduled
+from .training.optimiser import scheduled
 from .training.ready import Frame, frame_of
 
 # %% ../nbs/09_spread.ipynb #31e45f78
@@ -134,7 +134,7 @@ def check_found(
     for job, place in plan.places.items():
         if plan.overwrite or _run_mark(place) is None: continue
         there, s = read_json(place/'config.json'), plan.settings(job)
-        s = replace(scheduled(s), lr=rates_of(s, there.get('images', 0)))   # usual for as many images as it had
+        s = scheduled(s, there.get('images', 0))   # as is usual for so many
         ours = filed(replace(s, **plan.frame(job.arch)._asdict()))
         differ = [f'{k} {there.get(k)!r}, now {v!r}' for k, v in ours.items()
                   if k in there and k not in _LATER and there[k] != v and k != 'classes_given']

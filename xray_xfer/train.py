@@ -49,7 +49,7 @@ from .training.callbacks import (EpochLog, KeepBest, Progress, check_finite, che
 from .training.checkpoint import Checkpoint
 from .training.feed import logits_of, pooled_of
 from .training.events import QuickLearner
-from .training.optimiser import FusedAdam, autocast_ends, rates_of
+from .training.optimiser import FusedAdam, autocast_ends, scheduled
 from .training.ready import image_batches, prepare
 
 # %% ../nbs/04_train.ipynb #a193ba36
@@ -125,7 +125,7 @@ def run(
     if path and (s.overwrite or not path.exists()): check_room(path.parent, run_bytes(model), 'this run')
     prepared = prepare(data, s, table)
     timer.seconds |= prepared.seconds   # a study prepares once for all its runs
-    s = replace(s, lr=rates_of(s, len(prepared.pack)))
+    s = scheduled(s, len(prepared.pack))
     config = _config(model, prepared, s, plan)
     if path and (done := finished(path, config, s.overwrite)): return _found(done, path, s.quiet)
     with no_random(s.seed, reproducible=s.device.startswith('cuda')):

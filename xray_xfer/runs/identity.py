@@ -15,7 +15,7 @@ from pathlib import Path
 from ..core.files import read_json, settled, sweep
 from ..core.say import counted
 from .folder import FILES, Run, load_run
-from ..settings import usual_epochs, usual_lr
+from ..settings import ENOUGH, usual_epochs, usual_lr
 
 # %% ../../nbs/runs/03_identity.ipynb #d3b5f26e
 # what these lead to is in `data_digest`
@@ -95,8 +95,8 @@ def _one_set(configs):
 
 def _as_usual(c):
     "Whether a run has the usual number of epochs of its depth, and the usual rate of its arch: {name: bool}"
-    arch, depth = c.get('arch', ''), c.get('depth', 0)
-    usual = dict(epochs=usual_epochs(depth), lr=[usual_lr(arch, depth, c.get('images', 0))] * 2)
+    arch, depth, images = c.get('arch', ''), c.get('depth', 0), c.get('images', ENOUGH)
+    usual = dict(epochs=usual_epochs(depth, images, c.get('norms')), lr=[usual_lr(arch, depth, images)] * 2)
     return {k: c.get(k) == v for k, v in usual.items()}
 
 def _asked_for(configs):

@@ -38,8 +38,8 @@ def start_head(
     loss:torch.nn.Module, # The same as there
 ) -> bool: # Whether there was anything to do
     "Train the head alone, in float32, on what the backbone gives for the training images"
-    s, rates = settings, rates_of(settings)
-    rate = min(rates[1], HEAD_LR)
+    s = settings
+    rate = min(rates_of(s, len(prepared.pack))[1], HEAD_LR)
     if not s.head_epochs or model.depth == 0: return False
     rows = prepared.rows('train')
     as_trained = torch.autocast('cpu', torch.bfloat16, enabled=s.device == 'cpu' and s.precision == 'bf16')

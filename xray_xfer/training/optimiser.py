@@ -105,7 +105,7 @@ def lr_range(
 
 def rates_of(
     settings:Settings, # Of a run; with a rate, or as the arch usually has it
-    images:int=0, # How many it has, of all parts
+    images:int, # How many it has, of all parts
 ) -> tuple: # (deepest group, head)
     "The peak learning rates of a run"
     s = settings
@@ -113,8 +113,10 @@ def rates_of(
 
 def scheduled(
     settings:Settings, # As asked for
+    images:int|None=None, # How many there are, of all parts; None: not known yet
 ) -> Settings:
-    "The same with its epochs settled, and its learning rates where they are asked for: the usual ones wait for images"
+    "The same with its epochs and its peak learning rates settled; what is usual waits until the images are known"
     s = settings
-    epochs = usual_epochs(s.depth) if s.epochs is None else s.epochs
-    return replace(s, epochs=epochs, lr=None if s.lr is None else rates_of(s))
+    if images is None: return s if s.lr is None else replace(s, lr=lr_range(s.lr))
+    epochs = usual_epochs(s.depth, images, s.norms) if s.epochs is None else s.epochs
+    return replace(s, epochs=epochs, lr=rates_of(s, images))
