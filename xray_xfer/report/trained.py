@@ -11,12 +11,12 @@ __all__ = ['model_paragraph', 'kept_words', 'training_words', 'machine_words']
 import re
 
 from ..core.say import counted, fixed, text_of
+from ..core.usual import HEAD_LR
 from .card import escaped
 from .methods_text import Studied, listed
 from .sections import parameters
 from .words import frozen_words, model_words, norms_words, origin_words
 from ..runs.crossed import is_crossed
-from ..settings import HEAD_LR
 
 # %% ../../nbs/report/22_trained.ipynb #7471b2a6
 # beginning of an arch -> who described it

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..core.files import read_json, settled, sweep
 from ..core.say import counted
+from ..core.usual import ENOUGH, usual_epochs, usual_lr
 from .folder import FILES, Run, load_run
-from ..settings import ENOUGH, usual_epochs, usual_lr
 
 # %% ../../nbs/runs/03_identity.ipynb #d3b5f26e
 # what these lead to is in `data_digest`

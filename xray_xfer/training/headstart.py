@@ -14,9 +14,10 @@ from fastai.callback.core import Callback, CancelValidException
 from fastai.data.core import DataLoaders
 from fastai.torch_core import params
 
+from ..core.usual import HEAD_LR
 from ..models.blueprint import stats
 from ..models.classifier import Classifier
-from ..settings import HEAD_LR, Settings
+from ..settings import Settings
 from .balance import EquallyOften
 from .callbacks import Diverged, lower_rate
 from .events import QuickLearner

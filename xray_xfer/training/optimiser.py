@@ -19,7 +19,8 @@ from fastai.torch_core import norm_bias_params
 from torch import nn
 from torch.optim.adamw import adamw
 
-from ..settings import Settings, usual_epochs, usual_lr
+from ..core.usual import usual_epochs, usual_lr
+from ..settings import Settings
 
 # %% ../../nbs/training/06_optimiser.ipynb #48718710
 class FusedAdam(Optimizer):
