@@ -7,6 +7,7 @@ import json, re
 from pathlib import Path
 from typing import NamedTuple
 
+from xray_xfer.core.usual import usual_epochs
 from xray_xfer.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -305,6 +306,30 @@ def first_thresholds():
     of = step('thresholds')
     return '\n\n'.join([f"`{of['command']}`:", quoted(of['printed'][:-1]), about_steps()])
 
+def few_images():
+    "Accuracy on validation parts after so many epochs, where there are few training images; the best bold"
+    there, found = filed('recipe.json'), {}
+    for key, folds in there['trainings'].items():
+        arch, depth, text = key.split(':')
+        asked = dict(word.split('=') for word in text.split(',') if word)
+        usual = dict(head='5', cutmix='1') if depth != '0' else {}   # what the recipe has beside them
+        if 'epochs' not in asked or 'images' not in asked or 'lr' in asked: continue
+        if {k: asked.get(k) for k in ('head', 'cutmix')} != {k: usual.get(k) for k in ('head', 'cutmix')}: continue
+        right = [sum(a == b for a, b in zip(of['of']['last']['called'], there['labels'][name], strict=True))
+                 / len(there['labels'][name]) for name, of in folds.items()]
+        times = int(asked['epochs']) / usual_epochs(int(depth))
+        found.setdefault((arch, depth, int(asked['images'])), {})[times] = sum(right) / len(right), len(right)
+    rows = []
+    for (arch, depth, n), of in sorted(found.items(), key=lambda item: (in_order(NAMES[item[0][0]]), *item[0][1:])):
+        best = max(of.values())[0]
+        cells = [f'{of[k][0]:.3f}' if k in of else '' for k in (1, 2, 4, 8)]
+        cells = [f'**{c}**' if c == f'{best:.3f}' else c for c in cells]
+        rows.append([model_name(arch, f'depth {depth}'), f'{n:,}', f'{usual_epochs(int(depth))}', *cells])
+    folds = {n for of in found.values() for _, n in of.values()}
+    return markdown(['model', 'training images', 'epochs', 'once', 'twice', 'four times', 'eight times'], rows) + (
+        f"\n\nValidation accuracy, mean of {listed(map(str, sorted(folds)))} folds of 360 films each (standard error "
+        f"about a point); AMD EPYC, PyTorch 2.14.1, bfloat16, November 2026. [recipe.md]({ONLINE}/recipe.md)")
+
 def quoted(lines): return '\n>\n'.join(f'> {signed(line)}' for line in lines)
 
 FIRST = 'first_steps.json'
@@ -315,6 +340,7 @@ CELLS = {   # name: the files that it is of, and who writes it
     'bench_picture': ('bench.json', bench_picture),
     'first_steps': (FIRST, first_steps), 'first_study': (FIRST, first_study),
     'first_external': (FIRST, first_external), 'first_thresholds': (FIRST, first_thresholds),
+    'few_images': ('recipe.json', few_images),
     **{name: (f'{name}.md', lambda name=name: text_of(f'{name}.md'))
        for name in ('profile', 'parts', 'memory', 'balance')},
 }

@@ -17,7 +17,6 @@ import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 import numpy as np, pandas as pd, torch
 from fastai.callback.fp16 import MixedPrecision
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import no_random
 
 from .core.machine import keep_buffers, resolve_device, resolve_precision
@@ -30,7 +29,7 @@ from .settings import Options, Settings, check_names, takes_settings
 from .training.balance import loss_weights
 from .training.bfloat16 import CpuBfloat16
 from .training.callbacks import RangeTest
-from .training.events import QuickLearner
+from .training.events import QuickCrossEntropy, QuickLearner
 from .training.feed import feed, make_features
 from .training.headstart import start_head
 from .training.layout import KeepChannelsLast
@@ -122,7 +121,7 @@ def hand_over(
     images = dataloaders(prepared.pack, plan, bs=s.bs, split=prepared.parts, augment=s.augment,
                          device=torch.device(s.device))
     weights = loss_weights(s.class_weights, prepared.classes, prepared.pack.table.label[prepared.parts == 'train'])
-    loss = CrossEntropyLossFlat(weight=None if weights is None else weights.to(s.device))
+    loss = QuickCrossEntropy(weight=None if weights is None else weights.to(s.device))
     learn = QuickLearner(fed.dls, fed.net, loss, splitter=lambda _: splitter(model), train_bn=False,
                          opt_func=adam_for(model), lr=rates_of(s, len(prepared.pack))[1], wd=s.wd,
                          cbs=callbacks(s.precision, s.device))

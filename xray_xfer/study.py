@@ -18,6 +18,7 @@ from fastai.torch_core import no_random
 
 from .controls.ask import controls as ask_controls
 from .core.files import check_room, read_json, replacing, settled
+from .core.machine import spared_collector
 from .core.say import notes_once, say
 from .evaluate.tables import display_name
 from .learner import settle, source_table
@@ -175,7 +176,7 @@ def _train_all(data, table, plan, given):
     "Every run, in order, and the images of each size"
     common, ready, runs = Settings(**given), {}, []
     several, whole = len({job.seed for job in plan.places}) > 1, {}
-    with notes_once():
+    with notes_once(), spared_collector():   # once for all runs
         for i, (job, place) in enumerate(plan.places.items()):
             network, of_job = plan.networks[job.arch], dict(pretrained=plan.weights[job.arch], seed=job.seed)
             if job.fold: of_job |= dict(split=plan.files[job.repeat, job.fold], out=place.parent, name=place.name)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .core.files import check_room, content_digest, drop, shown, sweep
-from .core.machine import Timer, environment, keep_buffers
+from .core.machine import Timer, environment, keep_buffers, spared_collector
 from .core.say import say
 from .data.columns import relative_paths
 from .data.split import split_table
@@ -76,7 +76,7 @@ def _config(model, prepared, settings, plan):
     if settings.device == 'cpu': met['threads'] = torch.get_num_threads()   # who share a sum, and so round it otherwise
     return facts | asked | _network(model, settings.pretrained) | met | dict(epoch_kept_by='valid_loss_scaled')
 
-def _agree(model, prepared, norm, predictions, device, n=64):
+def _agree(model, prepared, norm, predictions, device, n=32):
     "Error unless the whole network gives on `n` test images what was computed from their features"
     test = predictions.of('test').logits
     at = evenly(np.arange(len(test)), n)
@@ -128,7 +128,7 @@ def run(
     s = scheduled(s, len(prepared.pack))
     config = _config(model, prepared, s, plan)
     if path and (done := finished(path, config, s.overwrite)): return _found(done, path, s.quiet)
-    with no_random(s.seed, reproducible=s.device.startswith('cuda')):
+    with spared_collector(), no_random(s.seed, reproducible=s.device.startswith('cuda')):
         learn = hand_over(model, prepared, s, plan, timer)
         title = f'{display_name(s.arch)} depth {s.depth}' + (f' seed {s.seed}' if s.seed else '')
         log, best = _fit(learn, s, title, timer, _checkpoint(model, s, path, config, title))

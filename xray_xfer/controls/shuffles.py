@@ -13,14 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import fastai.callback.schedule   # noqa: F401, gives a Learner fit_one_cycle
 import numpy as np, pandas as pd, torch
 from fastai.data.core import DataLoaders
-from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import no_random
 
 from ..data.packing import Pack
 from ..evaluate.chance import above_zero
 from ..evaluate.scores import softmax
 from ..models.classifier import Classifier
-from ..training.events import QuickLearner
+from ..training.events import QuickCrossEntropy, QuickLearner
 from ..training.feed import logits_of
 from ..training.optimiser import adam_for
 from ..training.ready import image_batches
@@ -86,7 +85,7 @@ def trained_heads(
             train = loader('train', bs, shuffle=True, drop_last=True)
             train.rng.seed(seed)
             dls = DataLoaders(train, loader('valid', config['bs']), device=torch.device(device))
-            one_group, loss = lambda _: [head], CrossEntropyLossFlat()
+            one_group, loss = lambda _: [head], QuickCrossEntropy()
             learn = QuickLearner(dls, net, loss, splitter=one_group, opt_func=adam_for(model), wd=.01)
             with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(_EPOCHS, 2e-3)
         yield logits_of(net, loader('test', config['bs']))   # outside: the caller's random numbers are its own

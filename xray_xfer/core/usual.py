@@ -1,4 +1,4 @@
-"""Epochs and learning rates where none are asked for: what validation parts chose, for as many images as there are.
+"""Epochs and learning rates that validation parts chose, for as many images as there are.
 
 Docs: https://xray-xfer.github.io/xray_xfer/core/usual.html.md"""
 

@@ -42,17 +42,20 @@ class EpochLog(Callback):
         self.damaged = tuple(dict.fromkeys(n for n, v in held if v.is_floating_point() and not torch.isfinite(v).all()))
     def before_epoch(self) -> None: self.sums = {part: [0., 0., 0, 0] for part in ('train', 'valid')}
     def after_loss(self) -> None:
-        if self.first is None: self.first = self.loss.detach()
+        learn = self.learn   # fastai looks long for a name that a callback has not
+        if self.first is None: self.first = learn.loss.detach()
         # on a GPU, to look at each loss would wait for it
-        if not self.training or self.loss.device.type != 'cpu' or torch.isfinite(self.loss): return
-        self._stop(float(self.loss.detach()), batch=self.iter + 1)
+        if not learn.training or learn.loss.device.type != 'cpu' or torch.isfinite(learn.loss): return
+        self._stop(float(learn.loss.detach()), batch=learn.iter + 1)
     def after_batch(self) -> None:
-        s, n = self.sums['train' if self.training else 'valid'], len(self.y)
+        learn = self.learn
+        s, y, pred = self.sums['train' if learn.training else 'valid'], learn.y, learn.pred.detach()
         # summed on the device: an `.item()` per batch would wait for the GPU each time
-        loss = self.loss.detach()
+        loss = learn.loss.detach()
         if loss.device.type != 'mps': loss = loss.double()   # MPS has no float64
-        infinite = (~torch.isfinite(self.pred.detach())).flatten(1).any(1).sum()
-        for i, v in enumerate((loss * n, (self.pred.argmax(1) == self.y).sum(), n, infinite)): s[i] = s[i] + v
+        found = [loss * len(y), (pred.argmax(1) == y).sum(), len(y)]
+        if not learn.training: found.append((~torch.isfinite(pred)).flatten(1).any(1).sum())
+        for i, v in enumerate(found): s[i] = s[i] + v
     def after_epoch(self) -> None:
         row = dict(epoch=self.epoch + 1)
         for part, (loss, hits, n, _) in self.sums.items():
