@@ -51,6 +51,7 @@ def file_study(folder, at):
         if digest(list(test.path)) != there['images']['order']:
             raise SystemExit(f'{r.path} is of other images than folds.json')
         way = f"ours, {r.config['precision']}, {r.config['epochs']} epochs"
+        if norms := r.config.get('norms'): way += f', norms {norms}'
         logits = test[[f'logit_{c}' for c in r.config['classes']]].to_numpy().round(2).tolist()
         e = r.environment
         there.setdefault('ours', {})[f'{r.arch}:{r.depth}:{way}'] = dict(

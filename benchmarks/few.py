@@ -25,7 +25,7 @@ def main():
             found = []
             for seed in a.seeds:
                 r = run(some.reset_index(drop=True), 'tf_efficientnet_lite0', 2, pretrained=a.pretrained, lr=rate,
-                        seed=seed, split_seed=seed, valid=.15, test=.4, out=None, quiet=True)
+                        epochs=6, seed=seed, split_seed=seed, valid=.15, test=.4, out=None, quiet=True)
                 found.append(r.history.loc[r.history.valid_loss_scaled.idxmin()])
             scores = [[float(row[k]) for row in found] for k in ('valid_accuracy', 'valid_loss_scaled')]
             res[f'{n} {rate:g}'] = dict(accuracy=scores[0], loss=scores[1])

@@ -18,6 +18,7 @@ NAMES = dict(shufflenetv2_100='ShuffleNetV2', efficientnet_b0='EfficientNet-B0',
 WAYS = dict(stock='stock fastai', tuned='tuned fastai', cold='here, cold cache', warm='here, warm cache')
 KAGGLE = 21_165   # films of the COVID-19 Radiography Database
 BASELINES, OURS = ('stock', 'tuned'), ('cold', 'warm')
+WITH = ' with `--norms '
 
 # What is filed
 
@@ -50,23 +51,30 @@ class Score(NamedTuple):
     f1: tuple
 
 def folds():
-    "{(model, way): `Score`} of folds.md; ours in the precision of the bench, if it is there"
+    "{(model, way): `Score`} of folds.md; ours in the precision of the bench, if it is there; with norms another model"
     wanted = filed('bench.json').get('precision', 'fp32')
     theirs, found = int(re.search(r'baselines: (\d+) epochs', text_of('folds.md'))[1]), {}
     for row in tables('folds.md')[0]:
         way, *ours = row['way'].split(', ')
         precision, epochs = (ours[0], int(ours[1].split()[0])) if ours else ('fp32', theirs)
-        key = model_name(*row['model'].split(' ', 1)), way
+        key = with_norms(row, row['way']), way
         if key in found and precision != wanted: continue
         values = [tuple(map(float, re.findall(r'\d\.\d+', row[k]))) for k in ('accuracy', 'macro F1')]
         found[key] = Score(epochs, precision, *values)
+    for model in [m for m, _ in found if WITH in m]:   # its baselines are those of the same depth
+        found |= {(model, w): found[model.split(WITH)[0], w] for w in BASELINES}
     return {key: found[key] for key in sorted(found, key=lambda key: in_order(key[0]))}
+
+def with_norms(row, way):
+    "The model of a row of folds.md; what learns more is another"
+    norms = re.search(r'norms (\w+)$', way)
+    return model_name(*row['model'].split(' ', 1)) + (f'{WITH}{norms[1]}`' if norms else '')
 
 def gaps(scores):
     "{(model, baseline): row of paired differences in folds.md}, of ours in `scores`"
     found = {}
     for row in tables('folds.md')[1]:
-        model = model_name(*row['model'].split(' ', 1))
+        model = with_norms(row, row['A'])
         if row['A'].startswith(f"ours, {scores[model, 'ours'].precision},"): found[model, row['B']] = row
     return {key: row for key, row in found.items() if key[1] in BASELINES}
 
@@ -137,7 +145,7 @@ def headline():
                'metrics.']
     if any(p.scaled for p in found): caption.append('Hollow: timed in part, and scaled.')
     caption += formats(bench)
-    if untimed := [m for m, way in scores if way == 'ours' and 'cold' not in models.get(m, ())]:
+    if untimed := [m for m, way in scores if way == 'ours' and WITH not in m and 'cold' not in models.get(m, ())]:
         caption.append(f"Ours is not timed yet with the present recipe: {', '.join(untimed)}.")
     said = [f"![Accuracy over five folds against seconds on a logarithmic scale. {'; '.join(alt)}.]"
             '(images/accuracy_seconds.png)', f"*{' '.join([*caption, where(bench)])}.*"]
@@ -155,7 +163,15 @@ def behind(paired, scores, models):
     of = listed(f"{m} ({value(m, 'stock')}, here {value(m, 'ours')})" for m in worse)
     yield (f'**Stock fastai is more accurate with {of}**: it lets the BatchNorms of all frozen layers learn, which no '
            f"cache can keep. With them frozen, as in tuned fastai, it has {listed(value(m, 'tuned') for m in worse)}."
-           + beyond(worse, models))
+           + learning(scores, worse) + beyond(worse, models))
+
+def learning(scores, worse):
+    "What the same models here have where norms learn too"
+    of = {m: name for m in worse for name, way in scores if way == 'ours' and name.startswith(m + WITH)}
+    if len(of) < len(worse): return ''
+    option = next(iter(of.values())).partition(' with ')[2]
+    has = [scores[name, 'ours'].accuracy[0] for name in of.values()]
+    return f" With {option} those of the last layer groups learn here too: {listed(f'{x:.3f}' for x in has)}."
 
 def beyond(worse, models):
     "What a deeper training of the same backbone here has and takes, against those"

@@ -7,9 +7,6 @@ Docs: https://xray-xfer.github.io/xray_xfer/core/usual.html.md"""
 # %% auto #0
 __all__ = ['ENOUGH', 'HEAD_LR', 'usual_epochs', 'usual_lr']
 
-# %% ../../nbs/core/09_usual.ipynb #0e7863e6
-from math import ceil
-
 # %% ../../nbs/core/09_usual.ipynb #91baf6f8
 ENOUGH = 3_600   # images, of all parts: on so many the recipe was chosen
 
@@ -20,7 +17,7 @@ def usual_epochs(
 ) -> int:
     "Epochs where none are asked for: more where an epoch is cheap, for little learns or there are few images"
     enough = 20 if depth == 0 and not norms else 10 if depth in (0, 1) else 6
-    return ceil(enough * min(8, max(1, ENOUGH / max(images, 1))))
+    return round(enough * min(8, max(1, ENOUGH / max(images, 1))))
 
 HEAD_LR = 2e-3   # of the head alone, at depth 0 and before the others join in
 
