@@ -68,10 +68,10 @@ class Settings:
     # Before them, of the head alone, on what the backbone gives as it came; at depth 0 nothing
     head_epochs:Annotated[int, whole(0), Option('Before them, epochs of the head alone (not at depth 0)')]=5
     # Peak learning rate of all that learns, or (deepest group, head);
-    # default 0.002, and 0.006 for EfficientNet-Lite at depths 1 and 2 from 3,000 images on
+    # default 0.002, and 0.006 for EfficientNet-Lite at depths 1 and 2 from 1,000 images on
     lr:Annotated[float|tuple|None, Option(
         'Peak learning rate of all that learns (default: 0.002; 0.006 for EfficientNet-Lite at depths 1 and 2 '
-        'from 3,000 images on)', float)]=None
+        'from 1,000 images on)', float)]=None
     # Images in a batch, at most the training part
     bs:Annotated[int, whole(2, 'BatchNorm needs more than one image')]=64
     # Weight decay (decoupled, not on norms and biases)

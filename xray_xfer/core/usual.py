@@ -27,4 +27,4 @@ def usual_lr(
     images:int, # How many there are, of all parts
 ) -> float:
     "Peak learning rate where none is asked for, the one of benchmarks/recipe.md; what is not in it has 0.002"
-    return 6e-3 if 'efficientnet_lite' in arch and depth in (1, 2) and images >= 3_000 else HEAD_LR
+    return 6e-3 if 'efficientnet_lite' in arch and depth in (1, 2) and images >= 1_000 else HEAD_LR
