@@ -38,7 +38,7 @@ def depth_arg(text:str) -> int|str:
     from argparse import ArgumentTypeError
     if text == 'all': return text
     try: return int(text)
-    except ValueError: raise ArgumentTypeError(f"depth {text!r}: give a whole number or 'all'") from None
+    except ValueError: raise ArgumentTypeError(f"{text!r}: give a whole number or 'all'") from None
 
 def weights_arg(text:str) -> bool|str:
     "'true' and 'false' are meant as such; anything else is a file"

@@ -95,7 +95,8 @@ def training_words(
         said.append(f'First the head alone was trained for {counted(n, "epoch")} on the output of the backbone as it '
                     f'came, with a peak learning rate of {min(c["lr"][1], HEAD_LR):g} (Kumar et al. 2022).')
     what = _LEARNT.get(c['depth'], 'the fine-tuned layers and the head were')
-    if norms := norms_words(c): what = f'{norms}, {what.removesuffix(" were").removesuffix(" was")} were'
+    if norms := norms_words(c):
+        what = f'the head and {norms} were' if c['depth'] == 0 else f'the fine-tuned layers, {norms} and the head were'
     begun = f'Then {what}' if said else what[0].upper() + what[1:]
     said.append(f'{begun} trained for {counted(c["epochs"], "epoch")} by AdamW (Loshchilov & Hutter 2019) under a '
                 f'one-cycle schedule (Smith 2018), with {_rates(c)}, batches of {c["bs"]} images and a weight decay of '

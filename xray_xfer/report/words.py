@@ -10,6 +10,7 @@ __all__ = ['NOT_CLINICAL', 'model_words', 'norms_words', 'frozen_words', 'origin
            'rejects_words', 'twins_words', 'limits']
 
 # %% ../../nbs/report/05_words.ipynb #ec043cc6
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,8 +28,10 @@ def model_words(
     "The model in words: backbone, and what of it learnt"
     depth = config['depth']
     learnt = _LEARNT.get(depth, f'with its last {depth} layer groups fine-tuned')
-    too = f', and {norms}' if (norms := norms_words(config)) else ''
-    return f"{display_name(config['arch'])} {learnt}{too}"
+    if norms := norms_words(config):
+        learnt = learnt.replace('only its head', 'its head')
+        learnt = re.sub(r' (trained|fine-tuned)$', rf' and {norms} \1', learnt)
+    return f"{display_name(config['arch'])} {learnt}"
 
 def norms_words(
     config:Mapping, # config.json
