@@ -35,7 +35,8 @@ SMALL = dict(arch='resnet10t', pretrained=False, size=64, bs=16, epochs=4, quiet
 CASES = {
     'depth 0': dict(depth=0), 'depth 2': dict(depth=2), 'views': dict(depth=1, views=3),
     'uncached': dict(depth=1, cache=False), 'augmented': dict(depth=1, augment=True), 'all': dict(depth='all'),
-    'all, augmented': dict(depth='all', augment=True), 'norms': dict(depth=0, norms=2), 'another network': dict(depth=2, arch='shufflenetv2_050'),
+    'all, augmented': dict(depth='all', augment=True), 'norms': dict(depth=0, norms=2),
+    'another network': dict(depth=2, arch='shufflenetv2_050'),
 }
 QUICK = 'views', 'all, augmented'
 # what a run files that is not about its time and place, or drawn of what is filed

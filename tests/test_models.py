@@ -52,7 +52,8 @@ def test_norms_alone_learn(arch):
     "Of the backbone their weights and statistics change, and nothing else"
     size = 224 if arch.startswith(('levit', 'vit', 'swin', 'mixer')) else 128
     net = build(arch, 0, 3, pretrained=False, size=size, norms='all').train()
-    norms = tuple(f'backbone.{n}.' for n, m in net.backbone.named_modules() if isinstance(m, (*norm_types, nn.GroupNorm)))
+    kinds = *norm_types, nn.GroupNorm
+    norms = tuple(f'backbone.{n}.' for n, m in net.backbone.named_modules() if isinstance(m, kinds))
     learn = {n for n, p in net.named_parameters() if p.requires_grad and not n.startswith('head.')}
     assert learn and all(n.startswith(norms) for n in learn)
     before = {k: v.clone() for k, v in net.state_dict().items()}
