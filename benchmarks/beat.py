@@ -18,7 +18,7 @@ from folds import FILE, digest   # beside this file
 METRICS = 'accuracy', 'f1', 'auc'
 LATER = ('The rate of EfficientNet-Lite0, 0.006 for 0.002, was chosen in 2a67ec0, by validation parts too, but when '
          'the test parts had been looked at: with 0.002 its accuracy was 0.9678 (bfloat16) and 0.9669 (float32), '
-         'and its macro F1 0.35 points above tuned fastai (-0.22 to +0.92).')
+         'and its macro F1 0.35 points above tuned fastai (-0.22 to +0.92). `norms 4` was chosen in 4d60b59, likewise.')
 
 def baselines(there):
     "{(arch, depth, way): (n, k) logits of all images}, of cases with all folds; fold of each; tested / trained on"

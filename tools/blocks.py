@@ -172,7 +172,8 @@ def learning(scores, worse):
     if len(of) < len(worse): return ''
     option = next(iter(of.values())).partition(' with ')[2]
     has = [scores[name, 'ours'].accuracy[0] for name in of.values()]
-    return f" With {option} those of the last layer groups learn here too: {listed(f'{x:.3f}' for x in has)}."
+    groups = option.strip('`').split()[-1]
+    return f" With {option} those of the last {groups} layer groups learn here too: {listed(f'{x:.3f}' for x in has)}."
 
 def beyond(worse, models):
     "What a deeper training of the same backbone here has and takes, against those"
