@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xray_xfer.core.usual import usual_epochs
+from xray_xfer.report.methods_text import listed
 from xray_xfer.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,8 +187,6 @@ def beyond(worse, models):
     return (f' {ours.model} here has {ours.accuracy:.3f}, in {seconds(ours.seconds)} where those take '
             f'{listed(seconds(p.seconds) for p in there)}.')
 
-def listed(words): return ' and '.join(words)
-
 def paired_words(bench, scores, found):
     "What differs between the training that was timed and the one that was tested"
     timed = bench.get('precision', 'fp32')
@@ -346,7 +345,7 @@ def few_images():
         rows.append([model_name(arch, f'depth {depth}'), f'{n:,}', f'{usual_epochs(int(depth))}', *cells])
     folds = {n for of in found.values() for _, n in of.values()}
     return markdown(['model', 'training images', 'epochs', *TIMES.values()], rows) + (
-        f"\n\nValidation accuracy, mean of {listed(map(str, sorted(folds)))} folds of 360 films each (standard error "
+        f"\n\nValidation accuracy, mean of {listed(sorted(folds))} folds of 360 films each (standard error "
         f"about a point); AMD EPYC, PyTorch 2.14.1, bfloat16, November 2026. [recipe.md]({ONLINE}/recipe.md)")
 
 def quoted(lines): return '\n>\n'.join(f'> {signed(line)}' for line in lines)

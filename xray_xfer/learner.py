@@ -70,7 +70,7 @@ def network(
     "The network, its weights loaded; the caller's random numbers are left as they are"
     with no_random(settings.seed, reproducible=False):
         return build(plan, settings.depth, n_classes, settings.pretrained, settings.dropout, settings.size,
-                     settings.norms or 0)
+                     settings.norms)
 
 # %% ../nbs/03_learner.ipynb #78863a8a
 def evenly(

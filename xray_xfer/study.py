@@ -141,9 +141,9 @@ def _room_needed(plan, size, norms):
     # building draws random weights; the caller's random numbers are not ours to use up
     with no_random(0, reproducible=False):
         for arch, network in plan.networks.items():
-            probe = build(network, pretrained=plan.weights[arch], size=size)
+            probe = build(network, pretrained=plan.weights[arch], size=size, norms=norms)
             needed[arch] = run_bytes(probe)
-            for depth in plan.depths: probe.freeze(depth, norms)
+            for depth in plan.depths: probe.freeze(depth)
     return needed
 
 def _check_views(views, depths):
@@ -275,7 +275,7 @@ def study(
     _check_there(data, given)
     if folds is not None: plan = _over_folds(plan, data, given, folds, repeats)
     if not overwrite: _check_alone(out, plan)
-    needed = _room_needed(plan, size, settings.get('norms') or 0)
+    needed = _room_needed(plan, size, settings.get('norms'))
     _check_views(settings.get('views', 1), plan.depths)
     there = [job for job, place in plan.places.items() if place.exists()]
     to_do = [job for job in plan.places if overwrite or job not in there]

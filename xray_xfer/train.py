@@ -76,7 +76,7 @@ def _config(model, prepared, settings, plan):
     if settings.device == 'cpu': met['threads'] = torch.get_num_threads()   # who share a sum, and so round it otherwise
     return facts | asked | _network(model, settings.pretrained) | met | dict(epoch_kept_by='valid_loss_scaled')
 
-def _agree(model, prepared, norm, predictions, device, n=32):
+def _agree(model, prepared, norm, predictions, device, n=64):
     "Error unless the whole network gives on `n` test images what was computed from their features"
     test = predictions.of('test').logits
     at = evenly(np.arange(len(test)), n)

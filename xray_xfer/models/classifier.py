@@ -193,7 +193,7 @@ def build(
     pretrained:bool|str|Path=True, # The arch's own release, a file, or False for random weights
     dropout:float=0.2, # Probability before each layer of the head
     size:int|None=None, # Side of the square input in pixels; default the arch's own
-    norms:int|str=0, # Of how many layer groups the norms learn too, or 'all'
+    norms:int|str|None=None, # Of how many layer groups the norms learn too, or 'all'; None: none
 ) -> Classifier:
     "A backbone with the three-layer head, frozen but for the head, the last `depth` layer groups and what `norms` says"
     if n_classes < 2: raise ValueError(f'n_classes={n_classes}: a classifier needs at least 2')
@@ -209,7 +209,7 @@ def build(
     if out.ndim != 2:
         raise ValueError(f'{plan.name} gives features of shape {tuple(out.shape)}, not (n, width): '
                          'it is no classification backbone')
-    model = Classifier(net, make_head(out.shape[1], n_classes, dropout), plan.name).freeze(depth, norms)
+    model = Classifier(net, make_head(out.shape[1], n_classes, dropout), plan.name).freeze(depth, norms or 0)
     model.weights, model.left_out = _origin(plan, pretrained, net.pretrained_cfg), left_out
     model.blueprint, model.file = plan, file
     return model.train()

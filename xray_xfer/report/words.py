@@ -10,7 +10,6 @@ __all__ = ['NOT_CLINICAL', 'model_words', 'norms_words', 'frozen_words', 'origin
            'rejects_words', 'twins_words', 'limits']
 
 # %% ../../nbs/report/05_words.ipynb #ec043cc6
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,18 +19,16 @@ from .html import interval
 from ..runs.folder import Run
 
 # %% ../../nbs/report/05_words.ipynb #605feff8
-_LEARNT = {0: 'with only its head trained', 1: 'with its last layer group fine-tuned', 'all': 'fine-tuned as a whole'}
-
 def model_words(
     config:Mapping, # config.json
 ) -> str:
     "The model in words: backbone, and what of it learnt"
-    depth = config['depth']
-    learnt = _LEARNT.get(depth, f'with its last {depth} layer groups fine-tuned')
-    if norms := norms_words(config):
-        learnt = learnt.replace('only its head', 'its head')
-        learnt = re.sub(r' (trained|fine-tuned)$', rf' and {norms} \1', learnt)
-    return f"{display_name(config['arch'])} {learnt}"
+    name, depth, norms = display_name(config['arch']), config['depth'], norms_words(config)
+    if depth == 'all': return f'{name} fine-tuned as a whole'
+    only = 'its head' if norms else 'only its head'
+    learnt = only if depth == 0 else 'its last ' + ('layer group' if depth == 1 else f'{depth} layer groups')
+    if norms: learnt += f' and {norms}'
+    return f"{name} with {learnt} {'fine-tuned' if depth else 'trained'}"
 
 def norms_words(
     config:Mapping, # config.json

@@ -63,6 +63,6 @@ def load_model(
     r = load_run(path)
     c = r.config
     model = build(filed_blueprint(c), c['depth'], len(c['classes']), pretrained=False, dropout=c['dropout'],
-                  size=c['size'], norms=c.get('norms') or 0)
+                  size=c['size'], norms=c.get('norms'))
     model.load_state_dict(load_file(r.path/'model.safetensors'))
     return model.eval()
